@@ -1,0 +1,51 @@
+# Everything a person or CI runs. `make demo` and `make test` need nothing but Python >= 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := client gateway gpu_worker tests bench
+
+.PHONY: help install demo run test check format bench clean
+
+help:
+	@echo "make demo     from nothing to a picture (demo.png)"
+	@echo "make run      the service in the foreground, http://127.0.0.1:9090"
+	@echo "make test     every test"
+	@echo "make check    format, lint, types, then every test"
+	@echo "make bench    the figures in docs/"
+	@echo "make install  the environment alone (.venv)"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,gateway,worker,test]'
+	@touch $@
+
+demo: $(STAMP)
+	@./demo.sh
+
+run: $(STAMP)
+	@./run.sh
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(STAMP)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+bench: $(STAMP)
+	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.demo_model
+
+clean:
+	rm -rf $(VENV) *.egg-info build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,97 @@
+"""Everything the client raises. Each text is one sentence for the person in front of the screen.
+
+SdeError
+├── BadAddress            the url is no http address (also a ValueError)
+├── GatewayUnreachable    nobody answers there, or the connection broke
+├── NotAvailable          429: no free place now, try again after retry_after_s
+│   └── WorkerUnavailable 503: no worker can take a job now
+├── InvalidRequest        400, 413, 415, 422: the request itself is wrong
+├── UnknownJob            404: no such uuid
+├── UnexpectedReply       an answer that the contract does not know
+├── GenerationFailed      the job ended without a picture
+├── WaitTimeout           wait() ran out of time; the job goes on
+└── NotSaved              a picture could not be written
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+class SdeError(Exception):
+    """Root of the tree: catch this one to catch them all."""
+
+
+class BadAddress(SdeError, ValueError):
+    """The url given is not `http://host:port` or `https://host:port`."""
+
+
+class GatewayUnreachable(SdeError):
+    """Nobody answers at `url`, or the connection broke; `reason` is the system's own word for it."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"cannot reach the gateway at {url}: {reason}. "
+            "Start the service there, or give another address with --url or SDE_URL."
+        )
+        self.url = url
+        self.reason = reason
+
+
+class NotAvailable(SdeError):
+    """The server takes no job now. `retry_after_s` is its own advice, in whole seconds."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class WorkerUnavailable(NotAvailable):
+    """No worker can take a job: it is loading, restarting or gone."""
+
+
+class InvalidRequest(SdeError):
+    """The server refused what was asked. `errors` is its list of {field, message, value}."""
+
+    def __init__(self, message: str, errors: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.errors = list(errors)
+
+
+class UnknownJob(SdeError):
+    """The server knows no job and no result of this uuid."""
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"there is no job {uuid!r} on this server")
+        self.uuid = uuid
+
+
+class UnexpectedReply(SdeError):
+    """Not the contract's JSON, or a status that it does not know: another server, or a fault in it."""
+
+
+class GenerationFailed(SdeError):
+    """The job ended without a picture; `errors` are the server's own lines."""
+
+    def __init__(self, uuid: str, errors: Sequence[str]) -> None:
+        self.uuid = uuid
+        self.errors = list(errors)
+        super().__init__(f"generation {uuid} failed: {'; '.join(errors) or 'no reason was given'}")
+
+
+class WaitTimeout(SdeError):
+    """wait() ran out of time. The job itself goes on."""
+
+    def __init__(self, uuid: str, timeout_s: float) -> None:
+        super().__init__(f"generation {uuid} has not ended within {timeout_s:g} s; it goes on")
+        self.uuid = uuid
+
+
+class NotSaved(SdeError):
+    """A picture could not be written to `path`; nothing half-written is left there."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"cannot save to {path}: {reason}")
+        self.path = path

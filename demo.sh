@@ -1,0 +1,44 @@
+#!/bin/sh
+# From nothing to a picture: starts the service on a free port, makes demo.png, stops everything.
+# Its data are its own (data/demo), so it runs beside a service that is already there.
+set -eu
+cd "$(dirname "$0")"
+PATH=$PWD/.venv/bin:$PATH
+SDE_DATA_DIR=${SDE_DATA_DIR:-data}/demo
+SDE_PORT=$(python - "${SDE_PORT:-9090}" <<'PY'
+import socket, sys
+for port in (int(sys.argv[1]), 0):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            print(f"port {port} is taken, the demo uses another", file=sys.stderr)
+            continue
+        print(probe.getsockname()[1])
+        break
+PY
+)
+SDE_URL=http://127.0.0.1:$SDE_PORT
+SDE_HOST=127.0.0.1
+export SDE_DATA_DIR SDE_PORT SDE_URL SDE_HOST
+mkdir -p "$SDE_DATA_DIR"
+
+./run.sh >"$SDE_DATA_DIR/run.log" 2>&1 &
+service=$!
+stop() {
+    kill "$service" 2>/dev/null || true
+    wait "$service" 2>/dev/null || true
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
+
+echo "starting the service at $SDE_URL ..."
+if ! sde status --wait 120; then
+    echo "the service did not become available; $SDE_DATA_DIR/run.log and $SDE_DATA_DIR/run/*.log say why" >&2
+    exit 1
+fi
+sde generate "a large red circle on a blue background" --steps 20 --seed 7 -o demo.png
+echo
+echo "the picture is $PWD/demo.png"
+echo "to keep the service running: make run    (then, in another terminal: .venv/bin/sde generate \"...\")"

@@ -1,0 +1,1 @@
+"""The HTTP process and broker. Never imports torch, diffusers or transformers."""

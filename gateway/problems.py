@@ -1,0 +1,94 @@
+"""The one map from domain error to HTTP: RFC 9457 problem+json, never a traceback."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import falcon
+import orjson
+from pydantic import ValidationError
+
+from gateway.broker import QueueFull, UnknownJob, WorkerUnavailable
+from gpu_worker.generation import describe, field_errors
+
+log = logging.getLogger(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+
+
+def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    """falcon's own errors (404, 405, 413, 415 ...) in the same shape."""
+    fill(resp, error.status_code, error.title or "Error", error.description or error.title or "")
+
+
+def fill(
+    resp: falcon.Response, status: int, title: str, detail: str, **further: Any
+) -> None:
+    """Write one problem document."""
+    resp.status = status
+    resp.content_type = PROBLEM_JSON
+    resp.data = orjson.dumps(
+        {"type": "about:blank", "title": title, "status": status, "detail": detail, **further}
+    )
+
+
+def register(app: falcon.App[falcon.Request, falcon.Response]) -> None:
+    """Install the map."""
+    app.set_error_serializer(serialize)
+    app.add_error_handler(Exception, _unexpected)
+    # falcon prefers the most recently added handler of a class; these are disjoint.
+    app.add_error_handler(falcon.HTTPError, _falcon_error)
+    app.add_error_handler(falcon.HTTPStatus, _falcon_status)
+    app.add_error_handler(ValidationError, _invalid)
+    app.add_error_handler(QueueFull, _queue_full)
+    app.add_error_handler(WorkerUnavailable, _worker_unavailable)
+    app.add_error_handler(UnknownJob, _unknown_job)
+
+
+def _falcon_error(
+    req: falcon.Request, resp: falcon.Response, ex: falcon.HTTPError, params: dict[str, Any]
+) -> None:
+    if ex.headers:
+        resp.set_headers(ex.headers)
+    serialize(req, resp, ex)
+
+
+def _falcon_status(
+    req: falcon.Request, resp: falcon.Response, ex: falcon.HTTPStatus, params: dict[str, Any]
+) -> None:
+    resp.status, resp.text = ex.status, ex.text
+
+
+def _invalid(
+    req: falcon.Request, resp: falcon.Response, ex: ValidationError, params: dict[str, Any]
+) -> None:
+    faults = field_errors(ex)
+    fill(resp, 422, "Invalid request", describe(faults), errors=faults)
+
+
+def _queue_full(
+    req: falcon.Request, resp: falcon.Response, ex: QueueFull, params: dict[str, Any]
+) -> None:
+    resp.set_header("Retry-After", str(ex.retry_after_s))
+    fill(resp, 429, "Not available", f"{ex}; try again in {ex.retry_after_s} s")
+
+
+def _worker_unavailable(
+    req: falcon.Request, resp: falcon.Response, ex: WorkerUnavailable, params: dict[str, Any]
+) -> None:
+    resp.set_header("Retry-After", str(ex.retry_after_s))
+    fill(resp, 503, "No worker", f"{ex}; try again in {ex.retry_after_s} s")
+
+
+def _unknown_job(
+    req: falcon.Request, resp: falcon.Response, ex: UnknownJob, params: dict[str, Any]
+) -> None:
+    fill(resp, 404, "Unknown job", f"no job has the uuid {ex.args[0]}")
+
+
+def _unexpected(
+    req: falcon.Request, resp: falcon.Response, ex: Exception, params: dict[str, Any]
+) -> None:
+    log.error("%s %s failed", req.method, req.path, exc_info=ex)
+    fill(resp, 500, "Internal error", "the gateway's log says what happened")

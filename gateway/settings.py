@@ -1,0 +1,25 @@
+"""The gateway's settings: one typed table. Reads no environment by itself: `__main__` passes it in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gpu_worker.settings import Settings
+
+
+class GatewaySettings(Settings):
+    """The gateway's table; docs/operations.md explains each."""
+
+    host: Annotated[str, Field(min_length=1)] = Field(
+        default="127.0.0.1",
+        alias="SDE_HOST",
+        description="address to listen on; 0.0.0.0 for all, there is no password yet",
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        default=9090, alias="SDE_PORT", description="TCP port"
+    )
+    queue_size: Annotated[int, Field(ge=0, le=10000)] = Field(
+        default=0, alias="SDE_QUEUE_SIZE", description="jobs that may wait; 0: one at a time"
+    )

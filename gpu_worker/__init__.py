@@ -1,0 +1,1 @@
+"""The GPU process: owns the diffusers pipeline, runs one job at a time, writes the result log."""

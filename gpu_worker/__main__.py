@@ -1,0 +1,131 @@
+"""The GPU worker: `python -m gpu_worker`. Settings, lock, signals; the socket answers `loading` before
+torch is imported; the pipeline runs on the main thread.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import uuid
+from typing import Any
+
+from gpu_worker import process, protocol
+from gpu_worker.in_flight import InFlight
+from gpu_worker.process import StoreLocked
+from gpu_worker.results import ResultLog
+from gpu_worker.runner import DeviceLost, Pipeline, Runner
+from gpu_worker.server import ControlServer
+from gpu_worker.settings import WorkerSettings, load
+from gpu_worker.slot import Slot
+
+EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL, EX_CONFIG = 69, 70, 75, 78  # sysexits.h
+
+log = logging.getLogger("gpu_worker")
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; the exit status is one of sysexits.h. `--check` only reads settings."""
+    process.log_to_stderr()
+    faulthandler.enable()
+    try:
+        settings = load(WorkerSettings, os.environ)
+        endpoint = protocol.endpoint(settings.run_dir, settings.gpu)
+    except ValueError as error:
+        print(f"gpu_worker: {error}", file=sys.stderr)
+        return EX_CONFIG
+    if "--check" in sys.argv[1:]:
+        return 0
+    os.umask(0o077)
+    process.leave_with_supervisor()
+    _offline_environment(settings)
+    process.make_directories(settings.run_dir, settings.results_dir, settings.model_cache)
+    try:
+        held = process.lock(settings.results_dir / f"gpu-{settings.gpu}.lock", "the result store")
+    except StoreLocked as error:
+        print(f"gpu_worker: {error}", file=sys.stderr)
+        return EX_TEMPFAIL
+    with held:
+        return _serve(settings, endpoint)
+
+
+def _serve(settings: WorkerSettings, endpoint: str) -> int:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    results = ResultLog(settings.results_dir / f"gpu-{settings.gpu}.jsonl")
+    results.open()
+    slot = Slot(results.committed)
+    facts: dict[str, Any] = {"model": settings.model}
+    status = _status_source(slot, results.path.name, facts)
+    ControlServer(endpoint, status, slot.offer).start()
+    log.info("loading %s", settings.model)
+    try:
+        pipeline = _load_pipeline(settings)
+    except Exception as error:
+        log.error("the model %s could not be loaded: %s", settings.model, error)
+        return EX_UNAVAILABLE
+    facts.update(pipeline.facts)
+    runner = Runner(
+        slot,
+        results,
+        InFlight(settings.results_dir / f"gpu-{settings.gpu}.in_flight.json"),
+        pipeline,
+        step_timeout_s=settings.step_timeout_s,
+        attempts=settings.attempts,
+        stopping=stop.is_set,
+    )
+    log.info("ready: %s", pipeline.facts)
+    try:
+        runner.run()
+    except DeviceLost as error:
+        log.critical("the device is lost, this process ends: %s", error)
+        # A context with a sticky error may hang in its own clean-up.
+        os._exit(EX_SOFTWARE)
+    log.info("stopped")
+    return 0
+
+
+def _status_source(slot: Slot, log_name: str, facts: dict[str, Any]) -> Any:
+    boot_id = uuid.uuid4().hex
+    shown = ("model", "device", "dtype", "machine_size")
+
+    def status() -> protocol.WorkerStatus:
+        view = slot.view()
+        return protocol.WorkerStatus(
+            state=view.state.value,
+            boot_id=boot_id,
+            log=log_name,
+            committed=view.committed,
+            uuid=view.job.uuid if view.job else None,
+            step=view.step if view.job else 0,
+            steps=view.steps if view.job else 0,
+            attempt=view.attempt if view.job else 0,
+            step_s=view.step_s,
+            unwritten=view.unwritten,
+            **{key: facts.get(key) for key in shown},
+        )
+
+    return status
+
+
+def _load_pipeline(settings: WorkerSettings) -> Pipeline:
+    module, factory = settings.pipeline.split(":")
+    pipeline: Pipeline = getattr(importlib.import_module(module), factory)(settings)
+    return pipeline
+
+
+def _offline_environment(settings: WorkerSettings) -> None:
+    """Read at import by the hub's library; what the user has set stands."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if not os.environ.get("HF_HOME"):
+        os.environ.setdefault("HF_HUB_CACHE", str(settings.model_cache))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

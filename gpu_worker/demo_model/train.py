@@ -1,0 +1,249 @@
+"""Trains the demonstration model from nothing: draws pictures, then the VAE, then UNet and text.
+
+Resumes from its state folder; it judges nothing (bench/demo_model.py does).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch.nn import functional
+from tqdm import tqdm
+
+from gpu_worker.demo_model import networks, shapes
+from gpu_worker.demo_model.tokenizer import build_tokenizer
+
+SEED = 20
+_SAVE_EVERY_S = 120.0
+_VAE_BATCH, _UNET_BATCH = 16, 64
+_VAE_RATE, _UNET_RATE = 2e-3, 1.5e-3
+_KL_WEIGHT = 1e-4
+_EDGE_WEIGHT = 0.5
+_EMA_DECAY = 0.996
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the run writes and how long its two stages last."""
+
+    out: Path
+    state: Path
+    minutes_vae: float
+    minutes_unet: float
+    pictures: int
+    compile: bool
+
+
+class Clock:
+    """A stage's time budget: yields its spent fraction, keeps elapsed seconds over resumes."""
+
+    def __init__(self, minutes: float, elapsed: float = 0.0) -> None:
+        self.budget, self.elapsed = minutes * 60, elapsed
+
+    def fractions(self, name: str) -> Iterator[float]:
+        """One value in 0..1 for each training step until the budget is spent."""
+        with tqdm(
+            total=round(self.budget), initial=round(self.elapsed), desc=name, unit="s"
+        ) as bar:
+            last = time.monotonic()
+            while self.elapsed < self.budget:
+                yield self.elapsed / self.budget
+                now = time.monotonic()
+                self.elapsed, last = self.elapsed + now - last, now
+                bar.update(round(self.elapsed) - bar.n)
+
+
+def learning_rate(peak: float, fraction: float) -> float:
+    """Warm-up over the first 3 % of the time, then a cosine down to a fiftieth of the peak."""
+    cosine = 0.02 + 0.49 * (1 + math.cos(math.pi * fraction))
+    return peak * min(fraction / 0.03 + 0.02, cosine)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def draw_set(count: int, state: Path) -> tuple[torch.Tensor, list[shapes.Combination]]:
+    """The training pictures, uint8 (count, 3, 64, 64), and what each shows."""
+    rng = random.Random(SEED)
+    choices = shapes.training_combinations()
+    shown = [choices[rng.randrange(len(choices))] for _ in range(count)]
+    cache = state / f"pictures-{count}.npy"
+    if cache.exists():
+        return torch.from_numpy(np.load(cache)), shown
+    drawn = [np.asarray(shapes.draw(c, rng)) for c in tqdm(shown, desc="draw", mininterval=2)]
+    pictures = np.stack(drawn).transpose(0, 3, 1, 2).copy()
+    np.save(cache, pictures)
+    return torch.from_numpy(pictures), shown
+
+
+def to_unit(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8 pictures to float -1..1, channels last in memory."""
+    return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def _edges(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return pictures.diff(dim=2), pictures.diff(dim=3)
+
+
+def vae_loss(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+    """L1 on pixels and on their differences (sharp edges), and a little KL."""
+    posterior = vae.encode(pictures).latent_dist
+    again = vae.decode(posterior.sample()).sample
+    loss = functional.l1_loss(again, pictures)
+    for made, true in zip(_edges(again), _edges(pictures), strict=True):
+        loss = loss + _EDGE_WEIGHT * functional.l1_loss(made, true)
+    mean, logvar = posterior.mean, posterior.logvar
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    return loss + _KL_WEIGHT * kl
+
+
+def train_vae(plan: Plan, pictures: torch.Tensor) -> AutoencoderKL:
+    """The trained VAE, with its scaling factor set; read back if an earlier run finished it."""
+    folder = plan.state / "vae"
+    if folder.exists():
+        return AutoencoderKL.from_pretrained(folder)
+    vae = networks.build_vae().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=0.0, betas=(0.9, 0.98))
+    shown_loss, clock = 0.0, Clock(plan.minutes_vae)
+    for step, fraction in enumerate(clock.fractions("vae")):
+        set_rate(optimizer, learning_rate(_VAE_RATE, fraction))
+        loss = vae_loss(vae, to_unit(pictures[torch.randint(len(pictures), (_VAE_BATCH,))]))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        shown_loss += loss.item()
+        if step % 200 == 199:
+            tqdm.write(f"vae step {step + 1}: loss {shown_loss / 200:.4f}")
+            shown_loss = 0.0
+    vae.register_to_config(scaling_factor=1 / encode(vae, pictures[:2000]).std().item())
+    vae.save_pretrained(folder)
+    return vae
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+    """Mean latents (n, 4, 16, 16), not scaled."""
+    return torch.cat([vae.encode(to_unit(p)).latent_dist.mode() for p in pictures.split(100)])
+
+
+class Denoiser(torch.nn.Module):
+    """UNet and text encoder as one trainable thing."""
+
+    def __init__(self, tokenizer: networks.CLIPTokenizer) -> None:
+        super().__init__()
+        self.unet = networks.build_unet().to(memory_format=torch.channels_last)
+        self.text_encoder = networks.build_text_encoder(tokenizer)
+
+    def forward(self, noisy: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Predicted velocity (n, 4, 16, 16)."""
+        return self.unet(noisy, t, self.text_encoder(tokens).last_hidden_state).sample
+
+
+class DenoiserRun:
+    """The second stage: its networks, average weights, optimizer, and their checkpoint."""
+
+    def __init__(self, plan: Plan, vae: AutoencoderKL) -> None:
+        self.plan, self.vae = plan, vae
+        self.tokenizer = build_tokenizer(shapes.vocabulary())
+        self.scheduler = networks.build_scheduler()
+        self.model = Denoiser(self.tokenizer)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), weight_decay=0.01, betas=(0.9, 0.98)
+        )
+        self.steps, self.clock = 0, Clock(plan.minutes_unet)
+        self.checkpoint = plan.state / "denoiser.pt"
+        if self.checkpoint.exists():
+            self._load()
+        self.step_model = torch.compile(self.model) if plan.compile else self.model
+        self.rng = random.Random(SEED + self.steps)
+
+    def _load(self) -> None:
+        kept = torch.load(self.checkpoint, weights_only=True)
+        for name in ("model", "average", "optimizer"):
+            getattr(self, name).load_state_dict(kept[name])
+        self.steps, self.clock.elapsed = kept["steps"], kept["elapsed"]
+
+    def save(self) -> None:
+        """Writes the checkpoint, and the average weights as a pipeline that loads at once."""
+        kept = {n: getattr(self, n).state_dict() for n in ("model", "average", "optimizer")}
+        kept |= {"steps": self.steps, "elapsed": self.clock.elapsed}
+        torch.save(kept, self.checkpoint)
+        parts = (self.average.text_encoder, self.average.unet, self.vae)
+        networks.save_pipeline(self.plan.out, self.tokenizer, *parts)
+
+    def step(self, latents: torch.Tensor, prompts: list[str], rate: float) -> float:
+        """One update on scaled latents (n, 4, 16, 16); returns the loss."""
+        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+        noise = torch.randn_like(latents)
+        t = torch.randint(1000, (len(latents),))
+        noisy = self.scheduler.add_noise(latents, noise, t)
+        target = self.scheduler.get_velocity(latents, noise, t)
+        set_rate(self.optimizer, rate)
+        loss = functional.mse_loss(self.step_model(noisy, t, tokens.input_ids), target)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.steps += 1
+        decay = min(_EMA_DECAY, self.steps / (self.steps + 10))
+        averages, currents = list(self.average.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(averages, [p.detach() for p in currents], 1 - decay)
+        return loss.item()
+
+    def run(self, latents: torch.Tensor, shown: list[shapes.Combination]) -> None:
+        """Trains until the time budget is spent, saving every other minute."""
+        saved, total = time.monotonic(), 0.0
+        for fraction in self.clock.fractions("unet"):
+            chosen = torch.randint(len(latents), (_UNET_BATCH,))
+            prompts = [shapes.training_prompt(shown[k], self.rng) for k in chosen.tolist()]
+            total += self.step(latents[chosen], prompts, learning_rate(_UNET_RATE, fraction))
+            if self.steps % 100 == 0:
+                tqdm.write(f"unet step {self.steps}: loss {total / 100:.4f}")
+                total = 0.0
+            if time.monotonic() - saved > _SAVE_EVERY_S:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+
+def train(plan: Plan) -> None:
+    """The whole recipe; stages that an earlier run finished are read back."""
+    plan.state.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(SEED)
+    pictures, shown = draw_set(plan.pictures, plan.state)
+    vae = train_vae(plan, pictures).eval()
+    run = DenoiserRun(plan, vae)
+    run.save()
+    run.run(encode(vae, pictures) * vae.config.scaling_factor, shown)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--state", type=Path, default=Path("data/demo_training"))
+    parser.add_argument("--minutes-vae", type=float, default=10.0)
+    parser.add_argument("--minutes-unet", type=float, default=50.0)
+    parser.add_argument("--pictures", type=int, default=30000)
+    parser.add_argument("--compile", action="store_true", help="compile the UNet first (C++)")
+    parser.add_argument("--threads", type=int, default=2)
+    options = vars(parser.parse_args())
+    torch.set_num_threads(options.pop("threads"))
+    train(Plan(**options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The job that a worker has begun, on disk before its first step: what a new worker finds after a death.
+
+Holds one job; it says nothing about results. Once the log has the job's uuid the note means nothing.
+
+    {"attempt": 1, "job": {"uuid": ..., "created_time": ..., "request": {...}}}
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from gpu_worker.generation import Job
+
+log = logging.getLogger(__name__)
+
+
+class Begun(BaseModel):
+    """A job and how many times it has been started, this time included."""
+
+    attempt: int
+    job: Job
+
+
+class InFlight:
+    """The note file of one worker, which is its only writer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, begun: Begun) -> None:
+        """Replace the note; it is on disk when this returns.
+
+        Raises:
+            OSError: the note could not be written; the one before stands.
+        """
+        fresh = self._path.with_suffix(".tmp")
+        with open(fresh, "wb") as file:
+            file.write(begun.model_dump_json().encode())
+            file.flush()
+            os.fdatasync(file.fileno())
+        os.replace(fresh, self._path)
+
+    def read(self) -> Begun | None:
+        """The last note, or None when there is none; an unreadable one is reported and ignored."""
+        try:
+            return Begun.model_validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            log.warning("%s is not a note of a job in flight: %s", self._path, error)
+            return None

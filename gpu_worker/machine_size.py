@@ -1,0 +1,101 @@
+"""What MACHINE_SIZE switches on: dtype, slicing, tiling, offload and the largest default picture.
+
+With pipeline.py the only module that imports torch. docs/operations.md says why and what each costs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Size = Literal["big", "medium", "little", "tiny"]
+SIZES: tuple[Size, ...] = ("big", "medium", "little", "tiny")
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Switches:
+    """`max_default_side_px` bounds only the default picture: a request that names a size gets it."""
+
+    vae_slicing: bool
+    vae_tiling: bool
+    attention_slicing: bool
+    offload: Literal["none", "model", "sequential"]
+    max_default_side_px: int
+
+
+SWITCHES: dict[Size, Switches] = {
+    "big": Switches(False, False, False, "none", 1024),
+    "medium": Switches(True, False, False, "none", 1024),
+    "little": Switches(True, True, False, "model", 768),
+    "tiny": Switches(True, True, True, "sequential", 512),
+}
+
+
+def next_smaller(size: Size) -> Size | None:
+    """The size to try after an out-of-memory, or None below tiny."""
+    below = SIZES[SIZES.index(size) + 1 :]
+    return below[0] if below else None
+
+
+def choose_device(asked: str, gpu: int) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ValueError: the device asked for is not here.
+    """
+    found = {
+        "cuda": torch.cuda.is_available() and gpu < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    name = next(kind for kind in found if found[kind]) if asked == "auto" else asked
+    if not found[name]:
+        here = ", ".join(kind for kind in found if found[kind])
+        raise ValueError(f"SDE_DEVICE={asked} (GPU {gpu}) is not on this machine; here are: {here}")
+    return torch.device(name, gpu) if name == "cuda" else torch.device(name)
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory of the device in bytes; for cpu and mps that of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def choose_size(memory: int) -> Size:
+    """The size for so many bytes; a card sold as 24 GB reports a little less, hence 22."""
+    for size, least in (("big", 22 * GIB), ("medium", 11 * GIB), ("little", 7 * GIB)):
+        if memory >= least:
+            return size  # type: ignore[return-value]
+    return "tiny"
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """Half precision on a GPU; float32 on a CPU, where half is slower or missing."""
+    return torch.float16 if device.type in ("cuda", "mps") else torch.float32
+
+
+def apply(pipe: Any, size: Size, device: torch.device) -> None:
+    """Switch the size's savings on and put the diffusers pipeline on its device.
+
+    Offload needs a device to offload from, so a CPU leaves it out.
+    """
+    switches = SWITCHES[size]
+    vae = getattr(pipe, "vae", None)
+    if switches.vae_slicing and hasattr(vae, "enable_slicing"):
+        vae.enable_slicing()
+    if switches.vae_tiling and hasattr(vae, "enable_tiling"):
+        vae.enable_tiling()
+    if switches.attention_slicing:
+        pipe.enable_attention_slicing("auto")
+    if switches.offload == "none" or device.type == "cpu":
+        pipe.to(device)
+    elif switches.offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.enable_sequential_cpu_offload(device=device)

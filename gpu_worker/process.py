@@ -1,0 +1,67 @@
+"""What a process owes its house: a lock on its store, an end with its parent, a log line format. A leaf.
+
+Shared by both processes; holds no state of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1  # prctl(2), <linux/prctl.h>
+
+
+class StoreLocked(RuntimeError):
+    """Another process holds the store; the text says which."""
+
+
+def make_directories(*directories: Path) -> None:
+    """Create them for the owner only: they hold prompts, pictures and sockets."""
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def lock(path: Path, what: str) -> IO[str]:
+    """Take the lock and write our pid into it; it is held until the file is closed.
+
+    Raises:
+        StoreLocked: somebody else holds it.
+    """
+    file = open(path, "a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise StoreLocked(f"{what} is held by process {holder} ({path})") from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def leave_with_supervisor() -> None:
+    """Under supervisord: SIGTERM when it dies, so that a kill -9 of it leaves no orphan (prctl(2))."""
+    if not os.environ.get("SUPERVISOR_ENABLED") or sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == 1 and os.environ.get("SUPERVISOR_SERVER_URL", "").startswith("unix"):
+        # The parent died before the call; supervisord itself may be PID 1 in a container.
+        if not Path("/proc/1/cmdline").read_bytes().count(b"supervisord"):
+            raise SystemExit("supervisord is gone")
+
+
+def log_to_stderr() -> None:
+    """One line a record, with UTC-independent local time; supervisord rotates the file."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )

@@ -1,0 +1,115 @@
+"""The messages between gateway and worker, and their version: docs/architecture.md draws them. A leaf.
+
+Codec only: bytes to models and back. No sockets, no pictures: those travel through the result log.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gpu_worker.generation import Job
+
+VERSION = 1
+
+MAX_MESSAGE_BYTES = 1 << 20
+"""ZMQ_MAXMSGSIZE on both sides: a request is a few KiB, so 1 MiB is generous."""
+
+MAX_IPC_PATH_BYTES = 107
+"""`sun_path` of a Linux unix socket is 108 bytes with its NUL (unix(7))."""
+
+WorkerState = Literal["loading", "idle", "busy"]
+
+
+class ProtocolError(ValueError):
+    """A message that is not one of ours, or of another version."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    v: Literal[1] = VERSION
+
+
+class WorkerStatus(_Message):
+    """What a worker says of itself.
+
+    `committed` is how many bytes of `log` are on disk for good: readers never read past it.
+    `step_s` is the measured mean of a step in seconds, None before the first.
+    `unwritten` is the job whose result could not be written, with the reason.
+    """
+
+    state: WorkerState
+    boot_id: str
+    log: str
+    committed: int
+    uuid: str | None = None
+    step: int = 0
+    steps: int = 0
+    attempt: int = 0
+    step_s: float | None = None
+    unwritten: tuple[str, str] | None = None
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    machine_size: str | None = None
+
+
+class Request(_Message):
+    """`status` asks; `submit` offers a job. `deadline` is CLOCK_MONOTONIC seconds, one clock per host.
+
+    A worker that was stopped or stuck drops a request whose deadline has passed: its sender has
+    given up on the reply and decides anew.
+    """
+
+    op: Literal["status", "submit"]
+    deadline: float
+    job: Job | None = None
+
+
+class Reply(_Message):
+    """`accepted` answers a submit; `error` says why a message could not be handled."""
+
+    status: WorkerStatus
+    accepted: bool = False
+    error: str | None = None
+
+
+def encode(message: Request | Reply) -> bytes:
+    """UTF-8 JSON on one line."""
+    return orjson.dumps(message.model_dump(mode="json"))
+
+
+def decode_request(frame: bytes) -> Request:
+    """Raises ProtocolError on anything that is not a valid request."""
+    try:
+        return Request.model_validate_json(frame)
+    except ValidationError as error:
+        raise ProtocolError(f"not a request of protocol version {VERSION}: {error}") from error
+
+
+def decode_reply(frame: bytes) -> Reply:
+    """Raises ProtocolError on anything that is not a valid reply."""
+    try:
+        return Reply.model_validate_json(frame)
+    except ValidationError as error:
+        raise ProtocolError(f"not a reply of protocol version {VERSION}: {error}") from error
+
+
+def endpoint(run_dir: Path, gpu: int) -> str:
+    """The worker's `ipc://` address.
+
+    Raises:
+        ValueError: when the path is longer than a unix socket's name may be.
+    """
+    path = run_dir / f"gpu-{gpu}.sock"
+    length = len(str(path).encode())
+    if length > MAX_IPC_PATH_BYTES:
+        raise ValueError(
+            f"the socket path {path} has {length} bytes, at most {MAX_IPC_PATH_BYTES} are possible: "
+            "choose a shorter SDE_DATA_DIR"
+        )
+    return f"ipc://{path}"

@@ -1,0 +1,70 @@
+"""The control thread: one REP socket, decode -> slot -> reply at once. It never generates."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import zmq
+
+from gpu_worker import protocol
+from gpu_worker.protocol import ProtocolError, Reply, Request, WorkerStatus
+
+log = logging.getLogger(__name__)
+
+
+class ControlServer:
+    """Answers status and submit while the main thread imports, loads and generates."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        status: Callable[[], WorkerStatus],
+        offer: Callable[[protocol.Job], bool],
+    ) -> None:
+        self._endpoint = endpoint
+        self._status = status
+        self._offer = offer
+
+    def start(self) -> None:
+        """Bind, then serve in a daemon thread. The store's lock must be held already: a second bind
+        on an ipc path silently takes the endpoint over (zmq_ipc(7)).
+
+        Raises:
+            zmq.ZMQError: the endpoint cannot be bound.
+        """
+        socket = zmq.Context.instance().socket(zmq.REP)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, protocol.MAX_MESSAGE_BYTES)
+        socket.bind(self._endpoint)
+        threading.Thread(target=self._serve, args=(socket,), name="control", daemon=True).start()
+
+    def _serve(self, socket: zmq.Socket[bytes]) -> None:
+        while True:
+            frames = socket.recv_multipart()
+            socket.send(protocol.encode(self._answer(frames)))
+
+    def _answer(self, frames: list[bytes]) -> Reply:
+        # A REP socket that does not reply is dead for good, so every message gets an answer.
+        try:
+            if len(frames) != 1:
+                raise ProtocolError(f"a message has one frame, not {len(frames)}")
+            return self._handle(protocol.decode_request(frames[0]))
+        except ProtocolError as error:
+            return Reply(status=self._status(), error=str(error))
+        except Exception:
+            log.exception("the control thread could not answer; process %d goes on", os.getpid())
+            return Reply(status=self._status(), error="internal error of the worker, see its log")
+
+    def _handle(self, request: Request) -> Reply:
+        if time.monotonic() > request.deadline:
+            return Reply(status=self._status(), error="the deadline has passed")
+        accepted = False
+        if request.op == "submit":
+            if request.job is None:
+                raise ProtocolError("a submit carries a job")
+            accepted = self._offer(request.job)
+        return Reply(status=self._status(), accepted=accepted)

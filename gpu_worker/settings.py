@@ -1,0 +1,138 @@
+"""The worker's settings from the environment, and how any table of settings is read. A leaf.
+
+Reads no environment by itself: `__main__` passes it in.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+NAMES = (
+    "SDE_ATTEMPTS",
+    "SDE_DATA_DIR",
+    "SDE_DEVICE",
+    "SDE_GPU",
+    "SDE_GPUS",
+    "SDE_HOST",
+    "SDE_MODEL",
+    "SDE_PIPELINE",
+    "SDE_PORT",
+    "SDE_PYTHON",
+    "SDE_QUEUE_SIZE",
+    "SDE_STEP_TIMEOUT_S",
+    "SDE_URL",
+)
+"""Every SDE_ name of the service; a test compares it with the tables (SDE_URL is the client's and
+SDE_PYTHON is run.sh's)."""
+
+DEFAULT_PIPELINE = "gpu_worker.pipeline:load"
+
+
+class SettingsError(ValueError):
+    """A sentence for the operator: which setting, which value, what is allowed."""
+
+
+def _absolute(value: object) -> object:
+    return Path(value).absolute() if isinstance(value, str) and value else value
+
+
+DataDir = Annotated[Path, BeforeValidator(_absolute)]
+
+
+class Settings(BaseModel):
+    """What gateway and worker both read. A field's alias is its name in the environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    data_dir: DataDir = Field(
+        default_factory=lambda: Path("data").absolute(),
+        alias="SDE_DATA_DIR",
+        description="holds disk_backups/, model_cache/ and run/",
+    )
+    gpus: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, alias="SDE_GPUS", description="how many workers there are, one a GPU"
+    )
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, locks, logs: gone after a reboot is fine."""
+        return self.data_dir / "run"
+
+    @property
+    def results_dir(self) -> Path:
+        """The result logs, one a worker."""
+        return self.data_dir / "disk_backups"
+
+
+class WorkerSettings(Settings):
+    """The worker's table; docs/operations.md explains each."""
+
+    gpu: Annotated[int, Field(ge=0, le=63)] = Field(
+        default=0, alias="SDE_GPU", description="which GPU this worker owns, from 0"
+    )
+    model: Annotated[str, Field(min_length=1)] = Field(
+        default="demo",
+        alias="SDE_MODEL",
+        description="demo, a directory, a .safetensors file or a hub id",
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", alias="SDE_DEVICE", description="where the model runs"
+    )
+    machine_size: Literal["big", "medium", "little", "tiny"] | None = Field(
+        default=None, alias="MACHINE_SIZE", description="unset: chosen from the memory found"
+    )
+    pipeline: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = Field(
+        default=DEFAULT_PIPELINE, alias="SDE_PIPELINE", description="module:factory, for fakes"
+    )
+    step_timeout_s: Annotated[float, Field(gt=0, le=86400)] = Field(
+        default=600.0,
+        alias="SDE_STEP_TIMEOUT_S",
+        description="a step that takes longer ends the worker, even while it holds the GIL",
+    )
+    attempts: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=2,
+        alias="SDE_ATTEMPTS",
+        description="how often a job is started whose worker dies in it",
+    )
+
+    @property
+    def model_cache(self) -> Path:
+        """Where hub downloads are kept, unless HF_HOME is set."""
+        return self.data_dir / "model_cache"
+
+
+Table = TypeVar("Table", bound=Settings)
+
+
+def load(table: type[Table], environ: Mapping[str, str]) -> Table:
+    """Read one table from an environment.
+
+    Raises:
+        SettingsError: an unknown SDE_ name or a bad value; the text lists what is allowed.
+    """
+    for name in environ:
+        if name.startswith("SDE_") and name not in NAMES:
+            raise SettingsError(_unknown(name))
+    aliases = {str(field.alias) for field in table.model_fields.values()}
+    given = {name: environ[name] for name in aliases if name in environ}
+    try:
+        return table.model_validate(given)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_fault(table, fault) for fault in error.errors())) from None
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"unknown setting {name}{hint}; known are {', '.join(NAMES)} and MACHINE_SIZE"
+
+
+def _fault(table: type[Settings], fault: Any) -> str:
+    name = str(fault["loc"][0])
+    about = next(f.description for f in table.model_fields.values() if f.alias == name)
+    return f"{name}={fault['input']!r}: {fault['msg']} ({about})"

@@ -1,0 +1,118 @@
+"""The one job a worker holds: loading, idle or busy, with its step. Thread-safe; runs nothing itself.
+
+The control thread offers and looks; the main thread takes, counts steps and releases.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from dataclasses import dataclass, replace
+
+from gpu_worker.generation import Job
+
+
+class State(enum.StrEnum):
+    """`idle` implies that the last result is committed."""
+
+    LOADING = "loading"
+    IDLE = "idle"
+    BUSY = "busy"
+
+
+class ForbiddenTransition(RuntimeError):
+    """A call that the state does not allow."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the slot looked like at one moment. `step_s` is seconds a step, measured."""
+
+    state: State = State.LOADING
+    job: Job | None = None
+    attempt: int = 0
+    step: int = 0
+    steps: int = 0
+    step_s: float | None = None
+    committed: int = 0
+    unwritten: tuple[str, str] | None = None
+
+
+class Slot:
+    """Holds at most one job."""
+
+    def __init__(self, committed: int = 0) -> None:
+        self._changed = threading.Condition()
+        self._view = View(committed=committed)
+
+    def view(self) -> View:
+        """One consistent look."""
+        with self._changed:
+            return self._view
+
+    def ready(self) -> None:
+        """Loading is over: jobs may be offered."""
+        self._move({State.LOADING}, State.IDLE)
+
+    def offer(self, job: Job) -> bool:
+        """Hold the job if the slot is idle; offering the held job again is accepted too."""
+        with self._changed:
+            if self._view.state is State.BUSY and self._view.job == job:
+                return True
+            if self._view.state is not State.IDLE:
+                return False
+            self._hold(job, attempt=1)
+            return True
+
+    def resume(self, job: Job, attempt: int) -> None:
+        """Hold a job that an earlier process began."""
+        with self._changed:
+            self._require({State.IDLE}, State.BUSY)
+            self._hold(job, attempt)
+
+    def take(self, timeout_s: float) -> View | None:
+        """Wait for a held job; None when none came in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._view.state is State.BUSY, timeout_s)
+            return self._view if self._view.state is State.BUSY else None
+
+    def advance(self, step: int, steps: int, step_s: float | None) -> None:
+        """The pipeline has done `step` of `steps`."""
+        with self._changed:
+            self._require({State.BUSY}, State.BUSY)
+            self._view = replace(
+                self._view, step=step, steps=steps, step_s=step_s or self._view.step_s
+            )
+
+    def release(self, committed: int, unwritten: tuple[str, str] | None = None) -> None:
+        """The job has its outcome on disk, `committed` bytes of log in all (or says why not)."""
+        with self._changed:
+            self._require({State.BUSY}, State.IDLE)
+            self._view = View(
+                State.IDLE, step_s=self._view.step_s, committed=committed, unwritten=unwritten
+            )
+            self._changed.notify_all()
+
+    def _hold(self, job: Job, attempt: int) -> None:
+        self._view = replace(
+            self._view,
+            state=State.BUSY,
+            job=job,
+            attempt=attempt,
+            step=0,
+            steps=job.request.num_inference_steps,
+        )
+        self._changed.notify_all()
+
+    def _move(self, allowed: set[State], target: State) -> None:
+        with self._changed:
+            self._require(allowed, target)
+            self._view = replace(self._view, state=target)
+            self._changed.notify_all()
+
+    def _require(self, allowed: set[State], target: State) -> None:
+        if self._view.state not in allowed:
+            names = " or ".join(sorted(allowed))
+            raise ForbiddenTransition(
+                f"to become {target} the slot must be {names} but is {self._view.state}"
+            )

@@ -1,0 +1,22 @@
+"""Sleeps at each step, so that a test can act in the middle of a job."""
+
+from __future__ import annotations
+
+import time
+
+from gpu_worker.generation import Job
+from tests.pipelines.instant import Instant
+
+STEP_S = 0.05
+
+
+class Slow(Instant):
+    """Takes STEP_S a step."""
+
+    def before_step(self, step: int, job: Job) -> None:
+        time.sleep(STEP_S)
+
+
+def load(settings: object) -> Slow:
+    """The factory."""
+    return Slow()
