@@ -186,7 +186,7 @@ def _pictures(uuid: str, last: Job | None, found: list[Result]) -> list[Result]:
         return pictures
     errors = [error for result in found for error in result.errors]
     if not errors and last is not None:
-        errors = last.errors or [f"the job has {last.state}"]
+        errors = last.errors or [f"it ended as {last.state}, with no reason given"]
     if not found and last is None:
         raise UnknownJob(uuid)
     if not found and last is not None and last.state == "succeeded":

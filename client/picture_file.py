@@ -16,7 +16,7 @@ def check(path: Path) -> Path:
         NotSaved: a directory, a device, or a folder that is missing or may not be written to.
     """
     try:
-        target = path.expanduser().resolve()
+        target = path.resolve()
         folder = target.parent
         if target.is_dir():
             raise NotSaved(path, "it is a directory; give a file name")

@@ -1,0 +1,29 @@
+"""Fixtures: one service a module for tests that leave it as it was, and short folders for sockets."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service import Service, running
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name: a unix socket's path has at most 107 bytes, pytest's own are long."""
+    path = Path(tempfile.mkdtemp(prefix="sde-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """Gateway and worker with the instant pipeline, for a whole module."""
+    path = Path(tempfile.mkdtemp(prefix="sde-"))
+    with running(path, "gateway", "gpu_worker") as started:
+        yield started
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""The laws that a file's imports and size can break, and documents that must name what is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import GatewaySettings
+from gpu_worker.settings import NAMES, WorkerSettings
+from tests.service import ROOT
+
+SOURCES = sorted(
+    path for package in ("client", "gateway", "gpu_worker") for path in (ROOT / package).rglob("*.py")
+)
+
+REFUSE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {refused!r}:
+            raise ImportError("refused by the test: " + name)
+sys.meta_path.insert(0, Refuse())
+import {modules}
+"""
+
+
+def imports_without(modules: str, refused: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    code = REFUSE.format(modules=modules, refused=refused)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+HEAVY = ("torch", "diffusers", "transformers", "accelerate", "PIL", "numpy")
+
+
+def test_the_gateway_needs_no_torch() -> None:
+    done = imports_without("gateway.__main__", HEAVY)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_refusal_itself_works() -> None:
+    done = imports_without("gpu_worker.pipeline", HEAVY)
+    assert done.returncode == 1 and "refused by the test" in done.stderr
+
+
+def test_the_client_needs_neither_server_nor_torch() -> None:
+    refused = (*HEAVY, "gateway", "gpu_worker", "zmq", "falcon", "pydantic", "orjson")
+    done = imports_without("client.cli", refused)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_workers_control_side_needs_no_torch() -> None:
+    done = imports_without("gpu_worker.__main__", ("torch", "diffusers", "transformers"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_has_one_duty_and_says_it(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 250
+    assert text.startswith('"""')
+
+
+@pytest.mark.parametrize("name", [*NAMES, "MACHINE_SIZE"])
+def test_each_setting_is_documented(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs/operations.md").read_text()
+
+
+def test_the_names_are_those_of_the_tables() -> None:
+    fields = [*WorkerSettings.model_fields.values(), *GatewaySettings.model_fields.values()]
+    known = {str(field.alias) for field in fields} | {"SDE_URL", "SDE_PYTHON"}
+    assert known == {*NAMES, "MACHINE_SIZE"}
+
+
+def test_each_route_is_documented() -> None:
+    routes = re.findall(r'add_route\("([^"]+)"', (ROOT / "gateway/app.py").read_text())
+    documented = (ROOT / "docs/http-api.md").read_text()
+    assert routes and [route for route in routes if route not in documented] == []
+
+
+def test_each_room_is_on_the_plan() -> None:
+    plan = (ROOT / "docs/architecture.md").read_text()
+    assert [path.name for path in SOURCES if path.name not in plan and "__" not in path.name] == []

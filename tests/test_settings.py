@@ -1,0 +1,93 @@
+"""Settings: what is wrong stops the process at once, with a sentence that lists what is allowed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import GatewaySettings
+from gpu_worker import protocol
+from gpu_worker.settings import SettingsError, WorkerSettings, load
+from tests.service import ROOT, environment, free_port
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    worker, gateway = load(WorkerSettings, {}), load(GatewaySettings, {})
+    assert (worker.model, worker.device, worker.machine_size, worker.gpus) == (
+        "demo",
+        "auto",
+        None,
+        1,
+    )
+    assert (gateway.host, gateway.port, gateway.queue_size) == ("127.0.0.1", 9090, 0)
+    assert worker.data_dir == gateway.data_dir == Path("data").absolute()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MACHINE_SIZE", "huge", "'big', 'medium', 'little' or 'tiny'"),
+        ("MACHINE_SIZE", "", "'big', 'medium', 'little' or 'tiny'"),
+        ("SDE_DEVICE", "gpu", "'auto', 'cpu', 'cuda' or 'mps'"),
+        ("SDE_PIPELINE", "no-colon", "pattern"),
+        ("SDE_MODEL", "", "at least 1 character"),
+        ("SDE_STEP_TIMEOUT_S", "0", "greater than 0"),
+        ("SDE_STEP_TIMEOUT_S", "nan", "SDE_STEP_TIMEOUT_S"),
+        ("SDE_GPUS", "0", "greater than or equal to 1"),
+        ("SDE_GPUS", "one", "integer"),
+        ("SDE_PROT", "1", "did you mean SDE_PORT?"),
+    ],
+)
+@pytest.mark.parametrize("module", ["gpu_worker", "gateway"])
+def test_a_bad_value_stops_the_process(module: str, name: str, value: str, said: str) -> None:
+    table = WorkerSettings if module == "gpu_worker" else GatewaySettings
+    aliases = {str(field.alias) for field in table.model_fields.values()}
+    if name not in aliases and name != "SDE_PROT":
+        assert load(table, {name: value})  # another process's setting is not ours to judge
+        return
+    with pytest.raises(SettingsError) as caught:
+        load(table, {name: value})
+    assert name in str(caught.value) and said in str(caught.value)
+
+
+@pytest.mark.parametrize("module", ["gpu_worker", "gateway"])
+def test_the_process_says_so_in_one_sentence(module: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env=environment(folder, free_port(), SDE_QUEUE="5"),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 78
+    assert "unknown setting SDE_QUEUE (did you mean SDE_QUEUE_SIZE?)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_told(folder: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway"],
+            cwd=ROOT,
+            env=environment(folder, taken.getsockname()[1]),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 69
+    assert "SDE_PORT" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_socket_path_that_is_too_long_is_told() -> None:
+    with pytest.raises(ValueError, match="shorter SDE_DATA_DIR"):
+        protocol.endpoint(Path("/" + "x" * 120), 0)
