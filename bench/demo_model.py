@@ -170,6 +170,7 @@ def check_judge(pairs: Sequence[Pair]) -> bool:
 
 
 def print_rates(title: str, found: dict[str, float]) -> None:
+    """One line a rate, with its goal."""
     print(title)
     for name, rate in found.items():
         goal = f"  (goal {_GOALS[name]:.2f})" if name in _GOALS else ""
@@ -220,6 +221,7 @@ def write_sheet(path: Path, pairs: Sequence[Pair], pictures: Sequence[Image.Imag
 
 
 def main() -> None:
+    """Judge the judge, then the model; write the sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--pairs", type=int, default=200)

@@ -1,4 +1,4 @@
-"""The Python client of the service. HTTP is its contract: it imports neither gateway nor gpu_worker."""
+"""The Python client of the service. HTTP is its contract: it imports nothing of the server."""
 
 from client.api import Client
 from client.errors import (

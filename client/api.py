@@ -1,4 +1,4 @@
-"""The client's one class: submit a generation, watch it, fetch it, save it. HTTP is all it knows."""
+"""The client's one class: submit a generation, watch, fetch and save it. HTTP is all it knows."""
 
 from __future__ import annotations
 

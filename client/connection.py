@@ -207,7 +207,7 @@ def _never_connected(error: Exception) -> bool:
 
 
 def _reason(error: Exception, timeout_s: float) -> str:
-    """The system's own word, from the innermost cause: `Connection refused`, not urllib3's chain."""
+    """The system's own word, from the innermost cause: `Connection refused`, no chain of them."""
     if isinstance(error, requests.Timeout):
         return f"no answer within {timeout_s:g} s"
     cause: BaseException | None = error

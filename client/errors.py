@@ -29,7 +29,7 @@ class BadAddress(SdeError, ValueError):
 
 
 class GatewayUnreachable(SdeError):
-    """Nobody answers at `url`, or the connection broke; `reason` is the system's own word for it."""
+    """Nobody answers at `url`, or the connection broke; `reason` is the system's word for it."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
@@ -69,7 +69,7 @@ class UnknownJob(SdeError):
 
 
 class UnexpectedReply(SdeError):
-    """Not the contract's JSON, or a status that it does not know: another server, or a fault in it."""
+    """Not the contract's JSON, or a status that it does not know: another server, or a fault."""
 
 
 class GenerationFailed(SdeError):

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 import waitress.server
 
@@ -23,7 +24,7 @@ EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 69, 75, 78  # sysexits.h
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; the exit status is one of sysexits.h. `--check` only reads settings."""
+    """Serve until SIGTERM or SIGINT; exits as sysexits.h says. `--check` only reads settings."""
     process.log_to_stderr()
     try:
         settings = load(GatewaySettings, os.environ)
@@ -68,7 +69,7 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
     return 0
 
 
-def _listen(settings: GatewaySettings, broker: Broker, index: ResultIndex) -> object:
+def _listen(settings: GatewaySettings, broker: Broker, index: ResultIndex) -> Any:
     return waitress.server.create_server(
         create_app(broker, index),
         host=settings.host,

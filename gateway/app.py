@@ -9,9 +9,7 @@ from gateway.broker import Broker
 from gpu_worker.results import ResultIndex
 
 
-def create_app(
-    broker: Broker, index: ResultIndex
-) -> falcon.App[falcon.Request, falcon.Response]:
+def create_app(broker: Broker, index: ResultIndex) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application."""
     app = falcon.App()
     app.req_options.media_handlers = falcon.media.Handlers()

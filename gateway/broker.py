@@ -172,7 +172,7 @@ class Broker:
             return ticket.job if ticket else None
 
     def take(self, worker: str) -> Job | None:
-        """Give the next waiting job to an idle worker; None when there is none or it is not idle."""
+        """Give the next waiting job to an idle worker; None when there is none or it is busy."""
         with self._changed:
             status = self._workers[worker]
             idle = status is not None and status.state == "idle" and worker not in self._running
@@ -185,7 +185,7 @@ class Broker:
             return ticket.job
 
     def end(self, uuid: str, errors: list[str]) -> None:
-        """The job has its outcome; a uuid that is not ours is a former gateway's and is passed over."""
+        """The job has its outcome; one that is not ours is a former gateway's: passed over."""
         with self._changed:
             ticket = self._table.get(uuid)
             if ticket is None or ticket.state not in (JobState.QUEUED, JobState.RUNNING):
@@ -202,9 +202,7 @@ class Broker:
     def wait_for_work(self, worker: str, timeout_s: float) -> None:
         """Sleep until a job could be taken by this worker, at most so long."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: bool(self._queue) and self._is_free(worker), timeout_s
-            )
+            self._changed.wait_for(lambda: bool(self._queue) and self._is_free(worker), timeout_s)
 
     # ---- under the lock -----------------------------------------------------------------------
 
@@ -227,7 +225,7 @@ class Broker:
         return (status.steps - status.step) * (status.step_s or self._step_s())
 
     def _retry_after_s(self) -> int:
-        """Whole seconds until a place is free: the soonest worker's steps still to do (RFC 9110, 10.2.3)."""
+        """Whole seconds until a place is free: the soonest worker's steps (RFC 9110, 10.2.3)."""
         left = [self._left_s(s) for s in self._workers.values() if s and s.state == "busy"]
         return max(1, math.ceil(min(left, default=1.0)))
 

@@ -1,4 +1,4 @@
-"""One thread a worker: submit, watch, collect. It alone speaks to its worker; it decides no order."""
+"""One thread a worker: submit, watch, collect. It alone speaks to it; it decides no order."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ IDLE_POLL_S = 0.25
 CLOSEST_POLL_S = 0.002
 WIDEST_POLL_S = 0.1
 NEARNESS = 0.1
-"""Look again after a tenth of the time that is left or that has passed: the error stays within 10 %."""
+"""Look again after a tenth of the time left or passed: the error stays within 10 %."""
 
 
 class Dispatcher:
     """Serves one worker until it is stopped."""
 
-    def __init__(
-        self, worker: str, link: WorkerLink, broker: Broker, index: ResultIndex
-    ) -> None:
+    def __init__(self, worker: str, link: WorkerLink, broker: Broker, index: ResultIndex) -> None:
         self._worker = worker
         self._link = link
         self._broker = broker

@@ -22,9 +22,7 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
     fill(resp, error.status_code, error.title or "Error", error.description or error.title or "")
 
 
-def fill(
-    resp: falcon.Response, status: int, title: str, detail: str, **further: Any
-) -> None:
+def fill(resp: falcon.Response, status: int, title: str, detail: str, **further: Any) -> None:
     """Write one problem document."""
     resp.status = status
     resp.content_type = PROBLEM_JSON

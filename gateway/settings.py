@@ -1,4 +1,4 @@
-"""The gateway's settings: one typed table. Reads no environment by itself: `__main__` passes it in."""
+"""The gateway's settings: one typed table. Reads no environment: `__main__` passes it in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lazy-pirate REQ to one worker: `request()` answers or raises WorkerUnavailable. One thread owns it."""
+"""Lazy-pirate REQ to one worker: it answers or raises WorkerUnavailable. One thread owns it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import zmq
 
 from gpu_worker import protocol
+from gpu_worker.generation import Job
 from gpu_worker.protocol import ProtocolError, Reply, Request
 
 SEND_TIMEOUT_S = 0.5
@@ -29,8 +30,8 @@ class WorkerLink:
         """Ask for the status. Raises WorkerUnavailable."""
         return self._request(Request(op="status", deadline=self._deadline()))
 
-    def submit(self, job: protocol.Job) -> Reply:
-        """Offer a job; `accepted` says whether the worker holds it now. Raises WorkerUnavailable."""
+    def submit(self, job: Job) -> Reply:
+        """Offer a job; `accepted` says whether the worker holds it. Raises WorkerUnavailable."""
         return self._request(Request(op="submit", deadline=self._deadline(), job=job))
 
     def close(self) -> None:
@@ -58,7 +59,7 @@ class WorkerLink:
         return reply
 
     def _open(self) -> zmq.Socket[bytes]:
-        socket = zmq.Context.instance().socket(zmq.REQ)
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
         # IMMEDIATE: with no worker the send fails, instead of waiting in a queue to run later.
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.LINGER, 0)

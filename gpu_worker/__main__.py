@@ -1,5 +1,6 @@
-"""The GPU worker: `python -m gpu_worker`. Settings, lock, signals; the socket answers `loading` before
-torch is imported; the pipeline runs on the main thread.
+"""The GPU worker: `python -m gpu_worker`. Settings, lock, signals; generates nothing itself.
+
+The socket answers `loading` before torch is imported; the pipeline runs on the main thread.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import sys
 import threading
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from gpu_worker import process, protocol
@@ -29,7 +31,7 @@ log = logging.getLogger("gpu_worker")
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; the exit status is one of sysexits.h. `--check` only reads settings."""
+    """Run until SIGTERM or SIGINT; exits as sysexits.h says. `--check` only reads settings."""
     process.log_to_stderr()
     faulthandler.enable()
     try:
@@ -90,9 +92,10 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
     return 0
 
 
-def _status_source(slot: Slot, log_name: str, facts: dict[str, Any]) -> Any:
+def _status_source(
+    slot: Slot, log_name: str, facts: dict[str, Any]
+) -> Callable[[], protocol.WorkerStatus]:
     boot_id = uuid.uuid4().hex
-    shown = ("model", "device", "dtype", "machine_size")
 
     def status() -> protocol.WorkerStatus:
         view = slot.view()
@@ -107,7 +110,10 @@ def _status_source(slot: Slot, log_name: str, facts: dict[str, Any]) -> Any:
             attempt=view.attempt if view.job else 0,
             step_s=view.step_s,
             unwritten=view.unwritten,
-            **{key: facts.get(key) for key in shown},
+            model=facts.get("model"),
+            device=facts.get("device"),
+            dtype=facts.get("dtype"),
+            machine_size=facts.get("machine_size"),
         )
 
     return status

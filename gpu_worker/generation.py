@@ -1,13 +1,20 @@
 """What a generation request, a job and a result record are: fields, units and limits. A leaf.
 
-Validated strictly in the gateway and once more in the worker, by the same models. Touches no disk and no network.
+Validated strictly in the gateway and again in the worker, by the same models. Does no I/O.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 MAX_PROMPT_CHARS = 4000
 """Far beyond the 77 tokens that CLIP reads, far below what would burden the log."""
@@ -22,7 +29,7 @@ MAX_SHOWN_CHARS = 80
 
 
 def _printable(text: str) -> str:
-    """Refuse what cannot be stored or would confuse a terminal; keep line breaks, tabs and any script.
+    """Refuse what cannot be stored or confuses a terminal; keep line breaks, tabs, any script.
 
     Raises:
         ValueError: on a lone surrogate or a control character.
@@ -46,7 +53,7 @@ Side = Annotated[int, Field(ge=MIN_SIDE_PX, le=MAX_SIDE_PX, multiple_of=SIDE_MUL
 
 
 class _Strict(BaseModel):
-    """Strict: `true` is no number, "5" is no number, an unknown field is an error, NaN is refused."""
+    """Strict: neither `true` nor "5" is a number, an unknown field is an error, so is NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -76,7 +83,7 @@ class Job(_Strict):
 
 
 def field_errors(error: ValidationError) -> list[dict[str, Any]]:
-    """`[{field, message, value}]`, one for each fault; a long value is shortened, secrets are not ours."""
+    """`[{field, message, value}]`, one for each fault; a long value is shortened."""
     return [
         {
             "field": ".".join(str(part) for part in fault["loc"]) or "body",
@@ -118,7 +125,7 @@ def result_record(
     data: str | None,
     facts: dict[str, Any],
 ) -> dict[str, Any]:
-    """The record of docs/results-format.md: the seed's five keys first, in the seed's order, then ours.
+    """The record of docs/results-format.md: the seed's five keys in its order, then ours.
 
     Args:
         data: base64 of the PNG, or None when there is no picture.

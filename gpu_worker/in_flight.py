@@ -1,6 +1,6 @@
-"""The job that a worker has begun, on disk before its first step: what a new worker finds after a death.
+"""The job that a worker has begun, on disk before its first step, for the worker after a death.
 
-Holds one job; it says nothing about results. Once the log has the job's uuid the note means nothing.
+Holds one job, no results. Once the log has the job's uuid the note means nothing.
 
     {"attempt": 1, "job": {"uuid": ..., "created_time": ..., "request": {...}}}
 """
@@ -42,7 +42,7 @@ class InFlight:
             file.write(begun.model_dump_json().encode())
             file.flush()
             os.fdatasync(file.fileno())
-        os.replace(fresh, self._path)
+        fresh.replace(self._path)
 
     def read(self) -> Begun | None:
         """The last note, or None when there is none; an unreadable one is reported and ignored."""

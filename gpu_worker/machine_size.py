@@ -1,6 +1,6 @@
 """What MACHINE_SIZE switches on: dtype, slicing, tiling, offload and the largest default picture.
 
-With pipeline.py the only module that imports torch. docs/operations.md says why and what each costs.
+Beside pipeline.py the only module that imports torch. docs/operations.md says what each costs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Switches:
-    """`max_default_side_px` bounds only the default picture: a request that names a size gets it."""
+    """`max_default_side_px` bounds the default picture only: a size asked for is made."""
 
     vae_slicing: bool
     vae_tiling: bool
@@ -86,7 +86,7 @@ def apply(pipe: Any, size: Size, device: torch.device) -> None:
     Offload needs a device to offload from, so a CPU leaves it out.
     """
     switches = SWITCHES[size]
-    vae = getattr(pipe, "vae", None)
+    vae: Any = getattr(pipe, "vae", None)
     if switches.vae_slicing and hasattr(vae, "enable_slicing"):
         vae.enable_slicing()
     if switches.vae_tiling and hasattr(vae, "enable_tiling"):

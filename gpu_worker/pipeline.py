@@ -74,7 +74,7 @@ class DiffusersPipeline:
             on_step(index + 1, int(pipe.num_timesteps))
             return tensors
 
-        # The generator lives on the CPU whatever the device: a seed means the same noise everywhere.
+        # The generator lives on the CPU: a seed means the same noise on every device.
         output = self._pipe(
             prompt=request.prompt,
             negative_prompt=request.negative_prompt or None,
@@ -91,7 +91,9 @@ class DiffusersPipeline:
     def _memory_sentence(self) -> str:
         smaller = machine_size.next_smaller(self._size)
         advice = f"MACHINE_SIZE={smaller}" if smaller else "a smaller picture"
-        return f"out of memory with MACHINE_SIZE={self._size} on {self.facts['device']}: try {advice}"
+        return (
+            f"out of memory with MACHINE_SIZE={self._size} on {self.facts['device']}: try {advice}"
+        )
 
 
 def load(settings: WorkerSettings) -> DiffusersPipeline:
@@ -141,7 +143,7 @@ def _single_file_class(path: Path) -> Any:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        is_xl = any(key.startswith("conditioner.embedders.1.") for key in file.keys())
+        is_xl = any(key.startswith("conditioner.embedders.1.") for key in file)
     return StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
 
 

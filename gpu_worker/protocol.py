@@ -1,4 +1,4 @@
-"""The messages between gateway and worker, and their version: docs/architecture.md draws them. A leaf.
+"""The messages between gateway and worker and their version: docs/architecture.md. A leaf.
 
 Codec only: bytes to models and back. No sockets, no pictures: those travel through the result log.
 """
@@ -31,7 +31,7 @@ class ProtocolError(ValueError):
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    v: Literal[1] = VERSION
+    v: Literal[1] = 1
 
 
 class WorkerStatus(_Message):
@@ -59,7 +59,7 @@ class WorkerStatus(_Message):
 
 
 class Request(_Message):
-    """`status` asks; `submit` offers a job. `deadline` is CLOCK_MONOTONIC seconds, one clock per host.
+    """`status` asks, `submit` offers a job. `deadline`: CLOCK_MONOTONIC seconds, one clock a host.
 
     A worker that was stopped or stuck drops a request whose deadline has passed: its sender has
     given up on the reply and decides anew.
@@ -109,7 +109,7 @@ def endpoint(run_dir: Path, gpu: int) -> str:
     length = len(str(path).encode())
     if length > MAX_IPC_PATH_BYTES:
         raise ValueError(
-            f"the socket path {path} has {length} bytes, at most {MAX_IPC_PATH_BYTES} are possible: "
+            f"the socket path {path} has {length} bytes, at most {MAX_IPC_PATH_BYTES} work: "
             "choose a shorter SDE_DATA_DIR"
         )
     return f"ipc://{path}"

@@ -1,9 +1,9 @@
-"""The result log: append, repair, read. One JSON object a line; docs/results-format.md draws it. A leaf.
+"""The result log: append, repair, read. One JSON object a line: docs/results-format.md. A leaf.
 
-One writer a file (the worker that owns it); any number of readers, which never read past `committed`.
+One writer a file (the worker that owns it); any number of readers, none past `committed`.
 
-    {"uuid":"<36 chars>","prompt":...,"created_time":...,"errors":[...],"data":"<base64>"|null,...}\n
-    ^ 0      ^ 9                                                                                   ^ ends
+    {"uuid":"<36 chars>","prompt":...,"created_time":...,"errors":[...],"data":"<base64>",...}\n
+    ^ 0      ^ 9                                                                           ends ^
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def scan(path: Path, start: int, end: int | None = None) -> tuple[list[Entry], i
 
 
 class ResultIndex:
-    """The reader's side: all logs of a directory, by uuid and in order. Thread-safe, append-only."""
+    """The reader's side: all logs of a directory, by uuid and in order. Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -204,7 +204,7 @@ class ResultIndex:
 
 
 def array(entries: list[Entry]) -> Iterator[bytes]:
-    """The records as one JSON array, a line an object; nothing is parsed and no two are held at once.
+    """The records as one JSON array, a line an object; nothing is parsed, one is held at a time.
 
     A record that has become unreadable is left out and reported: the others are served.
     """

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import zmq
 
 from gpu_worker import protocol
+from gpu_worker.generation import Job
 from gpu_worker.protocol import ProtocolError, Reply, Request, WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class ControlServer:
         self,
         endpoint: str,
         status: Callable[[], WorkerStatus],
-        offer: Callable[[protocol.Job], bool],
+        offer: Callable[[Job], bool],
     ) -> None:
         self._endpoint = endpoint
         self._status = status
@@ -36,7 +37,7 @@ class ControlServer:
         Raises:
             zmq.ZMQError: the endpoint cannot be bound.
         """
-        socket = zmq.Context.instance().socket(zmq.REP)
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REP)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, protocol.MAX_MESSAGE_BYTES)
         socket.bind(self._endpoint)

@@ -1,4 +1,4 @@
-"""The one job a worker holds: loading, idle or busy, with its step. Thread-safe; runs nothing itself.
+"""The one job a worker holds: loading, idle or busy, with its step. Thread-safe; runs nothing.
 
 The control thread offers and looks; the main thread takes, counts steps and releases.
 """

@@ -1,4 +1,4 @@
-"""Fixtures: one service a module for tests that leave it as it was, and short folders for sockets."""
+"""Fixtures: one service a module for tests that leave it as it was, short folders for sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.service import Service, running
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a short name: a unix socket's path has at most 107 bytes, pytest's own are long."""
+    """A folder with a short name: a unix socket's path has at most 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="sde-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)

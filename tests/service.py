@@ -1,4 +1,4 @@
-"""Starts the real service for a test: supervisord, or single processes, on a port and folder of its own.
+"""Starts the real service for a test: supervisord or single processes, own port and folder.
 
 Waits for states with a deadline, never for a time.
 """

@@ -20,13 +20,13 @@ NEVER = "00000000-0000-4000-8000-000000000000"
 
 def test_a_prompt_becomes_a_picture(service: Service) -> None:
     service.wait_available()
-    reply = service.post({"prompt": "ein Hündchen 🐶\n\"quoted\"", "seed": 5, "width": 128})
+    reply = service.post({"prompt": 'ein Hündchen 🐶\n"quoted"', "seed": 5, "width": 128})
     assert reply.status_code == 200
     assert reply.headers["Content-Type"] == "application/json"
     assert list(reply.json()) == ["generation_uuid"]
     record = service.result(reply.json()["generation_uuid"])
     assert list(record)[:5] == ["uuid", "prompt", "created_time", "errors", "data"]
-    assert record["prompt"] == "ein Hündchen 🐶\n\"quoted\""
+    assert record["prompt"] == 'ein Hündchen 🐶\n"quoted"'
     assert record["errors"] == []
     assert record["seed"] == 5
     assert datetime.fromisoformat(record["created_time"]).tzinfo is not None
@@ -192,9 +192,7 @@ def test_one_at_a_time_and_the_rest_are_told_when_to_come_back(folder: Path) -> 
         assert (len(accepted), len(refused)) == (1, 19)
         assert all(int(reply.headers["Retry-After"]) >= 1 for reply in refused)
         assert service.get("/server/status").json() == {"is_available": False}
-        assert service.get(
-            "/image/generate", params={"generation_uuid": accepted[0]}
-        ).json() == []
+        assert service.get("/image/generate", params={"generation_uuid": accepted[0]}).json() == []
         service.wait_step(accepted[0], 5)
         # 15 steps at 0.05 s are left at most: from the measured step time that is one second.
         assert service.post(body).headers["Retry-After"] == "1"

@@ -1,4 +1,4 @@
-"""Who dies, and what is left: exactly one outcome for an accepted job, and a service that goes on."""
+"""Who dies, and what is left: exactly one outcome for an accepted job; the service goes on."""
 
 from __future__ import annotations
 
@@ -110,9 +110,7 @@ def test_a_fault_in_the_pipeline_is_told_and_the_process_goes_on(folder: Path) -
 
 
 def test_a_model_that_cannot_be_loaded_is_503_and_a_clear_line(folder: Path) -> None:
-    with running(
-        folder, "gateway", SDE_PIPELINE="tests.pipelines.fails_to_load:load"
-    ) as service:
+    with running(folder, "gateway", SDE_PIPELINE="tests.pipelines.fails_to_load:load") as service:
         service.start("gpu_worker")
         assert service.children["gpu_worker"].wait(30) == 69
         assert "could not be loaded: no such model, on purpose" in service.output()

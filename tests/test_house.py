@@ -14,7 +14,9 @@ from gpu_worker.settings import NAMES, WorkerSettings
 from tests.service import ROOT
 
 SOURCES = sorted(
-    path for package in ("client", "gateway", "gpu_worker") for path in (ROOT / package).rglob("*.py")
+    path
+    for package in ("client", "gateway", "gpu_worker")
+    for path in (ROOT / package).rglob("*.py")
 )
 
 REFUSE = """

@@ -31,7 +31,11 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """The noise predictor; it attends only at 8x8, where attention is cheap on a CPU."""
+    """The noise predictor; it attends only at 8x8, where attention is cheap on a CPU.
+
+    The pooled text also scales and shifts every block through the time embedding: attention alone
+    learns colours quickly and outlines slowly.
+    """
     return UNet2DConditionModel(
         sample_size=LATENT_PIXELS,
         in_channels=LATENT_CHANNELS,
@@ -43,6 +47,9 @@ def build_unet() -> UNet2DConditionModel:
         attention_head_dim=(2, 4),
         cross_attention_dim=_TEXT_WIDTH,
         norm_num_groups=8,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+        resnet_time_scale_shift="scale_shift",
     )
 
 

@@ -30,8 +30,8 @@ PALETTE: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
 # Radius in pixels (smallest, largest) and how far the centre may lie off the middle, per axis.
 SIZES: dict[str, tuple[float, float, float]] = {
-    "small": (10.5, 13.5, 9.0),
-    "large": (20.0, 24.0, 4.5),
+    "small": (11.0, 13.5, 6.0),
+    "large": (20.0, 23.5, 3.5),
 }
 
 # Words that say nothing about the picture: the model must learn to pass over them.

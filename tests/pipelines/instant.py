@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -16,7 +16,7 @@ SIDE_PX = 64
 class Instant:
     """Overridden by the others at `before_step`."""
 
-    facts: dict[str, Any] = {"model": "instant", "device": "cpu", "machine_size": "tiny"}
+    facts: ClassVar[dict[str, Any]] = {"model": "instant", "device": "cpu", "machine_size": "tiny"}
 
     def before_step(self, step: int, job: Job) -> None:
         """Called before each step, counted from 0."""
