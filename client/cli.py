@@ -35,6 +35,7 @@ POLL_S = 0.25
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Send prompts to a Stable Diffusion service and fetch the pictures.",
@@ -42,6 +43,12 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
+
+
+def _say(text: str) -> None:
+    """To the person: stderr, as it is, never wrapped; stdout is for what a script reads."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
 
 Uuid = Annotated[str, typer.Argument(help="What `sde generate` printed.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File; default UUID.png.")]
@@ -51,9 +58,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 def _show_version(wanted: bool) -> None:
     if wanted:
         try:
-            out.out(f"sde {version('stable-diffusion-environment')}", highlight=False)
+            print(f"sde {version('stable-diffusion-environment')}")
         except PackageNotFoundError:
-            out.out("sde, not installed", highlight=False)
+            print("sde, not installed")
         raise typer.Exit
 
 
@@ -111,7 +118,7 @@ def generate(
     }
     uuid = _submit(client, prompt, parameters, retry)
     if no_wait:
-        out.out(uuid, highlight=False)
+        print(uuid)
         return
     _wait_and_save(client, uuid, output)
 
@@ -123,7 +130,7 @@ def _submit(client: Client, prompt: str, parameters: dict[str, Any], retry: bool
         except errors.NotAvailable as error:
             if not retry:
                 raise
-            err.print(f"{error}; waiting", markup=False, highlight=False)
+            _say(f"{error}; waiting")
             time.sleep(error.retry_after_s)
 
 
@@ -136,13 +143,13 @@ def _wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
             if number > 1:
                 target = target.with_stem(f"{target.stem}-{number}")
             path = client.save(result, target)
-            err.print(f"seed {result.seed}, saved to", markup=False, highlight=False)
-            out.out(str(path), highlight=False)
+            _say(f"seed {result.seed}, saved to")
+            print(str(path))
     except KeyboardInterrupt:
-        err.print(f"\njob {uuid} goes on; to fetch it: sde save {uuid}", highlight=False)
+        _say(f"\njob {uuid} goes on; to fetch it: sde save {uuid}")
         raise typer.Exit(INTERRUPTED) from None
     except (errors.GatewayUnreachable, errors.NotSaved):
-        err.print(f"job {uuid} is not lost; to fetch it: sde save {uuid}", highlight=False)
+        _say(f"job {uuid} is not lost; to fetch it: sde save {uuid}")
         raise
 
 
@@ -158,10 +165,10 @@ def status(
     workers = client.workers()
     if as_json:
         listed = [dataclasses.asdict(worker) for worker in workers]
-        tables.print_json(out, {"is_available": available, "workers": listed})
+        tables.print_json({"is_available": available, "workers": listed})
     else:
-        out.out("available" if available else "not available", highlight=False)
-        tables.print_workers(out, workers)
+        print("available" if available else "not available")
+        tables.print_workers(workers)
     raise typer.Exit(0 if available else 1)
 
 
@@ -191,7 +198,7 @@ def list_results(
     client: Client = context.obj
     if as_json:
         facts = deque((tables.result_facts(result) for result in client.results()), maxlen=limit)
-        tables.print_json(out, list(facts))
+        tables.print_json(list(facts))
         return
     tables.print_rows(out, deque((tables.row(result) for result in client.results()), maxlen=limit))
 
@@ -204,9 +211,9 @@ def show(context: typer.Context, uuid: Uuid, as_json: AsJson = False) -> None:
     for result in client.results(uuid):
         facts |= tables.result_facts(result)
     if as_json:
-        tables.print_json(out, facts)
+        tables.print_json(facts)
     else:
-        tables.print_facts(out, facts)
+        tables.print_facts(facts)
 
 
 @app.command()
@@ -229,7 +236,7 @@ def main() -> NoReturn:
     try:
         app()
     except errors.SdeError as error:
-        err.print(f"sde: {tables.plain(error)}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"sde: {tables.plain(error)}")
         sys.exit(_exit_code(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -149,8 +149,8 @@ class Connection:
 
 
 def _address(url: str) -> str:
-    full = url.strip().rstrip("/")
-    full = full if "://" in full else f"http://{full}"
+    given = url.strip()
+    full = given if "://" in given else f"http://{given}"
     try:
         parts = urlsplit(full)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -158,7 +158,7 @@ def _address(url: str) -> str:
         usable = None
     if not usable:
         raise BadAddress(f"{url!r} is not an address like http://127.0.0.1:9090")
-    return full
+    return full.rstrip("/")
 
 
 def _is_loopback(url: str) -> bool:

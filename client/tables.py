@@ -38,7 +38,7 @@ def print_rows(console: Console, rows: Iterable[tuple[str, ...]]) -> None:
     """A table on a terminal, tab-separated lines elsewhere."""
     if not console.is_terminal:
         for cells in rows:
-            console.out("\t".join(cells), highlight=False)
+            print("\t".join(cells))
         return
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
@@ -48,21 +48,21 @@ def print_rows(console: Console, rows: Iterable[tuple[str, ...]]) -> None:
     console.print(table)
 
 
-def print_workers(console: Console, workers: Iterable[Worker]) -> None:
+def print_workers(workers: Iterable[Worker]) -> None:
     """One line a GPU process."""
     for worker in workers:
         facts = [worker.model, worker.device, worker.machine_size]
         about = f" ({', '.join(plain(fact) for fact in facts if fact)})" if any(facts) else ""
         doing = f" step {worker.step} of {worker.steps} of {worker.uuid}" if worker.uuid else ""
-        console.out(f"{plain(worker.name)}: {plain(worker.state)}{doing}{about}", highlight=False)
+        print(f"{plain(worker.name)}: {plain(worker.state)}{doing}{about}")
 
 
-def print_facts(console: Console, facts: dict[str, Any]) -> None:
+def print_facts(facts: dict[str, Any]) -> None:
     """One `name: value` a line; what is not known is left out."""
     for name, value in facts.items():
         if value not in (None, [], ""):
             shown = "; ".join(map(plain, value)) if isinstance(value, list) else plain(value)
-            console.out(f"{name}: {shown}", highlight=False)
+            print(f"{name}: {shown}")
 
 
 def result_facts(result: Result) -> dict[str, Any]:
@@ -82,6 +82,6 @@ def job_facts(job: Job) -> dict[str, Any]:
     return {**dataclasses.asdict(job), "created_time": job.created_time.isoformat()}
 
 
-def print_json(console: Console, value: object) -> None:
+def print_json(value: object) -> None:
     """Indented JSON, never coloured or wrapped."""
-    console.out(json.dumps(value, indent=2, ensure_ascii=False), highlight=False)
+    print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,217 @@
+"""The `sde` command as a person or a script runs it: real processes, exit codes, a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client.cli import EXIT_CODES
+from client.tables import plain
+from tests.service import ROOT, Service, environment, eventually, free_port, running
+from tests.stub_gateway import answering
+
+NEVER = "00000000-0000-4000-8000-000000000000"
+SLOW = "tests.pipelines.slow:load"
+COMMAND = [sys.executable, "-m", "client"]
+
+
+def options(url: str) -> dict[str, str]:
+    return {**environment(Path("unused"), 1), "SDE_URL": url, "PYTHONPATH": str(ROOT)}
+
+
+def sde(url: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd or ROOT,
+        env=options(url),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    return done
+
+
+@pytest.fixture
+def url(service: Service) -> str:
+    service.wait_available()
+    return service.url
+
+
+def test_generate_saves_the_picture(url: str, tmp_path: Path) -> None:
+    target = tmp_path / "fox.png"
+    done = sde(url, "generate", "a fox", "--seed", "3", "--size", "128x64", "-o", str(target))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{target}\n"
+    assert target.read_bytes().startswith(b"\x89PNG")
+    assert "seed 3" in done.stderr and "succeeded" in done.stderr
+
+
+def test_without_a_name_the_file_is_named_by_uuid(url: str, tmp_path: Path) -> None:
+    done = sde(url, "generate", "a fox", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (saved,) = tmp_path.iterdir()
+    assert done.stdout == f"{saved.name}\n"
+    assert sde(url, "show", saved.stem).returncode == 0
+
+
+def test_no_wait_prints_the_uuid_and_save_fetches_it(
+    url: str, service: Service, tmp_path: Path
+) -> None:
+    done = sde(url, "generate", "later [bold]not markup[/bold]", "--no-wait", "--steps", "2")
+    uuid = done.stdout.strip()
+    service.result(uuid)
+    saved = sde(url, "save", uuid, "-o", "later.png", cwd=tmp_path)
+    assert saved.returncode == 0 and (tmp_path / "later.png").stat().st_size
+    shown = json.loads(sde(url, "show", uuid, "--json").stdout)
+    assert shown["state"] == "succeeded" and shown["num_inference_steps"] == 2
+    assert "prompt: later [bold]not markup[/bold]" in sde(url, "show", uuid).stdout
+    line = sde(url, "list", "--limit", "1").stdout.rstrip("\n").split("\t")
+    assert line[0] == uuid and line[2] == "succeeded" and line[-1].startswith("later [bold]")
+    assert json.loads(sde(url, "list", "--limit", "1", "--json").stdout)[0]["uuid"] == uuid
+
+
+def test_status_is_an_exit_code(url: str) -> None:
+    done = sde(url, "status")
+    assert done.returncode == 0
+    assert done.stdout == "available\ngpu-0: idle (instant, cpu, tiny)\n"
+    assert json.loads(sde(url, "status", "--json").stdout)["is_available"] is True
+
+
+def test_what_is_wrong_is_one_sentence(url: str, tmp_path: Path) -> None:
+    cases = [
+        (("generate", "a", "--steps", "0"), 64, "num_inference_steps"),
+        (("generate", ""), 64, "prompt"),
+        (("generate", "a", "--size", "63x64"), 64, "width"),
+        (("generate", "a", "--size", "big"), 2, "big"),
+        (("generate", "a", "--steps", "many"), 2, "--steps"),
+        (("generate", "a", "--guidance", "nan"), 64, "JSON"),
+        (("generate", "a", "-o", str(tmp_path / "no" / "a.png")), 73, "there is no folder"),
+        (("generate", "a", "-o", str(tmp_path)), 73, "it is a directory"),
+        (("show", NEVER), 66, NEVER),
+        (("save", NEVER), 66, NEVER),
+        (("show", "x"), 64, "not a uuid"),
+        (("--url", "ftp://x", "status"), 64, "ftp://x"),
+        (("--url", f"127.0.0.1:{free_port()}", "status"), 69, "Connection refused"),
+        (("no-such-command",), 2, "no-such-command"),
+    ]
+    for arguments, code, said in cases:
+        done = sde(url, *arguments)
+        assert (done.returncode, said in done.stderr) == (code, True), (arguments, done)
+        assert done.stdout == ""
+
+
+def test_a_folder_that_is_missing_is_told_before_anything_is_accepted(
+    url: str, service: Service
+) -> None:
+    before = len(service.lines())
+    sde(url, "generate", "never run", "-o", "/no/such/folder/a.png")
+    assert len(service.lines()) == before
+    assert service.available()
+
+
+def test_ctrl_c_leaves_the_job_running(folder: Path, tmp_path: Path) -> None:
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW) as service:
+        child = subprocess.Popen(
+            [*COMMAND, "generate", "long", "--steps", "40"],
+            cwd=tmp_path,
+            env=options(service.url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stderr is not None
+        said = child.stderr.readline()
+        child.send_signal(signal.SIGINT)
+        out, rest = child.communicate(timeout=30)
+        assert (child.returncode, out) == (130, "")
+        assert "Traceback" not in said + rest
+        uuid = rest.split()[-1]
+        assert f"sde save {uuid}" in rest
+        assert sde(service.url, "status").returncode == 1
+        fetched = sde(service.url, "save", uuid, cwd=tmp_path)
+        assert fetched.returncode == 0, fetched.stderr
+        assert (tmp_path / f"{uuid}.png").stat().st_size
+
+
+def test_busy_is_75_and_retry_waits(folder: Path, tmp_path: Path) -> None:
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW) as service:
+        uuid = service.submit("first", num_inference_steps=30)
+        service.wait_step(uuid)
+        refused = sde(service.url, "generate", "second")
+        assert refused.returncode == 75 and "try again in" in refused.stderr
+        done = sde(service.url, "generate", "second", "--retry", "--steps", "2", cwd=tmp_path)
+        assert done.returncode == 0 and "waiting" in done.stderr
+        assert [line["prompt"] for line in service.lines()] == ["first", "second"]
+
+
+def test_a_failed_job_is_70(folder: Path, tmp_path: Path) -> None:
+    with running(
+        folder, "gateway", "gpu_worker", SDE_PIPELINE="tests.pipelines.raises:load"
+    ) as service:
+        done = sde(service.url, "generate", "raise", cwd=tmp_path)
+        assert done.returncode == 70 and "a fault on purpose" in done.stderr
+        assert list(tmp_path.iterdir()) == []
+        assert "failed" in sde(service.url, "list").stdout
+
+
+def test_status_waits_for_a_gateway_that_is_not_there_yet(folder: Path) -> None:
+    with running(folder) as service:
+        child = subprocess.Popen(
+            [*COMMAND, "status", "--wait", "60"], env=options(service.url), stdout=subprocess.PIPE
+        )
+        service.start("gateway")
+        service.start("gpu_worker")
+        out, _ = child.communicate(timeout=60)
+        assert child.returncode == 0 and out.startswith(b"available")
+
+
+def test_a_terminal_gets_a_bar(folder: Path, tmp_path: Path) -> None:
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW) as service:
+        master, slave = pty.openpty()
+        child = subprocess.Popen(
+            [*COMMAND, "generate", "a", "--steps", "20"],
+            cwd=tmp_path,
+            env={**options(service.url), "TERM": "xterm-256color", "COLUMNS": "120"},
+            stdout=slave,
+            stderr=slave,
+        )
+        os.close(slave)
+        shown = b""
+
+        def ended() -> bool:
+            nonlocal shown
+            try:
+                shown += os.read(master, 65536)
+            except OSError:  # EIO: the other side is closed
+                return True
+            return False
+
+        eventually(ended, "the command ends")
+        os.close(master)
+        assert child.wait(30) == 0
+        text = shown.decode()
+        assert "20/20 steps" in text and "s left" in text and "━" in text
+
+
+def test_a_hostile_server_does_not_steer_the_terminal() -> None:
+    problem = b'{"detail": "\\u001b[2Jgone\\u0007"}'
+    replies = {"POST /image/generate": (429, {"Content-Type": "application/json"}, problem)}
+    with answering(replies) as url:
+        done = sde(url, "generate", "a")
+    assert done.returncode == 75
+    assert "gone" in done.stderr and "\x1b" not in done.stderr and "\x07" not in done.stderr
+    assert plain("a\x1b[31m\u202e\nb") == "a [31m  b"
+
+
+def test_every_error_of_the_client_has_an_exit_code() -> None:
+    assert len(set(EXIT_CODES.values())) >= 7
+    assert sde("127.0.0.1:1", "--version").stdout.startswith("sde")
