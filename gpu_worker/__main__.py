@@ -44,7 +44,7 @@ def main() -> int:
         return 0
     os.umask(0o077)
     process.leave_with_supervisor()
-    _offline_environment(settings)
+    _library_environment(settings)
     process.make_directories(settings.run_dir, settings.results_dir, settings.model_cache)
     try:
         held = process.lock(settings.results_dir / f"gpu-{settings.gpu}.lock", "the result store")
@@ -78,7 +78,7 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         InFlight(settings.results_dir / f"gpu-{settings.gpu}.in_flight.json"),
         pipeline,
         step_timeout_s=settings.step_timeout_s,
-        attempts=settings.attempts,
+        max_attempts=settings.max_attempts,
         stopping=stop.is_set,
     )
     log.info("ready: %s", pipeline.facts)
@@ -125,8 +125,13 @@ def _load_pipeline(settings: WorkerSettings) -> Pipeline:
     return pipeline
 
 
-def _offline_environment(settings: WorkerSettings) -> None:
-    """Read at import by the hub's library; what the user has set stands."""
+def _library_environment(settings: WorkerSettings) -> None:
+    """Read by the libraries at their import; what the user has set stands.
+
+    Errors only: they warn of an image processor without torchvision that no picture needs.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if not os.environ.get("HF_HOME"):

@@ -115,7 +115,7 @@ def load(settings: WorkerSettings) -> DiffusersPipeline:
 def _from_source(settings: WorkerSettings, dtype: torch.dtype) -> Any:
     """demo, a directory, a .safetensors file or a hub id; safetensors only, never remote code."""
     name = settings.model
-    common = {"torch_dtype": dtype, "use_safetensors": True}
+    common = {"dtype": dtype, "use_safetensors": True}
     if name == "demo":
         return AutoPipelineForText2Image.from_pretrained(str(DEMO_MODEL), **common)
     path = Path(name)
@@ -128,7 +128,7 @@ def _from_source(settings: WorkerSettings, dtype: torch.dtype) -> Any:
         if not path.is_file():
             raise ModelNotFound(f"SDE_MODEL={name}: there is no such file")
         return _single_file_class(path).from_single_file(
-            str(path), torch_dtype=dtype, cache_dir=cache_dir
+            str(path), dtype=dtype, cache_dir=cache_dir, config=_single_file_config(path)
         )
     if path.is_absolute() or path.suffix in (".ckpt", ".bin", ".pt") or name.count("/") != 1:
         raise ModelNotFound(
@@ -143,8 +143,17 @@ def _single_file_class(path: Path) -> Any:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        is_xl = any(key.startswith("conditioner.embedders.1.") for key in file)
+        names = list(file.keys())
+    is_xl = any(name.startswith("conditioner.embedders.1.") for name in names)
     return StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
+
+
+def _single_file_config(path: Path) -> str | None:
+    """Such a file holds weights alone: sizes and vocabulary come from the directory of the same
+    name beside it, in diffusers' layout, or (None) from the hub by what the weights look like.
+    """
+    beside = path.with_suffix("")
+    return str(beside) if (beside / "model_index.json").is_file() else None
 
 
 def _device_name(device: torch.device) -> str:

@@ -67,7 +67,7 @@ class Runner:
         pipeline: Pipeline,
         *,
         step_timeout_s: float,
-        attempts: int,
+        max_attempts: int,
         stopping: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,7 +76,7 @@ class Runner:
         self._in_flight = in_flight
         self._pipeline = pipeline
         self._step_timeout_s = step_timeout_s
-        self._attempts = attempts
+        self._max_attempts = max_attempts
         self._stopping = stopping
         self._clock = clock
         self._armed_at = 0.0
@@ -99,7 +99,7 @@ class Runner:
         if begun is None or begun.job.uuid in self._results:
             return
         self._slot.resume(begun.job, begun.attempt + 1)
-        if begun.attempt >= self._attempts:
+        if begun.attempt >= self._max_attempts:
             message = (
                 f"the worker died {begun.attempt} times while it ran this job; "
                 "it is not run again (its log says more)"

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 NAMES = (
-    "SDE_ATTEMPTS",
     "SDE_DATA_DIR",
     "SDE_DEVICE",
     "SDE_GPU",
     "SDE_GPUS",
     "SDE_HOST",
+    "SDE_MAX_ATTEMPTS",
     "SDE_MODEL",
     "SDE_PIPELINE",
     "SDE_PORT",
@@ -94,9 +94,9 @@ class WorkerSettings(Settings):
         alias="SDE_STEP_TIMEOUT_S",
         description="a step that takes longer ends the worker, even while it holds the GIL",
     )
-    attempts: Annotated[int, Field(ge=1, le=10)] = Field(
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(
         default=2,
-        alias="SDE_ATTEMPTS",
+        alias="SDE_MAX_ATTEMPTS",
         description="how often a job is started whose worker dies in it",
     )
 

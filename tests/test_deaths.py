@@ -49,7 +49,7 @@ def test_a_hang_with_the_gil_held_is_ended(folder: Path) -> None:
         "supervisor",
         SDE_PIPELINE="tests.pipelines.hangs:load",
         SDE_STEP_TIMEOUT_S="1",
-        SDE_ATTEMPTS="1",
+        SDE_MAX_ATTEMPTS="1",
     ) as service:
         record = service.result(service.submit("hang"))
         assert record["data"] is None and "died 1 time" in record["errors"][0]
