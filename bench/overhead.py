@@ -1,0 +1,103 @@
+"""Measures what the service adds to a generation: from POST to readable result, less a direct call.
+
+The direct call is the same pipeline and PNG encoder in this process, turn about with the service, so
+that a noisy machine burdens both alike. Goal: at most 15 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from gpu_worker.generation import GenerationRequest, Job
+from gpu_worker.runner import png
+from gpu_worker.settings import WorkerSettings, load
+from tests.service import running
+
+GOAL_MS = 15.0
+LOOK_S = 0.001
+"""Pause between two looks for the result: without it the looking itself takes a core."""
+
+PIPELINES = {
+    "nothing": ("tests.pipelines.instant:load", 1),
+    "built-in model": ("gpu_worker.pipeline:load", 20),
+}
+
+
+def direct_call(pipeline: Any, steps: int) -> float:
+    """Seconds of one generation in this process, PNG included."""
+    request = GenerationRequest(prompt="a red circle", num_inference_steps=steps, seed=1)
+    job = Job(uuid="0" * 8, created_time="", request=request)
+    started = time.perf_counter()
+    png(pipeline.generate(job, lambda step, of: None))
+    return time.perf_counter() - started
+
+
+def through_the_service(session: requests.Session, url: str, steps: int) -> float:
+    """Seconds from the POST until the result has been read. Waits first until it is available."""
+    while not session.get(f"{url}/server/status").json()["is_available"]:
+        time.sleep(LOOK_S)
+    body = {"prompt": "a red circle", "num_inference_steps": steps, "seed": 1}
+    started = time.perf_counter()
+    reply = session.post(f"{url}/image/generate", json=body)
+    reply.raise_for_status()
+    query = {"generation_uuid": reply.json()["generation_uuid"]}
+    while True:
+        found = session.get(f"{url}/image/generate", params=query).json()
+        if found:
+            break
+        time.sleep(LOOK_S)
+    elapsed = time.perf_counter() - started
+    if found[0]["errors"]:
+        raise SystemExit(f"the generation failed: {found[0]['errors']}")
+    return elapsed
+
+
+def measure(name: str, rounds: int) -> float:
+    """Print one table row; returns the overhead in ms (median of the differences)."""
+    factory, steps = PIPELINES[name]
+    folder = Path(tempfile.mkdtemp(prefix="sde-"))
+    settings = load(WorkerSettings, {"SDE_DATA_DIR": str(folder)})
+    module, function = factory.split(":")
+    pipeline = getattr(importlib.import_module(module), function)(settings)
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=factory) as service:
+        session = requests.Session()
+        for _ in range(3):
+            direct_call(pipeline, steps)
+            through_the_service(session, service.url, steps)
+        pairs = [
+            (direct_call(pipeline, steps), through_the_service(session, service.url, steps))
+            for _ in range(rounds)
+        ]
+    shutil.rmtree(folder, ignore_errors=True)
+    direct, service_s = (statistics.median(pair[k] for pair in pairs) for k in (0, 1))
+    added = sorted((whole - alone) * 1e3 for alone, whole in pairs)
+    overhead = statistics.median(added)
+    print(
+        f"{name:16s} {direct * 1e3:10.1f} {service_s * 1e3:10.1f} {overhead:10.1f} "
+        f"{added[int(0.9 * len(added))]:10.1f} {service_s / direct:8.2f}x  (goal {GOAL_MS:g} ms)"
+    )
+    return overhead
+
+
+def main() -> None:
+    """Measure both pipelines."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200, help="of the pipeline that does nothing")
+    parser.add_argument("--rounds-model", type=int, default=30, help="of the built-in model")
+    options = parser.parse_args()
+    print(f"{'pipeline':16s} {'direct':>10s} {'service':>10s} {'added':>10s} {'p90':>10s}  in ms")
+    measure("nothing", options.rounds)
+    measure("built-in model", options.rounds_model)
+
+
+if __name__ == "__main__":
+    main()
