@@ -1,7 +1,7 @@
 """Measures what the service adds to a generation: from POST to readable result, less a direct call.
 
-The direct call is the same pipeline and PNG encoder in this process, turn about with the service, so
-that a noisy machine burdens both alike. Goal: at most 15 ms.
+The direct call is the same pipeline and PNG encoder in this process, turn about with the service:
+a noisy machine burdens both alike. Goal: at most 15 ms.
 """
 
 from __future__ import annotations

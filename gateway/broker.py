@@ -174,9 +174,7 @@ class Broker:
     def take(self, worker: str) -> Job | None:
         """Give the next waiting job to an idle worker; None when there is none or it is busy."""
         with self._changed:
-            status = self._workers[worker]
-            idle = status is not None and status.state == "idle" and worker not in self._running
-            if not idle or not self._queue:
+            if not self._queue or not self._is_free(worker):
                 return None
             ticket = self._queue.popleft()
             ticket.state, ticket.worker = JobState.RUNNING, worker
@@ -200,7 +198,7 @@ class Broker:
             self._changed.notify_all()
 
     def wait_for_work(self, worker: str, timeout_s: float) -> None:
-        """Sleep until a job could be taken by this worker, at most so long."""
+        """Sleep until this worker could take a job, at most so long."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._queue) and self._is_free(worker), timeout_s)
 

@@ -133,6 +133,8 @@ def _library_environment(settings: WorkerSettings) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # On a CPU that others use too, OpenMP's spinning threads cost twenty times the work itself.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if not os.environ.get("HF_HOME"):
         os.environ.setdefault("HF_HUB_CACHE", str(settings.model_cache))
