@@ -1,8 +1,10 @@
 #!/bin/sh
 # From nothing to a picture: starts the service on a free port, makes demo.png, stops everything.
+# ./demo.sh [FILE]
 # Its data are its own (data/demo), so it runs beside a service that is already there.
 set -eu
 cd "$(dirname "$0")"
+picture=${1:-$PWD/demo.png}
 PATH=$PWD/.venv/bin:$PATH
 SDE_DATA_DIR=${SDE_DATA_DIR:-data}/demo
 SDE_PORT=$(python - "${SDE_PORT:-9090}" <<'PY'
@@ -38,7 +40,7 @@ if ! sde status --wait 120; then
     echo "the service did not become available; $SDE_DATA_DIR/run.log and $SDE_DATA_DIR/run/*.log say why" >&2
     exit 1
 fi
-sde generate "a large red circle on a blue background" --steps 20 --seed 7 -o demo.png
+sde generate "a large red circle on a blue background" --steps 20 --seed 7 -o "$picture"
 echo
-echo "the picture is $PWD/demo.png"
+echo "the picture is $picture"
 echo "to keep the service running: make run    (then, in another terminal: .venv/bin/sde generate \"...\")"

@@ -1,0 +1,95 @@
+"""What a person starts: run.sh and demo.sh, one GPU or two, a port that is taken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.service import ROOT, environment, eventually, free_port, running
+
+SLOW = "tests.pipelines.slow:load"
+
+
+def demo(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
+    options = environment(folder / "data", port, SDE_PIPELINE=SLOW)
+    options["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["./demo.sh", str(folder / "demo.png")],
+        cwd=ROOT,
+        env=options,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_demo_makes_a_picture_and_leaves_nothing_running(folder: Path) -> None:
+    port = free_port()
+    done = demo(folder, port)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert f"http://127.0.0.1:{port}" in done.stdout
+    assert f"the picture is {folder}/demo.png" in done.stdout and "make run" in done.stdout
+    assert "step" in done.stderr
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_port_that_is_taken_is_no_obstacle_to_the_demo(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = demo(folder, port)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"port {port} is taken" in done.stderr
+    assert (folder / "demo.png").stat().st_size
+
+
+def test_two_gpus_are_two_workers_with_one_table(folder: Path) -> None:
+    with running(folder, "supervisor", SDE_PIPELINE=SLOW, SDE_GPUS="2") as service:
+        eventually(
+            lambda: [w["state"] for w in service.get("/server/workers").json()] == ["idle"] * 2,
+            "both workers are idle",
+        )
+        uuids = [service.submit(f"job {k}", num_inference_steps=20) for k in range(2)]
+        assert service.post({"prompt": "a third"}).status_code == 429
+        for uuid in uuids:
+            service.wait_step(uuid, 2)
+        busy = {w["uuid"] for w in service.get("/server/workers").json()}
+        assert busy == set(uuids)
+        for uuid in uuids:
+            assert service.result(uuid)["errors"] == []
+        logs = sorted(path.name for path in (folder / "disk_backups").glob("*.jsonl"))
+        assert logs == ["gpu-0.jsonl", "gpu-1.jsonl"]
+        assert len(service.get("/image/generate").json()) == 2
+
+
+def test_a_wrong_setting_is_told_before_anything_starts(folder: Path) -> None:
+    done = subprocess.run(
+        ["./run.sh"],
+        cwd=ROOT,
+        env=environment(folder, free_port(), MACHINE_SIZE="huge"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 78
+    assert "MACHINE_SIZE='huge'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_terminal_shows_the_address_and_ctrl_c_ends_it(folder: Path) -> None:
+    with running(folder, "supervisor") as service:
+        shown = (folder / "supervisor.out").read_text()
+        assert shown.startswith(f"the service will be at {service.url} ")
+        assert "CRIT" not in shown
+        supervisor = service.children.pop("supervisor")
+        supervisor.send_signal(signal.SIGINT)
+        assert supervisor.wait(30) == 0
+        eventually(lambda: not service.processes(), "all have left")
