@@ -104,7 +104,7 @@ def test_a_wait_outlasts_a_killed_gateway(folder: Path) -> None:
 
         def kill_once(job: Job) -> None:
             nonlocal killed
-            if not killed:
+            if not killed and job.step:
                 killed = True
                 service.kill("gateway", signal.SIGKILL)
                 eventually(service.lines, "the worker finishes by itself")
