@@ -12,6 +12,7 @@ import shutil
 import statistics
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ PIPELINES = {
 def direct_call(pipeline: Any, steps: int) -> float:
     """Seconds of one generation in this process, PNG included."""
     request = GenerationRequest(prompt="a red circle", num_inference_steps=steps, seed=1)
-    job = Job(uuid="0" * 8, created_time="", request=request)
+    job = Job(uuid=str(uuid.uuid4()), sequence=1, created_time="", request=request)
     started = time.perf_counter()
     png(pipeline.generate(job, lambda step, of: None))
     return time.perf_counter() - started

@@ -10,15 +10,14 @@ from typing import Any
 
 import waitress.server
 
-from gateway.app import create_app
-from gateway.broker import Broker
-from gateway.dispatcher import Dispatcher
+from gateway.assembly import assemble
 from gateway.settings import GatewaySettings
-from gateway.worker_link import WorkerLink
 from gpu_worker import process, protocol
 from gpu_worker.process import StoreLocked
-from gpu_worker.results import ResultIndex
 from gpu_worker.settings import load
+
+SERVER_THREADS = 16
+"""Half of them may wait for a job's next change (gateway/jobs.py)."""
 
 EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 69, 75, 78  # sysexits.h
 
@@ -38,7 +37,7 @@ def main() -> int:
         return 0
     os.umask(0o077)
     process.leave_with_supervisor()
-    process.make_directories(settings.run_dir, settings.results_dir)
+    process.make_directories(settings.run_dir, settings.results_dir, settings.journal_path.parent)
     try:
         held = process.lock(settings.run_dir / "gateway.lock", "the gateway's place")
     except StoreLocked as error:
@@ -49,12 +48,10 @@ def main() -> int:
 
 
 def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
-    index = ResultIndex(settings.results_dir)
-    index.open()
-    broker = Broker(list(endpoints), settings.queue_size)
+    service = assemble(settings, endpoints)
     signal.signal(signal.SIGTERM, _leave)
     try:
-        server = _listen(settings, broker, index)
+        server = _listen(settings, service.app)
     except OSError as error:
         print(
             f"gateway: cannot listen on SDE_HOST={settings.host} SDE_PORT={settings.port}: "
@@ -62,19 +59,18 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
             file=sys.stderr,
         )
         return EX_UNAVAILABLE
-    for name, endpoint in endpoints.items():
-        Dispatcher(name, WorkerLink(endpoint), broker, index).start()
+    service.start()
     print(f"gateway: listening on http://{settings.host}:{settings.port}", file=sys.stderr)
     server.run()
     return 0
 
 
-def _listen(settings: GatewaySettings, broker: Broker, index: ResultIndex) -> Any:
+def _listen(settings: GatewaySettings, app: Any) -> Any:
     return waitress.server.create_server(
-        create_app(broker, index),
+        app,
         host=settings.host,
         port=settings.port,
-        threads=8,
+        threads=SERVER_THREADS,
         connection_limit=500,
         asyncore_use_poll=True,  # select() ends the process beyond ~1000 connections
         backlog=128,

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import falcon
 
-from gateway import image, problems, server
+from gateway import files, image, jobs, problems, server
 from gateway.broker import Broker
+from gateway.intake import Intake
+from gateway.journal import Journal
+from gateway.removal import Removal
+from gateway.storage import Storage
 from gpu_worker.results import ResultIndex
 
 
-def create_app(broker: Broker, index: ResultIndex) -> falcon.App[falcon.Request, falcon.Response]:
+def create_app(
+    broker: Broker, journal: Journal, index: ResultIndex, storage: Storage, removal: Removal
+) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application."""
     app = falcon.App()
     app.req_options.media_handlers = falcon.media.Handlers()
     app.req_options.strip_url_path_trailing_slash = True
     problems.register(app)
-    app.add_route("/server/status", server.StatusResource(broker))
+    intake = Intake(broker, journal, storage)
+    whereabouts = jobs.Whereabouts(broker, journal, index)
+    app.add_route("/server/status", server.StatusResource(broker, storage))
     app.add_route("/server/workers", server.WorkersResource(broker))
-    app.add_route("/image/generate", image.GenerateResource(broker, index))
-    app.add_route("/image/jobs/{uuid}", image.JobResource(broker, index))
+    app.add_route("/server/storage", server.StorageResource(index, journal, storage))
+    app.add_route("/image/generate", image.GenerateResource(intake, removal, journal, index))
+    app.add_route("/image/jobs", jobs.JobsResource(broker))
+    app.add_route("/image/jobs/{uuid}", jobs.JobResource(whereabouts, removal))
+    app.add_route("/image/files/{name}", files.FileResource(index, whereabouts))
     app.add_route("/healthz", server.HealthResource())
     return app

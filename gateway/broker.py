@@ -1,71 +1,26 @@
 """The job table: a bounded queue, states, and who is next. Knows no HTTP, no ZeroMQ and no disk.
 
-Thread-safe: HTTP threads accept and look, one dispatcher thread a worker observes, takes and ends.
+Thread-safe: HTTP threads reserve, enqueue, look; one dispatcher a worker observes, takes, ends.
 """
 
 from __future__ import annotations
 
-import enum
-import math
 import secrets
 import threading
 import uuid as uuids
-from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway import estimates
+from gateway.errors import NoWorker, QueueFull
+from gateway.job_table import JobTable
+from gateway.ticket import JobState, Ticket, iso_time
 from gpu_worker.generation import GenerationRequest, Job
 from gpu_worker.protocol import WorkerStatus
 
-KEPT_ENDED = 10_000
-"""Ended jobs that stay in the table; older ones are still answered from the result log."""
-
 SEED_LIMIT = 2**32
 """Seeds that we draw stay within 32 bits, as A1111's do, so that other tools can reuse them."""
-
-UNMEASURED_STEP_S = 0.2
-
-
-class JobState(enum.StrEnum):
-    """A job's life: queued -> running -> succeeded | failed."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
-class QueueFull(RuntimeError):
-    """No worker is idle and no place is left to wait."""
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__("the service is not available for a generation right now")
-        self.retry_after_s = retry_after_s
-
-
-class WorkerUnavailable(RuntimeError):
-    """No worker can be reached."""
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__("no GPU worker can be reached; it is restarted when it has died")
-        self.retry_after_s = retry_after_s
-
-
-class UnknownJob(KeyError):
-    """No job of this uuid is in the table."""
-
-
-@dataclass
-class Ticket:
-    """A job in the table; `worker` is who runs it."""
-
-    job: Job
-    state: JobState = JobState.QUEUED
-    worker: str | None = None
-    attempts: int = 0
-    errors: list[str] = field(default_factory=list)
 
 
 class Broker:
@@ -74,23 +29,26 @@ class Broker:
     Args:
         workers: names, as the dispatchers use them.
         queue_size: jobs that may wait beyond those that run; 0 is the seed's one at a time.
+        last_sequence: the highest sequence number that was ever given.
     """
 
     def __init__(
         self,
         workers: list[str],
         queue_size: int,
+        last_sequence: int = 0,
         *,
         new_uuid: Callable[[], str] = lambda: str(uuids.uuid4()),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._workers: dict[str, WorkerStatus | None] = dict.fromkeys(workers)
         self._queue_size = queue_size
+        self._sequence = last_sequence
         self._new_uuid, self._now = new_uuid, now
         self._changed = threading.Condition()
-        self._queue: deque[Ticket] = deque()
+        self._reserved = 0
         self._running: dict[str, Ticket] = {}
-        self._table: OrderedDict[str, Ticket] = OrderedDict()
+        self._table = JobTable()
 
     # ---- HTTP threads -------------------------------------------------------------------------
 
@@ -99,151 +57,194 @@ class Broker:
         with self._changed:
             return self._free() > 0
 
-    def accept(self, request: GenerationRequest) -> Job:
-        """Put a request into the table; its seed is drawn here when it has none.
+    def reserve(self, request: GenerationRequest) -> Job:
+        """Keep a place for a request; its seed is drawn here when it has none.
+
+        enqueue() or give_up() must follow.
 
         Raises:
-            WorkerUnavailable: no worker can be reached.
+            NoWorker: none can be reached.
             QueueFull: all are busy or loading, and the queue is full.
         """
         with self._changed:
             if not any(self._workers.values()):
-                raise WorkerUnavailable(retry_after_s=5)
-            if self._free() <= 0 and len(self._queue) >= self._queue_size:
-                raise QueueFull(self._retry_after_s())
+                raise NoWorker(retry_after_s=5)
+            waiting = len(self._table.waiting) + self._reserved
+            if self._free() <= 0 and waiting >= self._queue_size:
+                raise QueueFull(estimates.retry_after_s(self._statuses()))
             if request.seed is None:
                 request = request.model_copy(update={"seed": secrets.randbelow(SEED_LIMIT)})
-            job = Job(
+            self._reserved += 1
+            self._sequence += 1
+            return Job(
                 uuid=self._new_uuid(),
-                created_time=self._now().isoformat(timespec="milliseconds"),
+                sequence=self._sequence,
+                created_time=iso_time(self._now()),
                 request=request,
             )
-            ticket = Ticket(job)
-            self._queue.append(ticket)
-            self._table[job.uuid] = ticket
-            self._changed.notify_all()
-            return job
 
-    def view(self, uuid: str) -> dict[str, Any]:
-        """The job as GET /image/jobs/{uuid} shows it, but for times and units in its names.
+    def enqueue(self, job: Job) -> None:
+        """The reserved job is on disk: it may run."""
+        with self._changed:
+            self._reserved -= 1
+            self._table.add(Ticket(job))
+            self._changed.notify_all()
+
+    def give_up(self) -> None:
+        """The reserved job could not be written: its place is free again."""
+        with self._changed:
+            self._reserved -= 1
+            self._changed.notify_all()
+
+    def restore(self, job: Job, worker: str | None, cancel: bool) -> None:
+        """A job of an earlier life of the gateway; with a worker, it is that one's to finish."""
+        with self._changed:
+            ticket = Ticket(job, cancel=cancel)
+            if worker in self._workers and worker not in self._running:
+                ticket.state, ticket.worker, ticket.dispatched = JobState.RUNNING, worker, True
+                self._running[worker] = ticket
+            self._table.add(ticket)
+
+    def view(self, uuid: str, wait_s: float = 0) -> dict[str, Any]:
+        """The job as GET /image/jobs/{uuid} shows it; after its next change, or so many seconds.
 
         Raises:
             UnknownJob: it is not in the table.
         """
         with self._changed:
-            ticket = self._table.get(uuid)
-            if ticket is None:
-                raise UnknownJob(uuid)
-            status = self._status_of(ticket)
-            steps = ticket.job.request.num_inference_steps
-            ended = ticket.state is JobState.SUCCEEDED
-            return {
-                "uuid": uuid,
-                "state": ticket.state.value,
-                "position": self._queue.index(ticket) if ticket in self._queue else None,
-                "step": status.step if status else (steps if ended else 0),
-                "steps": (status.steps or steps) if status else steps,
-                "eta_s": self._eta_s(ticket),
-                "attempts": status.attempt if status else ticket.attempts,
-                "created_time": ticket.job.created_time,
-                "errors": list(ticket.errors),
-            }
+            seen = self._view(uuid)
+            if wait_s <= 0 or JobState(seen["state"]).ended:
+                return seen
+            looked = ("state", "position", "step", "attempts", "cancel_requested")
+
+            def moved() -> bool:
+                now = self._view(uuid)
+                return any(now[key] != seen[key] for key in looked)
+
+            self._changed.wait_for(moved, wait_s)
+            return self._view(uuid)
+
+    def views(self, limit: int) -> list[dict[str, Any]]:
+        """The newest jobs of the table, newest first."""
+        with self._changed:
+            return [self._view(ticket.job.uuid) for ticket in self._table.newest(limit)]
 
     def workers(self) -> dict[str, WorkerStatus | None]:
         """The last status of each worker; None: it cannot be reached."""
         with self._changed:
             return dict(self._workers)
 
+    def cancel(self, uuid: str) -> Ticket:
+        """Want the end of a job: a queued one leaves the queue at once, for the caller to end().
+
+        Raises:
+            UnknownJob: it is not in the table.
+        """
+        with self._changed:
+            ticket = self._table.find(uuid)
+            if not ticket.state.ended:
+                ticket.cancel = True
+                self._table.leave_line(ticket)
+                self._changed.notify_all()
+            return ticket
+
+    def forget(self, uuid: str) -> None:
+        """An ended job's result has been deleted."""
+        with self._changed:
+            self._table.forget(uuid)
+
+    def requeue(self, ticket: Ticket, cancel: bool) -> None:
+        """The canceled job could not be ended, or the taken one not be dispatched: it waits on."""
+        with self._changed:
+            if ticket.worker is not None:
+                self._running.pop(ticket.worker, None)
+            ticket.state, ticket.worker, ticket.cancel = JobState.QUEUED, None, cancel
+            self._table.stand_in_line(ticket)
+            self._changed.notify_all()
+
     # ---- dispatcher threads -------------------------------------------------------------------
 
     def observe(self, worker: str, status: WorkerStatus | None) -> None:
         """Remember what a worker said, or that it said nothing."""
         with self._changed:
-            self._workers[worker] = status
+            before, self._workers[worker] = self._workers[worker], status
             ticket = self._running.get(worker)
             if status and ticket and status.uuid == ticket.job.uuid:
-                ticket.attempts = status.attempt
-            self._changed.notify_all()
+                ticket.observe(status)
+            if status != before:
+                self._changed.notify_all()
 
-    def running(self, worker: str) -> Job | None:
+    def running(self, worker: str) -> Ticket | None:
         """The job that is this worker's to finish."""
         with self._changed:
-            ticket = self._running.get(worker)
-            return ticket.job if ticket else None
+            return self._running.get(worker)
 
-    def take(self, worker: str) -> Job | None:
+    def take(self, worker: str) -> Ticket | None:
         """Give the next waiting job to an idle worker; None when there is none or it is busy."""
         with self._changed:
-            if not self._queue or not self._is_free(worker):
+            if not self._table.waiting or not self._is_free(worker):
                 return None
-            ticket = self._queue.popleft()
+            ticket = self._table.waiting.pop(0)
             ticket.state, ticket.worker = JobState.RUNNING, worker
+            ticket.started_time = iso_time(self._now())
             self._running[worker] = ticket
             self._changed.notify_all()
-            return ticket.job
+            return ticket
 
-    def end(self, uuid: str, errors: list[str]) -> None:
+    def unwanted(self, status: WorkerStatus) -> bool:
+        """Whether the job that a worker holds should end: canceled, or ended elsewhere already."""
+        with self._changed:
+            ticket = self._table.get(status.uuid)
+            if ticket is None or not (ticket.cancel or ticket.state.ended):
+                return False
+            ticket.told = True
+            return True
+
+    def end(self, uuid: str, state: JobState, errors: list[str]) -> None:
         """The job has its outcome; one that is not ours is a former gateway's: passed over."""
         with self._changed:
             ticket = self._table.get(uuid)
-            if ticket is None or ticket.state not in (JobState.QUEUED, JobState.RUNNING):
+            if ticket is None or ticket.state.ended:
                 return
-            ticket.state = JobState.FAILED if errors else JobState.SUCCEEDED
-            ticket.errors = errors
-            if ticket in self._queue:
-                self._queue.remove(ticket)
-            if ticket.worker is not None:
-                self._running.pop(ticket.worker, None)
-            self._forget_old()
+            self._table.leave_line(ticket)
+            if ticket.worker is not None and self._running.get(ticket.worker) is ticket:
+                self._running.pop(ticket.worker)
+            ticket.state, ticket.errors, ticket.ended_time = state, errors, iso_time(self._now())
+            if state is JobState.SUCCEEDED:
+                ticket.step = ticket.steps = ticket.steps or ticket.job.request.num_inference_steps
+            self._table.forget_old()
             self._changed.notify_all()
 
     def wait_for_work(self, worker: str, timeout_s: float) -> None:
-        """Sleep until this worker could take a job, at most so long."""
+        """Sleep until this worker could take a job or its job is to be ended, at most so long."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._queue) and self._is_free(worker), timeout_s)
+            self._changed.wait_for(lambda: self._is_wanted(worker), timeout_s)
 
     # ---- under the lock -----------------------------------------------------------------------
+
+    def _view(self, uuid: str) -> dict[str, Any]:
+        ticket = self._table.find(uuid)
+        position = self._table.position(ticket)
+        if ticket.state.ended:
+            return ticket.view(position, None)
+        ahead = None if position is None else [t.job for t in self._table.waiting[:position]]
+        own = self._workers.get(ticket.worker) if ticket.worker else None
+        if own is not None and own.uuid != ticket.job.uuid:
+            own = None
+        return ticket.view(position, estimates.eta_s(ticket.job, ahead, own, self._statuses()))
+
+    def _is_wanted(self, worker: str) -> bool:
+        ticket = self._running.get(worker)
+        if ticket is not None:
+            return ticket.cancel and not ticket.told
+        return bool(self._table.waiting) and self._is_free(worker)
 
     def _is_free(self, worker: str) -> bool:
         status = self._workers[worker]
         return status is not None and status.state == "idle" and worker not in self._running
 
     def _free(self) -> int:
-        return sum(map(self._is_free, self._workers)) - len(self._queue)
+        return sum(map(self._is_free, self._workers)) - len(self._table.waiting) - self._reserved
 
-    def _status_of(self, ticket: Ticket) -> WorkerStatus | None:
-        status = self._workers.get(ticket.worker) if ticket.worker else None
-        return status if status and status.uuid == ticket.job.uuid else None
-
-    def _step_s(self) -> float:
-        measured = [s.step_s for s in self._workers.values() if s and s.step_s]
-        return sum(measured) / len(measured) if measured else UNMEASURED_STEP_S
-
-    def _left_s(self, status: WorkerStatus) -> float:
-        return (status.steps - status.step) * (status.step_s or self._step_s())
-
-    def _retry_after_s(self) -> int:
-        """Whole seconds until a place is free: the soonest worker's steps (RFC 9110, 10.2.3)."""
-        left = [self._left_s(s) for s in self._workers.values() if s and s.state == "busy"]
-        return max(1, math.ceil(min(left, default=1.0)))
-
-    def _eta_s(self, ticket: Ticket) -> float | None:
-        if ticket.state not in (JobState.QUEUED, JobState.RUNNING):
-            return None
-        own = ticket.job.request.num_inference_steps * self._step_s()
-        status = self._status_of(ticket)
-        if status:
-            return round(self._left_s(status), 3)
-        if ticket not in self._queue:
-            return round(own, 3)
-        ahead = list(self._queue)[: self._queue.index(ticket)]
-        before = [self._left_s(s) for s in self._workers.values() if s and s.state == "busy"]
-        waiting = sum(t.job.request.num_inference_steps for t in ahead) * self._step_s()
-        return round(min(before, default=0.0) + waiting / len(self._workers) + own, 3)
-
-    def _forget_old(self) -> None:
-        while len(self._table) > KEPT_ENDED:
-            oldest = next(iter(self._table.values()))
-            if oldest.state in (JobState.QUEUED, JobState.RUNNING):
-                return
-            self._table.popitem(last=False)
+    def _statuses(self) -> list[WorkerStatus]:
+        return [status for status in self._workers.values() if status is not None]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 
 import orjson
 
 from gateway.broker import Broker
+from gateway.journal import Journal
+from gateway.removal import Removal
+from gateway.ticket import JobState, Ticket
 from gateway.worker_link import WorkerLink, WorkerUnavailable
 from gpu_worker.protocol import Reply, WorkerStatus
-from gpu_worker.results import DamagedLine, ResultIndex
+from gpu_worker.results import DamagedLine, Entry, ResultIndex
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +29,22 @@ NEARNESS = 0.1
 class Dispatcher:
     """Serves one worker until it is stopped."""
 
-    def __init__(self, worker: str, link: WorkerLink, broker: Broker, index: ResultIndex) -> None:
+    def __init__(
+        self,
+        worker: str,
+        link: WorkerLink,
+        broker: Broker,
+        journal: Journal,
+        index: ResultIndex,
+        removal: Removal,
+    ) -> None:
         self._worker = worker
         self._link = link
         self._broker = broker
+        self._journal = journal
         self._index = index
+        self._removal = removal
+        self._seal: str | None = None
         self._stopping = threading.Event()
         self._seen: tuple[int, str | None] = (0, None)
         self._seen_at = time.monotonic()
@@ -42,6 +57,10 @@ class Dispatcher:
         """Ask the thread to end; it does within a poll."""
         self._stopping.set()
 
+    def seal(self, segment: str) -> None:
+        """Have the worker begin a new segment after this one, when it answers."""
+        self._seal = segment
+
     def run(self) -> None:
         """Ask, collect, submit, wait; a worker that is away is asked again until it is back."""
         while not self._stopping.is_set():
@@ -51,38 +70,69 @@ class Dispatcher:
 
     def _round(self) -> WorkerStatus | None:
         try:
-            status = self._collect(self._link.status())
-            job = self._broker.running(self._worker) or self._broker.take(self._worker)
-            # A job that is ours while the worker idles was never begun there: its process died
-            # between the reply and the first step, or refused it. Offer it (again).
-            if job is not None and status.state == "idle":
-                status = self._collect(self._link.submit(job))
-            return status
+            return self._speak()
         except WorkerUnavailable as error:
             if self._broker.workers()[self._worker] is not None:
                 log.warning("worker %s is unreachable: %s", self._worker, error)
             self._broker.observe(self._worker, None)
+        except (OSError, sqlite3.Error) as error:
+            # The log or its index: nothing is lost, and it is tried again.
+            log.error("results of %s cannot be taken in: %s", self._worker, error)
+        return None
+
+    def _speak(self) -> WorkerStatus:
+        status = self._collect(self._link.status())
+        if status.state == "busy" and self._broker.unwanted(status) and status.uuid is not None:
+            status = self._collect(self._link.cancel(status.uuid))
+        if self._seal is not None:
+            segment, self._seal = self._seal, None
+            status = self._collect(self._link.seal(segment))
+        if status.state == "idle":
+            ticket = self._next()
+            if ticket is not None:
+                status = self._collect(self._link.submit(ticket.job))
+        return status
+
+    def _next(self) -> Ticket | None:
+        """What an idle worker should do.
+
+        A job that is its own while it idles was never begun there: its process died between the
+        reply and the first step, or refused it. It is offered again.
+        """
+        while ticket := self._broker.running(self._worker) or self._broker.take(self._worker):
+            if not ticket.cancel:
+                break
+            self._removal.end_unrun(ticket)
+        if ticket is None or ticket.dispatched:
+            return ticket
+        try:
+            self._journal.dispatch(ticket.job.uuid, self._worker)
+        except OSError as error:
+            log.error("the journal does not take a dispatch: %s", error)
+            self._broker.requeue(ticket, cancel=ticket.cancel)
             return None
+        ticket.dispatched = True
+        return ticket
 
     def _collect(self, reply: Reply) -> WorkerStatus:
         """Read what is newly committed before anybody is told that the worker is idle."""
         status = reply.status
-        for uuid in self._index.refresh(status.log, status.committed):
-            self._broker.end(uuid, self._errors_of(uuid))
-        if status.unwritten is not None:
-            uuid, reason = status.unwritten
-            self._broker.end(uuid, [reason])
+        for entry in self._index.refresh(status.log, status.committed):
+            self._journal.end(entry.uuid)
+            self._broker.end(entry.uuid, JobState(entry.state), self._errors_of(entry))
         if (status.step, status.uuid) != self._seen:
             self._seen, self._seen_at = (status.step, status.uuid), time.monotonic()
         self._broker.observe(self._worker, status)
         return status
 
-    def _errors_of(self, uuid: str) -> list[str]:
+    def _errors_of(self, entry: Entry) -> list[str]:
+        if entry.state == JobState.SUCCEEDED:
+            return []
         try:
-            record = orjson.loads(self._index.entries(uuid)[0].read())
+            record = orjson.loads(self._index.read_without_data(entry.uuid) or b"{}")
             return list(record.get("errors", []))
         except (OSError, DamagedLine, orjson.JSONDecodeError) as error:
-            log.error("the result of %s is unreadable: %s", uuid, error)
+            log.error("the result of %s is unreadable: %s", entry.uuid, error)
             return [f"the result is unreadable: {error}"]
 
     def _pause_s(self, status: WorkerStatus | None) -> float:

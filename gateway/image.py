@@ -1,119 +1,110 @@
-"""Resources under /image: the seed's routes, and jobs. They look and accept; they do no work."""
+"""POST, GET and DELETE /image/generate: the seed's contract, pages, and deletion of results."""
 
 from __future__ import annotations
 
-import uuid as uuids
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import urlencode
 
 import falcon
 import orjson
 
-from gateway.broker import Broker, UnknownJob
+from gateway.errors import DeletedJob, UnknownJob
+from gateway.http_input import (
+    JSON,
+    bad,
+    idempotency_key,
+    json_body,
+    known_params,
+    number_param,
+    truth_param,
+    uuid_param,
+)
+from gateway.intake import Intake
+from gateway.journal import Journal
+from gateway.removal import Removal
 from gpu_worker.generation import GenerationRequest
-from gpu_worker.results import ResultIndex, array
+from gpu_worker.results import DamagedLine, Entry, ResultIndex
 
-MAX_BODY_BYTES = 1 << 20
-JSON = "application/json"
+log = logging.getLogger(__name__)
 
-
-def parse_uuid(text: str, where: str) -> str:
-    """The canonical form; a client's string never reaches a path.
-
-    Raises:
-        falcon.HTTPBadRequest: it is no uuid.
-    """
-    try:
-        return str(uuids.UUID(text))
-    except ValueError:
-        raise falcon.HTTPBadRequest(
-            title="Invalid request", description=f"{where}: {ascii(text)[:80]} is not a uuid"
-        ) from None
-
-
-def json_body(req: falcon.Request) -> object:
-    """The request's JSON; any other content type is refused, also none: a form on a foreign page
-    could send those (cross-site request forgery).
-
-    Raises:
-        falcon.HTTPError: 415, 413 or 400.
-    """
-    kind = (req.content_type or "").partition(";")[0].strip().lower()
-    if kind != JSON:
-        said = f"got {ascii(req.content_type)[:80]}" if req.content_type else "none was sent"
-        raise falcon.HTTPUnsupportedMediaType(
-            title="Unsupported media type", description=f"Content-Type must be {JSON}; {said}"
-        )
-    body = req.bounded_stream.read(MAX_BODY_BYTES + 1)
-    if len(body) > MAX_BODY_BYTES:
-        raise falcon.HTTPContentTooLarge(
-            title="Too large", description=f"a request has at most {MAX_BODY_BYTES} bytes"
-        )
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise falcon.HTTPBadRequest(
-            title="Broken JSON", description=f"the body is not valid JSON: {error}"
-        ) from None
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
 
 
 class GenerateResource:
-    """POST accepts a generation, GET streams results: the seed's contract."""
+    """They accept, look and delete; they do no work."""
 
-    def __init__(self, broker: Broker, index: ResultIndex) -> None:
-        self._broker = broker
+    def __init__(
+        self, intake: Intake, removal: Removal, journal: Journal, index: ResultIndex
+    ) -> None:
+        self._intake = intake
+        self._removal = removal
+        self._journal = journal
         self._index = index
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200 `{"generation_uuid": ...}`, or 4xx, 429, 503."""
+        """200 `{"generation_uuid": ...}`, or 4xx, 429, 503, 507."""
+        key = idempotency_key(req)
         request = GenerationRequest.model_validate(json_body(req))
-        job = self._broker.accept(request)
-        resp.data = orjson.dumps({"generation_uuid": job.uuid})
+        resp.data = orjson.dumps({"generation_uuid": self._intake.submit(request, key)})
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """All results, or the one of `generation_uuid`, as a JSON array streamed from the log."""
-        for name in req.params:
-            if name != "generation_uuid":
-                raise falcon.HTTPBadRequest(
-                    title="Invalid request",
-                    description=f"{ascii(name)[:80]} is not a known parameter; "
-                    "known is generation_uuid",
-                )
-        uuid: str | None = None
-        if "generation_uuid" in req.params:
-            given = req.get_param_as_list("generation_uuid") or [""]
-            uuid = parse_uuid(",".join(given), "generation_uuid")
+        """Results as a JSON array streamed from the log: all, oldest first; a page, newest first;
+        or the one of `generation_uuid`."""
+        known_params(req, "generation_uuid", "limit", "before", "data")
+        uuid = uuid_param(req, "generation_uuid")
+        with_data = truth_param(req, "data", default=True)
+        uuids: Iterable[str]
+        if uuid is not None:
+            uuids = [uuid]
+        elif "limit" in req.params or "before" in req.params:
+            page = self._page(req)
+            uuids = [entry.uuid for entry in page]
+            limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
+            if len(page) == limit:
+                query = {**req.params, "before": page[-1].uuid}
+                resp.append_link(f"{req.path}?{urlencode(query)}", "next")
+        else:
+            uuids = self._index.oldest_first()
         resp.content_type = JSON
-        resp.stream = array(self._index.entries(uuid))
+        resp.stream = array(uuids, self._index.read if with_data else self._index.read_without_data)
 
-
-class JobResource:
-    """GET /image/jobs/{uuid}: where a job stands."""
-
-    def __init__(self, broker: Broker, index: ResultIndex) -> None:
-        self._broker = broker
-        self._index = index
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
-        """The table's view; for a job of an earlier life of the gateway, what the log says."""
-        uuid = parse_uuid(uuid, "uuid")
-        try:
-            resp.data = orjson.dumps(self._broker.view(uuid))
-        except UnknownJob:
-            resp.data = orjson.dumps(self._from_log(uuid))
-
-    def _from_log(self, uuid: str) -> dict[str, object]:
-        entries = self._index.entries(uuid)
-        if not entries:
+    def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """204: the result of `generation_uuid` is gone."""
+        known_params(req, "generation_uuid")
+        uuid = uuid_param(req, "generation_uuid")
+        if uuid is None:
+            raise bad("generation_uuid", None, "is missing: one result is deleted at a time")
+        if not self._removal.delete(uuid):
+            if uuid in self._journal.deleted:
+                raise DeletedJob(uuid)
             raise UnknownJob(uuid)
-        record = orjson.loads(entries[0].read())
-        steps = record.get("num_inference_steps", 0)
-        return {
-            "uuid": uuid,
-            "state": "failed" if record["errors"] else "succeeded",
-            "position": None,
-            "step": 0 if record["errors"] else steps,
-            "steps": steps,
-            "eta_s": None,
-            "attempts": record.get("attempt", 1),
-            "created_time": record["created_time"],
-            "errors": record["errors"],
-        }
+        resp.status = falcon.HTTP_NO_CONTENT
+
+    def _page(self, req: falcon.Request) -> list[Entry]:
+        limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
+        before = uuid_param(req, "before")
+        last = self._index.find(before) if before is not None else None
+        if before is not None and last is None:
+            raise bad("before", before, "is no result's uuid")
+        return self._index.newest_first(limit, last)
+
+
+def array(uuids: Iterable[str], read: Callable[[str], bytes | None]) -> Iterator[bytes]:
+    """The records as one JSON array, a line an object; nothing is parsed, one is held at a time.
+
+    A record that has become unreadable is left out and reported: the others are served.
+    """
+    yield b"["
+    separator = b""
+    for uuid in uuids:
+        try:
+            line = read(uuid)
+        except (OSError, DamagedLine) as error:
+            log.warning("left the result %s out: %s", uuid, error)
+            continue
+        if line is not None:
+            yield separator + line
+            separator = b",\n"
+    yield b"]"

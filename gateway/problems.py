@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import falcon
 import orjson
 from pydantic import ValidationError
 
-from gateway.broker import QueueFull, UnknownJob, WorkerUnavailable
+from gateway.errors import (
+    AlreadyEnded,
+    DeletedJob,
+    KeyReused,
+    NoPicture,
+    NotEnded,
+    NoWorker,
+    QueueFull,
+    StorageUnavailable,
+    UnknownJob,
+)
 from gpu_worker.generation import describe, field_errors
 
 log = logging.getLogger(__name__)
+
+Handler = Callable[[falcon.Request, falcon.Response, Any, dict[str, Any]], None]
+
+_PLAIN: dict[type[Exception], tuple[int, str]] = {
+    NoPicture: (404, "No picture"),
+    AlreadyEnded: (409, "Already ended"),
+    NotEnded: (409, "Not ended"),
+    KeyReused: (409, "Key reused"),
+    DeletedJob: (410, "Deleted"),
+    StorageUnavailable: (507, "Insufficient storage"),
+}
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -39,9 +61,11 @@ def register(app: falcon.App[falcon.Request, falcon.Response]) -> None:
     app.add_error_handler(falcon.HTTPError, _falcon_error)
     app.add_error_handler(falcon.HTTPStatus, _falcon_status)
     app.add_error_handler(ValidationError, _invalid)
-    app.add_error_handler(QueueFull, _queue_full)
-    app.add_error_handler(WorkerUnavailable, _worker_unavailable)
+    app.add_error_handler(QueueFull, _come_back)
+    app.add_error_handler(NoWorker, _come_back)
     app.add_error_handler(UnknownJob, _unknown_job)
+    for kind, (status, title) in _PLAIN.items():
+        app.add_error_handler(kind, _plain(status, title))
 
 
 def _falcon_error(
@@ -65,18 +89,21 @@ def _invalid(
     fill(resp, 422, "Invalid request", describe(faults), errors=faults)
 
 
-def _queue_full(
-    req: falcon.Request, resp: falcon.Response, ex: QueueFull, params: dict[str, Any]
+def _come_back(
+    req: falcon.Request, resp: falcon.Response, ex: QueueFull | NoWorker, params: dict[str, Any]
 ) -> None:
     resp.set_header("Retry-After", str(ex.retry_after_s))
-    fill(resp, 429, "Not available", f"{ex}; try again in {ex.retry_after_s} s")
+    status, title = (429, "Not available") if isinstance(ex, QueueFull) else (503, "No worker")
+    fill(resp, status, title, f"{ex}; try again in {ex.retry_after_s} s")
 
 
-def _worker_unavailable(
-    req: falcon.Request, resp: falcon.Response, ex: WorkerUnavailable, params: dict[str, Any]
-) -> None:
-    resp.set_header("Retry-After", str(ex.retry_after_s))
-    fill(resp, 503, "No worker", f"{ex}; try again in {ex.retry_after_s} s")
+def _plain(status: int, title: str) -> Handler:
+    def handle(
+        req: falcon.Request, resp: falcon.Response, ex: Exception, params: dict[str, Any]
+    ) -> None:
+        fill(resp, status, title, str(ex))
+
+    return handle
 
 
 def _unknown_job(

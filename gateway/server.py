@@ -6,17 +6,27 @@ import falcon
 import orjson
 
 from gateway.broker import Broker
+from gateway.journal import Journal
+from gateway.storage import Storage
+from gpu_worker.results import ResultIndex, segments
+
+SHOWN = (
+    *("model", "device", "dtype", "machine_size"),
+    *("uuid", "step", "steps", "step_s", "trouble"),
+)
 
 
 class StatusResource:
     """GET /server/status: the seed's one key and nothing else."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, storage: Storage) -> None:
         self._broker = broker
+        self._storage = storage
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """`{"is_available": bool}`."""
-        resp.data = orjson.dumps({"is_available": self._broker.available()})
+        available = self._broker.available() and self._storage.trouble() is None
+        resp.data = orjson.dumps({"is_available": available})
 
 
 class WorkersResource:
@@ -27,16 +37,38 @@ class WorkersResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """An array; a worker that does not answer is `unreachable`, and all else is null."""
-        shown = ("model", "device", "dtype", "machine_size", "uuid", "step", "steps", "step_s")
         resp.data = orjson.dumps(
             [
                 {
                     "name": name,
                     "state": status.state if status else "unreachable",
-                    **{key: getattr(status, key, None) for key in shown},
+                    **{key: getattr(status, key, None) for key in SHOWN},
                 }
                 for name, status in self._broker.workers().items()
             ]
+        )
+
+
+class StorageResource:
+    """GET /server/storage: the result log and its disk."""
+
+    def __init__(self, index: ResultIndex, journal: Journal, storage: Storage) -> None:
+        self._index = index
+        self._journal = journal
+        self._storage = storage
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Counts and bytes; `trouble` says why no job is accepted, or is null."""
+        totals = self._index.totals()
+        resp.data = orjson.dumps(
+            {
+                "results": totals.results,
+                "size_bytes": totals.live_bytes,
+                "segments": len(segments.live(self._index.directory)),
+                "damaged_lines": totals.damaged_lines + self._journal.damaged_lines,
+                "free_bytes": self._storage.free_bytes(),
+                "trouble": self._storage.trouble(),
+            }
         )
 
 

@@ -23,3 +23,17 @@ class GatewaySettings(Settings):
     queue_size: Annotated[int, Field(ge=0, le=10000)] = Field(
         default=0, alias="SDE_QUEUE_SIZE", description="jobs that may wait; 0: one at a time"
     )
+    min_free_mib: Annotated[int, Field(ge=0)] = Field(
+        default=64,
+        alias="SDE_MIN_FREE_MIB",
+        description="with less free disk no job is accepted",
+    )
+    keep_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0, alias="SDE_KEEP_DAYS", description="older results are deleted; 0: never"
+    )
+    keep_results: Annotated[int, Field(ge=0)] = Field(
+        default=0, alias="SDE_KEEP_RESULTS", description="the newest N are kept; 0: all"
+    )
+    keep_mib: Annotated[int, Field(ge=0)] = Field(
+        default=0, alias="SDE_KEEP_MIB", description="the newest so many MiB are kept; 0: all"
+    )

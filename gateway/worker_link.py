@@ -34,6 +34,14 @@ class WorkerLink:
         """Offer a job; `accepted` says whether the worker holds it. Raises WorkerUnavailable."""
         return self._request(Request(op="submit", deadline=self._deadline(), job=job))
 
+    def cancel(self, uuid: str) -> Reply:
+        """Ask for the end of the held job, if it is this one. Raises WorkerUnavailable."""
+        return self._request(Request(op="cancel", deadline=self._deadline(), uuid=uuid))
+
+    def seal(self, segment: str) -> Reply:
+        """Ask for a new segment after this one. Raises WorkerUnavailable."""
+        return self._request(Request(op="seal", deadline=self._deadline(), log=segment))
+
     def close(self) -> None:
         """Close the socket; the next request opens a fresh one."""
         if self._socket is not None:

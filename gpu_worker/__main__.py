@@ -59,12 +59,15 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    results = ResultLog(settings.results_dir / f"gpu-{settings.gpu}.jsonl")
-    results.open()
-    slot = Slot(results.committed)
+    results = ResultLog(settings.results_dir, f"gpu-{settings.gpu}", settings.segment_mib << 20)
+    try:
+        results.open()
+    except OSError as error:
+        log.error("the result log cannot be opened: %s", error)
+        return EX_UNAVAILABLE
+    slot = Slot(results.position)
     facts: dict[str, Any] = {"model": settings.model}
-    status = _status_source(slot, results.path.name, facts)
-    ControlServer(endpoint, status, slot.offer).start()
+    ControlServer(endpoint, _status_source(slot, facts), slot).start()
     log.info("loading %s", settings.model)
     try:
         pipeline = _load_pipeline(settings)
@@ -92,9 +95,7 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
     return 0
 
 
-def _status_source(
-    slot: Slot, log_name: str, facts: dict[str, Any]
-) -> Callable[[], protocol.WorkerStatus]:
+def _status_source(slot: Slot, facts: dict[str, Any]) -> Callable[[], protocol.WorkerStatus]:
     boot_id = uuid.uuid4().hex
 
     def status() -> protocol.WorkerStatus:
@@ -102,14 +103,14 @@ def _status_source(
         return protocol.WorkerStatus(
             state=view.state.value,
             boot_id=boot_id,
-            log=log_name,
+            log=view.log,
             committed=view.committed,
             uuid=view.job.uuid if view.job else None,
             step=view.step if view.job else 0,
             steps=view.steps if view.job else 0,
             attempt=view.attempt if view.job else 0,
             step_s=view.step_s,
-            unwritten=view.unwritten,
+            trouble=view.trouble,
             model=facts.get("model"),
             device=facts.get("device"),
             dtype=facts.get("dtype"),

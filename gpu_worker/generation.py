@@ -5,6 +5,7 @@ Validated strictly in the gateway and again in the worker, by the same models. D
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Any
 
 from pydantic import (
@@ -75,9 +76,13 @@ class GenerationRequest(_Strict):
 
 
 class Job(_Strict):
-    """An accepted request: `uuid` is canonical lower case, `created_time` ISO 8601 with zone."""
+    """An accepted request: `uuid` is canonical lower case, `created_time` ISO 8601 with zone.
+
+    `sequence` counts accepted jobs: results are listed by it, whatever the clock does.
+    """
 
     uuid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    sequence: Annotated[int, Field(ge=0)]
     created_time: str
     request: GenerationRequest
 
@@ -118,9 +123,18 @@ def _shown(fault: Any) -> str | None:
     return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…"
 
 
+class Outcome(enum.StrEnum):
+    """How a job ends; each accepted job has exactly one."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
 def result_record(
     job: Job,
     *,
+    outcome: Outcome,
     errors: list[str],
     data: str | None,
     facts: dict[str, Any],
@@ -129,7 +143,7 @@ def result_record(
 
     Args:
         data: base64 of the PNG, or None when there is no picture.
-        facts: what the run adds: model, device, width, height, seconds, attempt ...
+        facts: what the run adds: model, device, width, height, times, seconds, attempt ...
     """
     asked = job.request.model_dump(exclude={"prompt"})
     return {
@@ -138,6 +152,8 @@ def result_record(
         "created_time": job.created_time,
         "errors": errors,
         "data": data,
+        "state": outcome.value,
+        "sequence": job.sequence,
         **asked,
         **facts,
     }

@@ -8,11 +8,11 @@ Holds one job, no results. Once the log has the job's uuid the note means nothin
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from gpu_worker import durable
 from gpu_worker.generation import Job
 
 log = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ class InFlight:
         Raises:
             OSError: the note could not be written; the one before stands.
         """
-        fresh = self._path.with_suffix(".tmp")
-        with open(fresh, "wb") as file:
-            file.write(begun.model_dump_json().encode())
-            file.flush()
-            os.fdatasync(file.fileno())
-        fresh.replace(self._path)
+        durable.replace(self._path, begun.model_dump_json().encode())
+
+    def clear(self) -> None:
+        """Remove the note: its job has its outcome. Raises OSError."""
+        self._path.unlink(missing_ok=True)
+        durable.sync_directory(self._path.parent)
 
     def read(self) -> Begun | None:
         """The last note, or None when there is none; an unreadable one is reported and ignored."""

@@ -5,6 +5,7 @@ Shared by both processes; holds no state of its own.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import logging
@@ -41,9 +42,10 @@ def lock(path: Path, what: str) -> IO[str]:
         holder = file.read().strip() or "unknown"
         file.close()
         raise StoreLocked(f"{what} is held by process {holder} ({path})") from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    with contextlib.suppress(OSError):  # the pid is a courtesy: a full disk is no reason to stop
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
     return file
 
 

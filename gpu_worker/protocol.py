@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpu_worker.generation import Job
 
-VERSION = 1
+VERSION = 2
 
 MAX_MESSAGE_BYTES = 1 << 20
 """ZMQ_MAXMSGSIZE on both sides: a request is a few KiB, so 1 MiB is generous."""
@@ -31,15 +31,15 @@ class ProtocolError(ValueError):
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
 
 
 class WorkerStatus(_Message):
     """What a worker says of itself.
 
-    `committed` is how many bytes of `log` are on disk for good: readers never read past it.
-    `step_s` is the measured mean of a step in seconds, None before the first.
-    `unwritten` is the job whose result could not be written, with the reason.
+    `committed` is how many bytes of the segment `log` are on disk for good: readers never read past
+    it. `step_s` is the measured mean of a step in seconds, None before the first.
+    `trouble` says why the disk does not take what the held job has to write; it is tried again.
     """
 
     state: WorkerState
@@ -51,7 +51,7 @@ class WorkerStatus(_Message):
     steps: int = 0
     attempt: int = 0
     step_s: float | None = None
-    unwritten: tuple[str, str] | None = None
+    trouble: str | None = None
     model: str | None = None
     device: str | None = None
     dtype: str | None = None
@@ -59,19 +59,23 @@ class WorkerStatus(_Message):
 
 
 class Request(_Message):
-    """`status` asks, `submit` offers a job. `deadline`: CLOCK_MONOTONIC seconds, one clock a host.
+    """What the gateway wants. `deadline`: CLOCK_MONOTONIC seconds, one clock a host.
 
+    `status` asks; `submit` offers `job`; `cancel` ends the held job if it is `uuid`; `seal` has the
+    worker leave the segment `log`, if that is its newest, for a new one when it is idle.
     A worker that was stopped or stuck drops a request whose deadline has passed: its sender has
     given up on the reply and decides anew.
     """
 
-    op: Literal["status", "submit"]
+    op: Literal["status", "submit", "cancel", "seal"]
     deadline: float
     job: Job | None = None
+    uuid: str | None = None
+    log: str | None = None
 
 
 class Reply(_Message):
-    """`accepted` answers a submit; `error` says why a message could not be handled."""
+    """`accepted` says whether it will be done; `error` says why a message could not be handled."""
 
     status: WorkerStatus
     accepted: bool = False

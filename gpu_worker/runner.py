@@ -8,11 +8,12 @@ import io
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from PIL import Image
 
-from gpu_worker.generation import Job, result_record
+from gpu_worker.generation import Job, Outcome, result_record
 from gpu_worker.in_flight import Begun, InFlight
 from gpu_worker.results import ResultLog
 from gpu_worker.slot import Slot
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 REARM_S = 1.0
 """Arming faulthandler costs ~1.7 ms, so the step deadline moves at most once a second."""
+
+RETRY_S = 0.5
+"""Pause between two tries to write what the disk did not take."""
 
 
 class OutOfMemory(RuntimeError):
@@ -31,8 +35,16 @@ class DeviceLost(RuntimeError):
     """The device's state is beyond repair (a sticky CUDA error); the process must be replaced."""
 
 
-class Stopped(BaseException):
-    """The worker was asked to stop between two steps. No Exception: pipelines must not catch it."""
+class _Leave(BaseException):
+    """Between two steps: no Exception, for pipelines must not catch it."""
+
+
+class Stopped(_Leave):
+    """The worker was asked to stop."""
+
+
+class Canceled(_Leave):
+    """The client does not want the picture any more."""
 
 
 class Pipeline(Protocol):
@@ -88,15 +100,20 @@ class Runner:
             DeviceLost: after its job has its outcome on disk.
         """
         self._slot.ready()
-        self._recover()
-        while not self._stopping():
-            held = self._slot.take(timeout_s=0.2)
-            if held is not None and held.job is not None:
-                self._run(held.job, held.attempt)
+        try:
+            self._recover()
+            while not self._stopping():
+                held = self._slot.take(timeout_s=0.2)
+                if held is not None and held.job is not None:
+                    self._run(held.job, held.attempt)
+                elif self._slot.wants_segment():
+                    self._begin_segment()
+        except Stopped:
+            return
 
     def _recover(self) -> None:
         begun = self._in_flight.read()
-        if begun is None or begun.job.uuid in self._results:
+        if begun is None or self._results.ends_with(begun.job.uuid):
             return
         self._slot.resume(begun.job, begun.attempt + 1)
         if begun.attempt >= self._max_attempts:
@@ -104,24 +121,25 @@ class Runner:
                 f"the worker died {begun.attempt} times while it ran this job; "
                 "it is not run again (its log says more)"
             )
-            self._commit(begun.job, begun.attempt, [message], None, 0.0)
+            facts = {"attempt": begun.attempt}
+            self._commit(begun.job, Outcome.FAILED, [message], None, facts)
 
     def _run(self, job: Job, attempt: int) -> None:
-        try:
-            self._in_flight.write(Begun(attempt=attempt, job=job))
-        except OSError as error:
-            self._slot.release(self._results.committed, (job.uuid, _disk_sentence(error)))
-            return
-        started = self._clock()
+        """Raises Stopped; DeviceLost when the outcome is on disk."""
+        self._persist(lambda: self._in_flight.write(Begun(attempt=attempt, job=job)))
+        started, begun = datetime.now(UTC), self._clock()
         lost: DeviceLost | None = None
-        errors: list[str] = []
+        outcome, errors = Outcome.FAILED, [""]
         data: bytes | None = None
         try:
             data = self._generate(job)
+            outcome, errors = Outcome.SUCCEEDED, []
         except Stopped:
             # A clean stop is no fault of the job: the next worker begins it anew, uncounted.
             self._in_flight.write(Begun(attempt=attempt - 1, job=job))
-            return
+            raise
+        except Canceled:
+            outcome, errors = Outcome.CANCELED, ["canceled while it ran"]
         except DeviceLost as error:
             lost, errors = error, [f"the device was lost: {error}"]
         except OutOfMemory as error:
@@ -129,7 +147,12 @@ class Runner:
         except Exception as error:
             log.exception("job %s failed", job.uuid)
             errors = [f"{type(error).__name__}: {error}"]
-        self._commit(job, attempt, errors, data, self._clock() - started)
+        facts = {
+            "attempt": attempt,
+            "started_time": started.isoformat(timespec="milliseconds"),
+            "seconds": round(self._clock() - begun, 3),
+        }
+        self._commit(job, outcome, errors, data, facts)
         if lost is not None:
             raise lost
 
@@ -144,8 +167,12 @@ class Runner:
                 self._arm(now)
             if self._stopping():
                 raise Stopped
+            if self._slot.view().canceled:
+                raise Canceled
 
         try:
+            if self._slot.view().canceled:
+                raise Canceled
             return png(self._pipeline.generate(job, on_step))
         finally:
             faulthandler.cancel_dump_traceback_later()
@@ -156,24 +183,51 @@ class Runner:
         self._armed_at = now
 
     def _commit(
-        self, job: Job, attempt: int, errors: list[str], data: bytes | None, seconds: float
+        self,
+        job: Job,
+        outcome: Outcome,
+        errors: list[str],
+        data: bytes | None,
+        facts: dict[str, Any],
     ) -> None:
         record = result_record(
             job,
+            outcome=outcome,
             errors=errors,
             data=None if data is None else base64.b64encode(data).decode("ascii"),
-            facts={**self._pipeline.facts, "attempt": attempt, "seconds": round(seconds, 3)},
+            facts={**self._pipeline.facts, **facts},
         )
         if data is not None:
             record["width"], record["height"] = Image.open(io.BytesIO(data)).size
-        unwritten: tuple[str, str] | None = None
+        record["ended_time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._persist(lambda: self._results.append(record))
+        self._slot.release(self._results.position)
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        """Write, again and again while the disk does not take it: nothing that was made is lost.
+
+        Raises:
+            Stopped: the process has to leave; the job is begun anew by the next.
+        """
+        while True:
+            try:
+                write()
+            except OSError as error:
+                sentence = f"the disk does not take the result: {error.strerror or error}"
+                log.error("%s; trying again", sentence)
+                self._slot.troubled(sentence, RETRY_S)
+            else:
+                self._slot.untroubled()
+                return
+            if self._stopping():
+                raise Stopped
+
+    def _begin_segment(self) -> None:
         try:
-            self._results.append(record)
+            # Once the old segment may be merged, the log's end no longer says that the last job
+            # has its outcome: the note goes first.
+            self._in_flight.clear()
+            self._results.begin_segment()
         except OSError as error:
-            log.error("job %s: %s", job.uuid, error)
-            unwritten = (job.uuid, _disk_sentence(error))
-        self._slot.release(self._results.committed, unwritten)
-
-
-def _disk_sentence(error: OSError) -> str:
-    return f"the result could not be written to disk: {error.strerror or error}"
+            log.warning("no new segment could be begun: %s", error)
+        self._slot.began_segment(self._results.position)

@@ -13,6 +13,7 @@ import zmq
 from gpu_worker import protocol
 from gpu_worker.generation import Job
 from gpu_worker.protocol import ProtocolError, Reply, Request, WorkerStatus
+from gpu_worker.slot import Slot
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +25,11 @@ class ControlServer:
         self,
         endpoint: str,
         status: Callable[[], WorkerStatus],
-        offer: Callable[[Job], bool],
+        slot: Slot,
     ) -> None:
         self._endpoint = endpoint
         self._status = status
-        self._offer = offer
+        self._slot = slot
 
     def start(self) -> None:
         """Bind, then serve in a daemon thread. The store's lock must be held already: a second bind
@@ -63,9 +64,17 @@ class ControlServer:
     def _handle(self, request: Request) -> Reply:
         if time.monotonic() > request.deadline:
             return Reply(status=self._status(), error="the deadline has passed")
-        accepted = False
-        if request.op == "submit":
-            if request.job is None:
-                raise ProtocolError("a submit carries a job")
-            accepted = self._offer(request.job)
+        accepted = self._done(request)
         return Reply(status=self._status(), accepted=accepted)
+
+    def _done(self, request: Request) -> bool:
+        match request:
+            case Request(op="status"):
+                return True
+            case Request(op="submit", job=Job() as job):
+                return self._slot.offer(job)
+            case Request(op="cancel", uuid=str(uuid)):
+                return self._slot.cancel(uuid)
+            case Request(op="seal", log=str(log_name)):
+                return self._slot.seal(log_name)
+        raise ProtocolError(f"{request.op} lacks what it is about")

@@ -18,12 +18,17 @@ NAMES = (
     "SDE_GPU",
     "SDE_GPUS",
     "SDE_HOST",
+    "SDE_KEEP_DAYS",
+    "SDE_KEEP_MIB",
+    "SDE_KEEP_RESULTS",
     "SDE_MAX_ATTEMPTS",
+    "SDE_MIN_FREE_MIB",
     "SDE_MODEL",
     "SDE_PIPELINE",
     "SDE_PORT",
     "SDE_PYTHON",
     "SDE_QUEUE_SIZE",
+    "SDE_SEGMENT_MIB",
     "SDE_STEP_TIMEOUT_S",
     "SDE_URL",
 )
@@ -58,6 +63,10 @@ class Settings(BaseModel):
         default=1, alias="SDE_GPUS", description="how many workers there are, one a GPU"
     )
 
+    segment_mib: Annotated[int, Field(ge=1, le=65536)] = Field(
+        default=64, alias="SDE_SEGMENT_MIB", description="a log file's size before the next begins"
+    )
+
     @property
     def run_dir(self) -> Path:
         """Sockets, locks, logs: gone after a reboot is fine."""
@@ -67,6 +76,11 @@ class Settings(BaseModel):
     def results_dir(self) -> Path:
         """The result logs, one a worker."""
         return self.data_dir / "disk_backups"
+
+    @property
+    def journal_path(self) -> Path:
+        """The gateway's journal of what it has accepted."""
+        return self.data_dir / "journal" / "jobs.jsonl"
 
 
 class WorkerSettings(Settings):

@@ -1,6 +1,6 @@
 """The one job a worker holds: loading, idle or busy, with its step. Thread-safe; runs nothing.
 
-The control thread offers and looks; the main thread takes, counts steps and releases.
+The control thread offers, cancels and looks; the main thread takes, counts steps and releases.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ class ForbiddenTransition(RuntimeError):
 
 @dataclass(frozen=True)
 class View:
-    """What the slot looked like at one moment. `step_s` is seconds a step, measured."""
+    """What the slot looked like at one moment. `step_s` is seconds a step, measured.
+
+    `log` and `committed`: the newest segment, and how many bytes of it are on disk for good.
+    """
 
     state: State = State.LOADING
     job: Job | None = None
@@ -34,16 +37,19 @@ class View:
     step: int = 0
     steps: int = 0
     step_s: float | None = None
+    log: str = ""
     committed: int = 0
-    unwritten: tuple[str, str] | None = None
+    canceled: bool = False
+    trouble: str | None = None
 
 
 class Slot:
     """Holds at most one job."""
 
-    def __init__(self, committed: int = 0) -> None:
+    def __init__(self, position: tuple[str, int] = ("", 0)) -> None:
         self._changed = threading.Condition()
-        self._view = View(committed=committed)
+        self._view = View(log=position[0], committed=position[1])
+        self._unwanted: str | None = None
 
     def view(self) -> View:
         """One consistent look."""
@@ -70,11 +76,42 @@ class Slot:
             self._require({State.IDLE}, State.BUSY)
             self._hold(job, attempt)
 
-    def take(self, timeout_s: float) -> View | None:
-        """Wait for a held job; None when none came in time."""
+    def cancel(self, uuid: str) -> bool:
+        """Ask for the end of the held job, if it is this one; the main thread ends it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._view.state is State.BUSY, timeout_s)
+            if self._view.job is None or self._view.job.uuid != uuid:
+                return False
+            self._view = replace(self._view, canceled=True)
+            self._changed.notify_all()
+            return True
+
+    def seal(self, log: str) -> bool:
+        """Ask for a new segment after `log`, if that is the newest; the main thread makes it."""
+        with self._changed:
+            if self._view.log != log:
+                return False
+            self._unwanted = log
+            self._changed.notify_all()
+            return True
+
+    def take(self, timeout_s: float) -> View | None:
+        """Wait for a held job; None when none came in time, or a new segment is wanted first."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._view.state is State.BUSY or self.wants_segment(), timeout_s
+            )
             return self._view if self._view.state is State.BUSY else None
+
+    def wants_segment(self) -> bool:
+        """Whether a new segment has been asked for, and not been begun yet."""
+        with self._changed:
+            return self._unwanted is not None and self._unwanted == self._view.log
+
+    def began_segment(self, position: tuple[str, int]) -> None:
+        """The log goes on in a new segment."""
+        with self._changed:
+            self._unwanted = None
+            self._view = replace(self._view, log=position[0], committed=position[1])
 
     def advance(self, step: int, steps: int, step_s: float | None) -> None:
         """The pipeline has done `step` of `steps`."""
@@ -84,12 +121,24 @@ class Slot:
                 self._view, step=step, steps=steps, step_s=step_s or self._view.step_s
             )
 
-    def release(self, committed: int, unwritten: tuple[str, str] | None = None) -> None:
-        """The job has its outcome on disk, `committed` bytes of log in all (or says why not)."""
+    def troubled(self, sentence: str, timeout_s: float) -> None:
+        """Say why the disk does not take what must be written, and wait before the next try."""
+        with self._changed:
+            self._require({State.BUSY}, State.BUSY)
+            self._view = replace(self._view, trouble=sentence)
+            self._changed.wait(timeout_s)
+
+    def untroubled(self) -> None:
+        """The disk takes it again."""
+        with self._changed:
+            self._view = replace(self._view, trouble=None)
+
+    def release(self, position: tuple[str, int]) -> None:
+        """The job has its outcome on disk, at the end of the log's `position`."""
         with self._changed:
             self._require({State.BUSY}, State.IDLE)
             self._view = View(
-                State.IDLE, step_s=self._view.step_s, committed=committed, unwritten=unwritten
+                State.IDLE, step_s=self._view.step_s, log=position[0], committed=position[1]
             )
             self._changed.notify_all()
 
@@ -99,6 +148,8 @@ class Slot:
             state=State.BUSY,
             job=job,
             attempt=attempt,
+            canceled=False,
+            trouble=None,
             step=0,
             steps=job.request.num_inference_steps,
         )

@@ -1,0 +1,93 @@
+"""Puts the gateway together from its settings, and takes up what an earlier life has left."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import falcon
+
+from gateway.app import create_app
+from gateway.broker import Broker
+from gateway.dispatcher import Dispatcher
+from gateway.housekeeping import Housekeeping, Retention
+from gateway.journal import Journal
+from gateway.removal import Removal
+from gateway.settings import GatewaySettings
+from gateway.storage import Storage
+from gateway.worker_link import WorkerLink
+from gpu_worker.results import ResultIndex, ResultLog, consolidation, segments
+
+log = logging.getLogger(__name__)
+
+OWN_WRITER = "gateway"
+"""The gateway's own result log: outcomes of jobs that no worker ran."""
+
+
+@dataclass
+class Gateway:
+    """All parts, not started."""
+
+    app: falcon.App[falcon.Request, falcon.Response]
+    dispatchers: dict[str, Dispatcher]
+    housekeeping: Housekeeping
+
+    def start(self) -> None:
+        """Start the threads: one a worker, and the housekeeper."""
+        for dispatcher in self.dispatchers.values():
+            dispatcher.start()
+        self.housekeeping.start()
+
+
+def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
+    """Read the journal and the log, and wire everything.
+
+    Raises:
+        OSError: they are there but cannot be read.
+    """
+    journal = Journal(settings.journal_path)
+    journal.open()
+    index = ResultIndex(settings.results_dir)
+    own_log = ResultLog(settings.results_dir, OWN_WRITER, settings.segment_mib << 20)
+    try:
+        consolidation.clean_up(settings.results_dir)
+        own_log.open()
+    except OSError as error:
+        log.error("the disk cannot be written: %s", error)
+    index.open(journal.deleted)
+    sequence = max(journal.last_sequence, index.last_sequence())
+    broker = Broker(list(endpoints), settings.queue_size, sequence)
+    storage = Storage(
+        settings.results_dir, settings.min_free_mib << 20, lambda: broker.workers().values()
+    )
+    removal = Removal(broker, journal, index, own_log)
+    _take_up(broker, journal, index)
+    dispatchers = {
+        name: Dispatcher(name, WorkerLink(endpoint), broker, journal, index, removal)
+        for name, endpoint in endpoints.items()
+    }
+
+    def seal(name: str) -> None:
+        segment = segments.parse(name)
+        if segment is None:
+            return
+        if segment.writer == OWN_WRITER:
+            removal.begin_segment()
+        elif segment.writer in dispatchers:
+            dispatchers[segment.writer].seal(name)
+
+    keep = Retention(settings.keep_days, settings.keep_results, settings.keep_mib << 20)
+    housekeeping = Housekeeping(index, removal, keep, settings.segment_mib << 20, seal)
+    app = create_app(broker, journal, index, storage, removal)
+    return Gateway(app, dispatchers, housekeeping)
+
+
+def _take_up(broker: Broker, journal: Journal, index: ResultIndex) -> None:
+    """Jobs without an outcome go on: at their worker, or in the queue in their order."""
+    for uuid in list(journal.pending):
+        if index.find(uuid) is not None:
+            journal.end(uuid)
+    for accepted in sorted(journal.pending.values(), key=lambda a: a.job.sequence):
+        broker.restore(accepted.job, accepted.worker, accepted.cancel)
+    if journal.pending:
+        log.info("%d jobs of an earlier life go on", len(journal.pending))

@@ -1,0 +1,50 @@
+"""GET /image/files/{uuid}.png: the picture itself, for <img>, browsers and caches."""
+
+from __future__ import annotations
+
+import binascii
+import re
+
+import falcon
+
+from gateway.errors import NoPicture, UnknownJob
+from gateway.http_input import bad, parse_uuid
+from gateway.jobs import Whereabouts
+from gpu_worker.results import ResultIndex
+
+_NAME = re.compile(r"([0-9a-fA-F-]{36})(?:-([1-9]\d{0,3}))?\.png")
+
+
+class FileResource:
+    """A picture never changes: it may be kept for good by whoever asked for it."""
+
+    def __init__(self, index: ResultIndex, whereabouts: Whereabouts) -> None:
+        self._index = index
+        self._whereabouts = whereabouts
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        """`{uuid}.png`, or `{uuid}-N.png` for the N-th picture of a job, from 1."""
+        found = _NAME.fullmatch(name)
+        if found is None:
+            raise bad("name", name, "is not UUID.png or UUID-N.png")
+        uuid = parse_uuid(found[1], "uuid")
+        number = int(found[2] or 1)
+        etag = f'"{uuid}-{number}"'
+        data = self._index.read_data(uuid) if number == 1 else None
+        if not data:
+            self._absent(uuid, number)
+            return
+        resp.set_header("ETag", etag)
+        resp.set_header("Cache-Control", "private, max-age=31536000, immutable")
+        if etag in (req.get_header("If-None-Match") or ""):
+            resp.status = falcon.HTTP_NOT_MODIFIED
+            return
+        resp.content_type = "image/png"
+        resp.data = binascii.a2b_base64(data)
+
+    def _absent(self, uuid: str, number: int) -> None:
+        """Raises UnknownJob, DeletedJob or NoPicture."""
+        state = self._whereabouts.view(uuid)["state"]
+        if state == "succeeded":
+            raise UnknownJob(f"{uuid}-{number}")
+        raise NoPicture(f"the job {uuid} is {state} and has no picture")

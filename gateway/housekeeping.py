@@ -1,0 +1,142 @@
+"""One thread that keeps the store small: retention by age, count and size, and consolidation."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import orjson
+
+from gateway.errors import StorageUnavailable
+from gateway.removal import Removal
+from gpu_worker.durable import DamagedLine
+from gpu_worker.results import Entry, ResultIndex, consolidation, segments
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 60.0
+SOON_S = 1.0
+"""After a writer was asked for a new segment: by then the old one can be merged."""
+
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What is kept; 0 keeps all."""
+
+    days: float = 0
+    results: int = 0
+    size_bytes: int = 0
+
+    @property
+    def limits(self) -> bool:
+        """Whether anything is ever deleted."""
+        return bool(self.days or self.results or self.size_bytes)
+
+
+class Housekeeping:
+    """Deletes what is beyond the retention, then merges what is worth it.
+
+    Args:
+        seal: asks the writer of a segment to go on in a new one.
+    """
+
+    def __init__(
+        self,
+        index: ResultIndex,
+        removal: Removal,
+        retention: Retention,
+        segment_bytes: int,
+        seal: Callable[[str], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._index = index
+        self._removal = removal
+        self._retention = retention
+        self._segment_bytes = segment_bytes
+        self._seal = seal
+        self._now = now
+        self._asked: set[str] = set()
+
+    def start(self) -> None:
+        """Run in a daemon thread."""
+        threading.Thread(target=self.run, name="housekeeping", daemon=True).start()
+
+    def run(self) -> None:
+        """At the start, every PERIOD_S, and soon after a writer was asked for a new segment."""
+        while True:
+            more = False
+            try:
+                more = self.once()
+            except (OSError, sqlite3.Error, StorageUnavailable) as error:
+                log.warning("housekeeping waits for better times: %s", error)
+            time.sleep(SOON_S if more else PERIOD_S)
+
+    def once(self) -> bool:
+        """One round; whether another one would soon find more to do.
+
+        Raises:
+            OSError, sqlite3.Error, StorageUnavailable: the disk does not take it; nothing is lost.
+        """
+        if self._retention.limits:
+            self._removal.delete(*self._expired())
+        for run in list(consolidation.runs(self._index, self._segment_bytes)):
+            consolidation.merge(self._index, run)
+        asked = set(self._half_dead_newest())
+        for name in asked:
+            self._seal(name)
+        more, self._asked = bool(asked - self._asked), asked
+        return more
+
+    def _expired(self) -> list[str]:
+        return [*self._too_many(), *self._too_old()]
+
+    def _too_many(self) -> Iterator[str]:
+        totals = self._index.totals()
+        most = self._retention.results or totals.results
+        largest = self._retention.size_bytes or totals.live_bytes
+        if totals.results <= most and totals.live_bytes <= largest:
+            return
+        kept, size = 0, 0
+        for entry in self._newest_first():
+            kept, size = kept + 1, size + entry.length
+            if kept > most or size > largest:
+                yield entry.uuid
+
+    def _too_old(self) -> Iterator[str]:
+        if not self._retention.days:
+            return
+        oldest = self._now() - timedelta(days=self._retention.days)
+        for uuid in self._index.oldest_first():
+            if self._created(uuid) >= oldest:
+                return
+            yield uuid
+
+    def _newest_first(self) -> Iterator[Entry]:
+        last: Entry | None = None
+        while page := self._index.newest_first(_PAGE, last):
+            yield from page
+            last = page[-1]
+
+    def _created(self, uuid: str) -> datetime:
+        try:
+            text = self._index.read_without_data(uuid)
+            return datetime.fromisoformat(orjson.loads(text or b"{}")["created_time"])
+        except (KeyError, ValueError, OSError, DamagedLine):
+            return self._now()
+
+    def _half_dead_newest(self) -> Iterator[str]:
+        """Newest segments that nobody would merge, though most of their bytes are deleted."""
+        live = self._index.live_bytes()
+        sealed = set(consolidation.sealed(self._index.directory))
+        for segment in segments.live(self._index.directory):
+            size = (self._index.directory / segment.name).stat().st_size
+            dead = size - live.get(segment.name, 0)
+            if segment not in sealed and dead > consolidation.DEAD_SHARE * size:
+                yield segment.name

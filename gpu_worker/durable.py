@@ -1,0 +1,178 @@
+"""Files that survive: append whole lines, replace whole files, one checksum a line. A leaf.
+
+All or nothing, and on disk when a call returns. Knows nothing of what the lines say.
+
+    {"any": "object", ... ,"crc32":"89abcdef"}\\n      crc32 of all bytes before `,"crc32"`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from pathlib import Path
+
+_TAIL_FORMAT = b',"crc32":"%08x"}\n'
+TAIL_BYTES = len(_TAIL_FORMAT % 0)
+_LOOK_BACK_BYTES = 1 << 16
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class DamagedLine(ValueError):
+    """A line that is not what was written; it is skipped and counted."""
+
+
+def seal(body: bytes) -> bytes:
+    """A JSON object without its closing brace, made a line with its checksum (zlib's CRC-32)."""
+    return body + _TAIL_FORMAT % zlib.crc32(body)
+
+
+def check(line: bytes) -> None:
+    """Raises DamagedLine when the line is not whole or its checksum is another."""
+    body, tail = memoryview(line)[:-TAIL_BYTES], line[-TAIL_BYTES:]
+    if not line.startswith(b"{") or tail[:10] != _TAIL_FORMAT[:10] or tail[-3:] != b'"}\n':
+        raise DamagedLine("is not a whole record")
+    if tail != _TAIL_FORMAT % zlib.crc32(body):
+        raise DamagedLine("does not match its checksum")
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the directory's entries on disk: after a create, a rename or an unlink (fsync(2))."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """write(2) until all is written: a full disk answers with a short write first."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Replace a file: what was there before, or all of the new, whatever happens.
+
+    Raises:
+        OSError: nothing has changed.
+    """
+    fresh = path.with_name(path.name + ".tmp")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(fresh, flags, 0o600)
+        try:
+            write_all(descriptor, content)
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def whole_length(path: Path) -> int:
+    """The offset behind the last whole line, found from the end.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    descriptor = os.open(path, _READ)
+    try:
+        end = os.fstat(descriptor).st_size
+        while end > 0:
+            start = max(0, end - _LOOK_BACK_BYTES)
+            found = os.pread(descriptor, end - start, start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+        return 0
+    finally:
+        os.close(descriptor)
+
+
+def last_line(path: Path) -> bytes:
+    """The last whole line with its newline, or nothing. Raises OSError."""
+    end = whole_length(path)
+    descriptor = os.open(path, _READ)
+    try:
+        begin = max(0, end - 1)
+        while begin > 0:
+            lower = max(0, begin - _LOOK_BACK_BYTES)
+            found = os.pread(descriptor, begin - lower, lower).rfind(b"\n")
+            if found >= 0:
+                begin = lower + found + 1
+                break
+            begin = lower
+        return os.pread(descriptor, end - begin, begin)
+    finally:
+        os.close(descriptor)
+
+
+class AppendFile:
+    """The one writer of a file of lines. Not thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.committed = 0
+        self._descriptor = -1
+        self._dirty = False
+
+    def open(self) -> int:
+        """Open for append, creating it; a torn last line (a crash in mid-write) is cut.
+
+        Returns:
+            How many bytes were cut.
+
+        Raises:
+            OSError: it cannot be opened, read or cut; a symbolic link is not opened.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self.path, flags, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            whole = whole_length(self.path)
+            if whole < size:
+                os.ftruncate(descriptor, whole)
+            os.fdatasync(descriptor)
+            sync_directory(self.path.parent)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor, self.committed, self._dirty = descriptor, whole, False
+        return size - whole
+
+    def append(self, lines: bytes) -> None:
+        """Write whole lines and have them on disk; all or nothing.
+
+        Raises:
+            OSError: they are not there; the file has been cut back, or will be before the next.
+        """
+        if self._dirty:
+            self._cut_back()
+        try:
+            write_all(self._descriptor, lines)
+            # After a failed sync the kernel drops the pages and the next sync would lie
+            # (PostgreSQL's "fsyncgate"): the lines are cut, and written anew by whoever retries.
+            os.fdatasync(self._descriptor)
+        except OSError:
+            self._dirty = True
+            with contextlib.suppress(OSError):
+                self._cut_back()
+            raise
+        self.committed += len(lines)
+
+    def close(self) -> None:
+        """Close it; appending afterwards is an error."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _cut_back(self) -> None:
+        os.ftruncate(self._descriptor, self.committed)
+        self._dirty = False

@@ -1,0 +1,181 @@
+"""The index's tables in SQLite: where each result stands. A cache of the log, made anew at will.
+
+SQL and rows only; it reads no segment. Not thread-safe: ResultIndex holds a lock.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE results (
+    uuid TEXT PRIMARY KEY, sequence INTEGER NOT NULL, state TEXT NOT NULL, segment TEXT NOT NULL,
+    offset INTEGER NOT NULL, length INTEGER NOT NULL,
+    data_at INTEGER NOT NULL, data_length INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX results_in_order ON results (sequence, uuid);
+CREATE INDEX results_of_segment ON results (segment, offset, length);
+CREATE TABLE segments (
+    name TEXT PRIMARY KEY, read_to INTEGER NOT NULL, damaged INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class Entry(NamedTuple):
+    """Where a record stands: `length` bytes from `offset` of `segment`, the newline included.
+
+    `data_at` and `data_length`: the base64 text within the line, length 0 for null.
+    """
+
+    uuid: str
+    sequence: int
+    state: str
+    segment: str
+    offset: int
+    length: int
+    data_at: int
+    data_length: int
+
+
+class Totals(NamedTuple):
+    """The whole log in numbers."""
+
+    results: int
+    live_bytes: int
+    damaged_lines: int
+
+
+_COLUMNS = ", ".join(Entry._fields)
+
+
+class Catalog:
+    """The open database. Every method raises sqlite3.DatabaseError when the file is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db = self._connect()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # ---- segments -----------------------------------------------------------------------------
+
+    def segments(self) -> dict[str, int]:
+        """Each known segment and how far it has been read, in bytes."""
+        return dict(self._db.execute("SELECT name, read_to FROM segments").fetchall())
+
+    def read_to(self, name: str) -> int | None:
+        """How far a segment has been read, in bytes; None when it is not known."""
+        query = "SELECT read_to FROM segments WHERE name = ?"
+        row = self._db.execute(query, (name,)).fetchone()
+        return int(row[0]) if row else None
+
+    def forget_segment(self, name: str) -> None:
+        """Drop a segment and what stood in it."""
+        with self._db:
+            self._db.execute("DELETE FROM results WHERE segment = ?", (name,))
+            self._db.execute("DELETE FROM segments WHERE name = ?", (name,))
+
+    def live_bytes(self) -> dict[str, int]:
+        """Bytes of indexed records a segment."""
+        query = "SELECT segment, SUM(length) FROM results GROUP BY segment"
+        return dict(self._db.execute(query).fetchall())
+
+    def add(self, name: str, entries: Iterable[Entry], read_to: int, damaged: int) -> list[Entry]:
+        """Take in what was read of a segment, in one transaction; the first of a uuid counts.
+
+        Returns:
+            The entries that are new.
+        """
+        insert = f"INSERT OR IGNORE INTO results ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        with self._db:
+            fresh = [entry for entry in entries if self._db.execute(insert, entry).rowcount]
+            self._db.execute(
+                "INSERT INTO segments VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "read_to = excluded.read_to, damaged = damaged + excluded.damaged",
+                (name, read_to, damaged),
+            )
+        return fresh
+
+    def move(self, old: Iterable[str], name: str, entries: Iterable[Entry], size: int) -> None:
+        """The segments `old` have become `name`: in one transaction, so that no reader sees
+        neither or both."""
+        insert = f"INSERT INTO results ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        with self._db:
+            for segment in old:
+                self._db.execute("DELETE FROM results WHERE segment = ?", (segment,))
+                self._db.execute("DELETE FROM segments WHERE name = ?", (segment,))
+            self._db.executemany(insert, entries)
+            self._db.execute("INSERT INTO segments VALUES (?, ?, 0)", (name, size))
+
+    # ---- results ------------------------------------------------------------------------------
+
+    def find(self, uuid: str) -> Entry | None:
+        """One record's place."""
+        query = f"SELECT {_COLUMNS} FROM results WHERE uuid = ?"
+        row = self._db.execute(query, (uuid,)).fetchone()
+        return Entry(*row) if row else None
+
+    def delete(self, uuid: str) -> bool:
+        """Forget a record; whether it was there."""
+        with self._db:
+            return bool(self._db.execute("DELETE FROM results WHERE uuid = ?", (uuid,)).rowcount)
+
+    def delete_all(self, uuids: Iterable[str]) -> None:
+        """Forget many, those that are there."""
+        with self._db:
+            self._db.executemany("DELETE FROM results WHERE uuid = ?", ((u,) for u in uuids))
+
+    def after(self, mark: tuple[int, str], limit: int) -> list[Entry]:
+        """The records behind (sequence, uuid), oldest first."""
+        query = (
+            f"SELECT {_COLUMNS} FROM results WHERE (sequence, uuid) > (?, ?) "
+            "ORDER BY sequence, uuid LIMIT ?"
+        )
+        return [Entry(*row) for row in self._db.execute(query, (*mark, limit))]
+
+    def before(self, mark: tuple[int, str], limit: int) -> list[Entry]:
+        """The records before (sequence, uuid), newest first."""
+        query = (
+            f"SELECT {_COLUMNS} FROM results WHERE (sequence, uuid) < (?, ?) "
+            "ORDER BY sequence DESC, uuid DESC LIMIT ?"
+        )
+        return [Entry(*row) for row in self._db.execute(query, (*mark, limit))]
+
+    def of_segment(self, name: str) -> list[Entry]:
+        """The records of one segment, by offset."""
+        query = f"SELECT {_COLUMNS} FROM results WHERE segment = ? ORDER BY offset"
+        return [Entry(*row) for row in self._db.execute(query, (name,))]
+
+    def last_sequence(self) -> int:
+        """The highest sequence number there is, 0 when there is none."""
+        return int(self._db.execute("SELECT MAX(sequence) FROM results").fetchone()[0] or 0)
+
+    def totals(self) -> Totals:
+        """The whole log in numbers."""
+        results, size = self._db.execute("SELECT COUNT(*), SUM(length) FROM results").fetchone()
+        damaged = self._db.execute("SELECT SUM(damaged) FROM segments").fetchone()[0]
+        return Totals(results, size or 0, damaged or 0)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, check_same_thread=False, timeout=10)
+        try:
+            # NORMAL with WAL: a power cut may lose the newest rows (they are read again from the
+            # log) but never damages the file (sqlite.org/pragma.html#pragma_synchronous).
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                db.executescript(f"{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
+            elif version != SCHEMA_VERSION:
+                raise sqlite3.DatabaseError(f"is of version {version}")
+        except sqlite3.DatabaseError:
+            db.close()
+            raise
+        return db

@@ -1,0 +1,88 @@
+"""One result as a line of the log, drawn in docs/results-format.md. A leaf; pure, does no I/O.
+
+{"uuid":"<36>","prompt":...,"created_time":...,"errors":[...],"data":"<base64>",
+ "format":1,"state":"succeeded","sequence":12,...,"crc32":"89abcdef"}\\n      (one line)
+"""
+
+from __future__ import annotations
+
+import re
+import uuid as uuids
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gpu_worker import durable
+from gpu_worker.durable import DamagedLine
+
+FORMAT = 1
+"""The record's version. Readers bear further keys; a change of meaning needs another number."""
+
+SEED_KEYS = ("uuid", "prompt", "created_time", "errors")
+"""They come first, in this order, and `data` follows."""
+
+_PREFIX = b'{"uuid":"'
+_UUID_CHARS = 36
+_DATA = b',"data":'
+# Inside a JSON string a quote is escaped: an unescaped `,"data":` can only be the key.
+_FACTS = re.compile(rb',"format":(\d+),"state":"(\w+)","sequence":(\d+)[,}]')
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What an index needs of a line. Offsets and lengths are bytes from the line's begin.
+
+    `data_length` is of the base64 text without its quotes, 0 when `data` is null.
+    """
+
+    uuid: str
+    state: str
+    sequence: int
+    data_at: int
+    data_length: int
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """One line with its newline. Needs the seed's five keys, `state` and `sequence`.
+
+    Raises:
+        KeyError: one of them is missing.
+    """
+    rest = dict(record)
+    head = orjson.dumps({key: rest.pop(key) for key in SEED_KEYS})[:-1]
+    data = orjson.dumps(rest.pop("data"))
+    facts = {"format": FORMAT, "state": rest.pop("state"), "sequence": rest.pop("sequence")}
+    tail = orjson.dumps({**facts, **rest})[1:-1]
+    return durable.seal(b"".join((head, _DATA, data, b",", tail)))
+
+
+def draw(line: bytes) -> Drawn:
+    """Where things stand in a line, found without a JSON parser; its checksum is verified.
+
+    Raises:
+        DamagedLine: it is no whole record.
+    """
+    durable.check(line)
+    end = len(_PREFIX) + _UUID_CHARS
+    if line[: len(_PREFIX)] != _PREFIX or line[end : end + 2] != b'",':
+        raise DamagedLine("does not begin with a uuid")
+    try:
+        uuid = str(uuids.UUID(line[len(_PREFIX) : end].decode("ascii")))
+    except ValueError:
+        raise DamagedLine("does not begin with a uuid") from None
+    data_at = line.find(_DATA) + len(_DATA)
+    if data_at < len(_DATA):
+        raise DamagedLine("has no data")
+    quoted = line[data_at : data_at + 1] == b'"'
+    after = line.find(b'"', data_at + 1) + 1 if quoted else data_at + len(b"null")
+    facts = _FACTS.match(line, after)
+    if facts is None or int(facts[1]) != FORMAT:
+        raise DamagedLine(f"is not of format {FORMAT}")
+    return Drawn(
+        uuid,
+        facts[2].decode(),
+        int(facts[3]),
+        data_at + 1 if quoted else data_at,
+        after - data_at - 2 if quoted else 0,
+    )

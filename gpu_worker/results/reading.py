@@ -1,0 +1,78 @@
+"""Takes what stands in the segments into the index: new lines, and what was missed. A leaf.
+
+Not thread-safe: ResultIndex holds a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from gpu_worker.results import place, scan, segments
+from gpu_worker.results.catalog import Catalog, Entry
+
+log = logging.getLogger(__name__)
+
+_BATCH = 1000
+
+
+class Reading:
+    """One directory of segments. `deleted`: uuids whose lines do not count any more."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.deleted: set[str] = set()
+
+    def refresh(self, catalog: Catalog, name: str, committed: int | None) -> list[Entry]:
+        """One segment up to `committed`, and before it the same writer's older ones."""
+        segment = segments.parse(name)
+        if segment is None:
+            return []
+        fresh: list[Entry] = []
+        if catalog.read_to(name) is None:
+            for older in segments.live(self._directory):
+                if older.writer == segment.writer and older.last < segment.first:
+                    fresh += self.take_in(catalog, older.name, None)
+        return fresh + self.take_in(catalog, name, committed)
+
+    def take_in(self, catalog: Catalog, name: str, committed: int | None) -> list[Entry]:
+        """The lines of one segment that are new, up to `committed` bytes or its last whole line."""
+        known = catalog.read_to(name)
+        start = known or 0
+        path = self._directory / name
+        if (committed is not None and committed == known) or not path.exists():
+            return []
+        if committed is not None and committed < start:
+            # Its writer has cut it back below what we had read: begin with it anew.
+            catalog.forget_segment(name)
+            known, start = None, 0
+        fresh: list[Entry] = []
+        batch: list[Entry] = []
+        read_to, damaged = start, 0
+        for found in scan.lines(path, start, committed):
+            read_to = found.offset + found.length
+            if found.drawn is None:
+                damaged += 1
+                log.warning("%s: skipped the line at %d: it %s", name, found.offset, found.reason)
+            elif found.drawn.uuid not in self.deleted:
+                batch.append(place.entry(name, found.offset, found.length, found.drawn))
+            if len(batch) >= _BATCH:
+                fresh += catalog.add(name, batch, read_to, damaged)
+                batch, damaged = [], 0
+        if read_to > start or known is None:
+            fresh += catalog.add(name, batch, read_to, damaged)
+        return fresh
+
+    def catch_up(self, catalog: Catalog) -> None:
+        """All segments: those that are gone are forgotten, those that have grown are read on."""
+        known = catalog.segments()
+        live = {segment.name for segment in segments.live(self._directory)}
+        for name in known.keys() - live:
+            catalog.forget_segment(name)
+        for name in sorted(live):
+            size = (self._directory / name).stat().st_size
+            if size < known.get(name, 0):
+                catalog.forget_segment(name)
+            if size != known.get(name):
+                self.take_in(catalog, name, None)
+        catalog.delete_all(self.deleted)
