@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := client gateway gpu_worker tests bench
 
-.PHONY: help install demo run test check format bench clean
+.PHONY: help install demo run test check format bench chaos clean
 
 help:
 	@echo "make demo     from nothing to a picture (demo.png)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test     every test"
 	@echo "make check    format, lint, types, then every test"
 	@echo "make bench    the figures in docs/"
+	@echo "make chaos    kill everything at random, hundreds of times, and count what is lost"
 	@echo "make install  the environment alone (.venv)"
 
 install: $(STAMP)
@@ -46,6 +47,9 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.demo_model
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos
 
 clean:
 	rm -rf $(VENV) *.egg-info build .mypy_cache .ruff_cache .pytest_cache

@@ -19,7 +19,7 @@ from gpu_worker.settings import load
 SERVER_THREADS = 16
 """Half of them may wait for a job's next change (gateway/jobs.py)."""
 
-EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 69, 75, 78  # sysexits.h
+EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 73, 75, 78  # sysexits.h
 
 
 def main() -> int:
@@ -37,12 +37,17 @@ def main() -> int:
         return 0
     os.umask(0o077)
     process.leave_with_supervisor()
-    process.make_directories(settings.run_dir, settings.results_dir, settings.journal_path.parent)
     try:
+        process.make_directories(
+            settings.run_dir, settings.results_dir, settings.journal_path.parent
+        )
         held = process.lock(settings.run_dir / "gateway.lock", "the gateway's place")
     except StoreLocked as error:
         print(f"gateway: {error}", file=sys.stderr)
         return EX_TEMPFAIL
+    except OSError as error:
+        print(f"gateway: SDE_DATA_DIR={settings.data_dir}: {error}", file=sys.stderr)
+        return EX_CANTCREAT
     with held:
         return _serve(settings, endpoints)
 

@@ -25,7 +25,7 @@ from gpu_worker.server import ControlServer
 from gpu_worker.settings import WorkerSettings, load
 from gpu_worker.slot import Slot
 
-EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL, EX_CONFIG = 69, 70, 75, 78  # sysexits.h
+EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 70, 73, 75, 78  # sysexits.h
 
 log = logging.getLogger("gpu_worker")
 
@@ -45,12 +45,15 @@ def main() -> int:
     os.umask(0o077)
     process.leave_with_supervisor()
     _library_environment(settings)
-    process.make_directories(settings.run_dir, settings.results_dir, settings.model_cache)
     try:
+        process.make_directories(settings.run_dir, settings.results_dir, settings.model_cache)
         held = process.lock(settings.results_dir / f"gpu-{settings.gpu}.lock", "the result store")
     except StoreLocked as error:
         print(f"gpu_worker: {error}", file=sys.stderr)
         return EX_TEMPFAIL
+    except OSError as error:
+        print(f"gpu_worker: SDE_DATA_DIR={settings.data_dir}: {error}", file=sys.stderr)
+        return EX_CANTCREAT
     with held:
         return _serve(settings, endpoint)
 

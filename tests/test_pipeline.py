@@ -28,6 +28,7 @@ def job(**given: Any) -> Job:
     asked = {"prompt": "a large red circle on a blue background", "seed": 7, **given}
     request = GenerationRequest.model_validate({"num_inference_steps": 4, **asked})
     return Job(
+        sequence=1,
         uuid="00000000-0000-4000-8000-000000000000",
         created_time="2026-01-01T00:00:00Z",
         request=request,

@@ -1,0 +1,136 @@
+"""The gateway's journal and job table: what they remember, whatever is cut, full or set back."""
+
+from __future__ import annotations
+
+import errno
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.broker import Broker
+from gateway.journal import Journal
+from gpu_worker.generation import GenerationRequest, Job
+from gpu_worker.protocol import WorkerStatus
+
+IDLE = WorkerStatus(state="idle", boot_id="b", log="l", committed=0)
+
+
+def job(number: int) -> Job:
+    return Job(
+        uuid=f"00000000-0000-4000-8000-{number:012d}",
+        sequence=number,
+        created_time="2026-01-01T00:00:00.000+00:00",
+        request=GenerationRequest(prompt=f"number {number}", seed=number),
+    )
+
+
+def opened(path: Path, compact_bytes: int = 1 << 20) -> Journal:
+    journal = Journal(path, compact_bytes)
+    journal.open()
+    return journal
+
+
+def remembered(journal: Journal) -> tuple[object, ...]:
+    return journal.pending, journal.submissions, journal.deleted, journal.last_sequence
+
+
+def filled(path: Path, compact_bytes: int = 1 << 20) -> Journal:
+    journal = opened(path, compact_bytes)
+    for number in range(20):
+        journal.accept(job(number), key=f"key {number}", fingerprint="f")
+        if number % 3 == 0:
+            journal.dispatch(job(number).uuid, "gpu-0")
+        if number % 5 == 0:
+            journal.cancel(job(number).uuid)
+    journal.delete(job(1).uuid, job(2).uuid)
+    return journal
+
+
+def test_what_was_written_is_remembered(tmp_path: Path) -> None:
+    before = filled(tmp_path / "j" / "jobs.jsonl")
+    after = opened(tmp_path / "j" / "jobs.jsonl")
+    assert remembered(after) == remembered(before)
+    assert after.pending[job(0).uuid].worker == "gpu-0" and after.pending[job(0).uuid].cancel
+    assert after.deleted == {job(1).uuid, job(2).uuid}
+    assert after.last_sequence == 19 and after.submissions["key 7"].uuid == job(7).uuid
+
+
+def test_a_compacted_journal_says_the_same_in_fewer_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.jsonl"
+    journal = filled(path, compact_bytes=3000)
+    for number in range(20):
+        journal.end(job(number).uuid)
+    for number in range(100, 140):
+        journal.accept(job(number))
+        journal.end(job(number).uuid)
+    assert path.stat().st_size < 12_000
+    after = opened(path)
+    assert after.submissions == journal.submissions
+    assert after.deleted == journal.deleted
+    assert after.last_sequence == 139
+
+
+def test_cut_at_any_byte_only_the_last_event_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.jsonl"
+    journal = opened(path)
+    journal.accept(job(1))
+    whole = path.read_bytes()
+    journal.accept(job(2))
+    both = path.read_bytes()
+    for cut in range(len(whole), len(both)):
+        path.write_bytes(both[:cut])
+        again = opened(path)
+        assert list(again.pending) == [job(1).uuid]
+        again.accept(job(3))
+        assert list(opened(path).pending) == [job(1).uuid, job(3).uuid]
+
+
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_what_the_disk_did_not_take_has_not_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: int
+) -> None:
+    journal = filled(tmp_path / "jobs.jsonl")
+    before = (tmp_path / "jobs.jsonl").read_bytes()
+
+    def fails(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fails)
+        with pytest.raises(OSError):
+            journal.accept(job(50), key="k")
+    assert job(50).uuid not in journal.pending and "k" not in journal.submissions
+    assert (tmp_path / "jobs.jsonl").read_bytes() == before
+    journal.accept(job(50))
+    assert job(50).uuid in opened(tmp_path / "jobs.jsonl").pending
+
+
+def test_a_compaction_that_fails_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs.jsonl"
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fails)
+        journal = filled(path, compact_bytes=1000)
+    assert remembered(opened(path)) == remembered(journal)
+
+
+def test_a_clock_that_jumps_changes_no_order() -> None:
+    times = iter(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=d) for d in (0, 365, -365, 1))
+    broker = Broker(["gpu-0"], queue_size=9, now=lambda: next(times))
+    broker.observe("gpu-0", IDLE)
+    request = GenerationRequest(prompt="a")
+    jobs = [broker.reserve(request) for _ in range(3)]
+    for each in reversed(jobs):
+        broker.enqueue(each)
+    assert [each.sequence for each in jobs] == [1, 2, 3]
+    assert [view["uuid"] for view in broker.views(9)] == [each.uuid for each in reversed(jobs)]
+    taken = broker.take("gpu-0")
+    assert taken is not None and taken.job == jobs[0]
