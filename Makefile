@@ -45,7 +45,11 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.log
+	$(BIN)/python -m bench.service
+	$(BIN)/python -m bench.machine_size
 	$(BIN)/python -m bench.demo_model
 
 chaos: $(STAMP)

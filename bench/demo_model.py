@@ -28,7 +28,7 @@ _FOREIGN = 60.0  # RGB distance from the background at which a pixel counts as t
 _LEAST_PIXELS = 40
 _LEAST_FIT = 0.75
 _SIZE_LIMIT = (shapes.SIZES["small"][1] + shapes.SIZES["large"][0]) / 2
-_GOALS = {"background": 0.90, "color": 0.90, "background+color": 0.85}
+_GOALS = {"background": 0.90, "color": 0.90, "shape": 0.85}
 
 
 @dataclass(frozen=True)

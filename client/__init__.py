@@ -3,30 +3,41 @@
 from client.api import Client
 from client.errors import (
     BadAddress,
+    Conflict,
+    Deleted,
     GatewayUnreachable,
+    GenerationCanceled,
     GenerationFailed,
     InvalidRequest,
+    NoPicture,
     NotAvailable,
     NotSaved,
     SdeError,
+    StorageUnavailable,
     UnexpectedReply,
     UnknownJob,
     WaitTimeout,
     WorkerUnavailable,
 )
-from client.records import Job, Result, Worker
+from client.records import Job, Result, Storage, Worker
 
 __all__ = [
     "BadAddress",
     "Client",
+    "Conflict",
+    "Deleted",
     "GatewayUnreachable",
+    "GenerationCanceled",
     "GenerationFailed",
     "InvalidRequest",
     "Job",
+    "NoPicture",
     "NotAvailable",
     "NotSaved",
     "Result",
     "SdeError",
+    "Storage",
+    "StorageUnavailable",
     "UnexpectedReply",
     "UnknownJob",
     "WaitTimeout",

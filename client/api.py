@@ -1,17 +1,25 @@
-"""The client's one class: submit a generation, watch, fetch and save it. HTTP is all it knows."""
+"""The client's one class. Here is what takes more than one request: submit once, wait, generate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
+from uuid import uuid4
 
-from client import picture_file, records
-from client.connection import Connection, NotFound
-from client.errors import GenerationFailed, UnexpectedReply, UnknownJob
-from client.records import Job, Result, Worker
+from client import picture_file
+from client.connection import Connection
+from client.errors import (
+    GatewayUnreachable,
+    GenerationCanceled,
+    GenerationFailed,
+    UnexpectedReply,
+    UnknownJob,
+)
+from client.records import Job, Result
+from client.routes import Routes
 from client.waiting import Watch
 
 DEFAULT_URL = "http://127.0.0.1:9090"
@@ -22,13 +30,14 @@ PATIENCE_S = 60.0
 OnProgress = Callable[[Job], None]
 
 
-class Client:
+class Client(Routes):
     """A gateway at `url`. Every method raises GatewayUnreachable when nobody answers there.
 
     Args:
         url: `http://host:port`; the scheme may be left out.
         timeout_s: seconds for connecting and for each wait for bytes, not for a whole generation.
-        patience_s: for how many seconds wait() bears a gateway that is away.
+        patience_s: for how many seconds submit() and wait() bear a gateway that goes away in their
+            middle.
 
     Raises:
         BadAddress: `url` is no http address.
@@ -37,13 +46,8 @@ class Client:
     def __init__(
         self, url: str = DEFAULT_URL, timeout_s: float = 30, patience_s: float = PATIENCE_S
     ) -> None:
-        self._connection = Connection(url, timeout_s)
+        super().__init__(Connection(url, timeout_s))
         self._patience_s = patience_s
-
-    @property
-    def url(self) -> str:
-        """The gateway's address, with scheme."""
-        return self._connection.url
 
     def __enter__(self) -> Client:
         return self
@@ -60,30 +64,43 @@ class Client:
         """Close the connection; the next call opens a new one."""
         self._connection.close()
 
-    def submit(self, prompt: str, **parameters: Any) -> str:
+    def submit(self, prompt: str, *, idempotency_key: str | None = None, **parameters: Any) -> str:
         """Ask for a generation and return its uuid at once.
 
+        Taken exactly once, whatever breaks: when the connection fails after the request may have
+        arrived, it is sent again with the same key, for up to `patience_s`.
+
         Args:
+            idempotency_key: the server takes a key once, and answers with the same uuid ever after.
+                1 to 255 printable ASCII characters; None for a new one.
             parameters: by diffusers' names: negative_prompt, num_inference_steps, guidance_scale,
                 width and height (pixels), seed. None is not sent; the server judges all else.
 
         Raises:
+            GatewayUnreachable: at once when there is no connection at the first try, else after
+                the patience; then the text names the key, so that it can be sent again.
             NotAvailable: no free place now; WorkerUnavailable: no worker can take it.
+            StorageUnavailable: the server's disk takes nothing now.
             InvalidRequest: the server names the field and the value.
+            Conflict: the key was used for another request.
         """
         given = {name: value for name, value in parameters.items() if value is not None}
-        reply = self._post("/image/generate", {"prompt": prompt, **given})
-        uuid = reply.get("generation_uuid") if isinstance(reply, dict) else None
-        if not isinstance(uuid, str):
-            raise UnexpectedReply(f"{self.url} took the request but sent no 'generation_uuid'")
-        return uuid
-
-    def job(self, uuid: str) -> Job:
-        """How far a generation is. Raises UnknownJob."""
+        body = {"prompt": prompt, **given}
+        key = str(uuid4()) if idempotency_key is None else idempotency_key
         try:
-            return records.job(self._connection.get(f"/image/jobs/{quote(uuid, safe='')}"))
-        except NotFound:
-            raise UnknownJob(uuid) from None
+            return self._submit_once(body, key)
+        except GatewayUnreachable as error:
+            if not error.reached:
+                raise
+        watch = Watch(key, None, self._patience_s)
+        try:
+            return watch.patiently(lambda: self._submit_once(body, key))
+        except GatewayUnreachable as error:
+            reason = (
+                f"{error.reason}, and whether it took the job is not known: "
+                f"sent again with the key {key} it is taken once"
+            )
+            raise GatewayUnreachable(self.url, reason, reached=True) from error
 
     def wait(
         self,
@@ -100,17 +117,21 @@ class Client:
             on_progress: called with the Job after each look at it, the last one included.
 
         Raises:
-            GenerationFailed: it ended without a picture.
+            GenerationFailed: it ended without a picture; GenerationCanceled: it was canceled.
             WaitTimeout: it has not ended yet, and goes on.
             UnknownJob: the server has neither a job nor a result of this uuid.
+            Deleted: it had a result, which has been deleted.
         """
         watch = Watch(uuid, timeout_s, self._patience_s)
         try:
             last: Job | None = self._last_look(uuid, watch, on_progress)
         except UnknownJob:
-            # The job table forgets; the log of results does not.
+            # The job table of an older server forgets; its log of results does not.
             last = None
         found = watch.patiently(lambda: list(self.results(uuid)))
+        if not found and last is not None and last.state == "succeeded":
+            self.job(uuid)  # raises Deleted when it went between the two
+            raise UnexpectedReply(f"job {uuid} has succeeded, but the server sent no result of it")
         return _pictures(uuid, last, found)
 
     def generate(
@@ -118,34 +139,6 @@ class Client:
     ) -> list[Result]:
         """submit() and wait() in one. Raises what these raise."""
         return self.wait(self.submit(prompt, **parameters), on_progress=on_progress)
-
-    def results(self, uuid: str | None = None) -> Iterator[Result]:
-        """Every result, or those of one uuid: none while it is pending or unknown.
-
-        An iterator that reads as it goes: one picture is in memory at a time. Errors are raised
-        while iterating.
-        """
-        query = {} if uuid is None else {"generation_uuid": uuid}
-        try:
-            for raw in self._connection.stream("/image/generate", query):
-                yield records.result(raw)
-        except NotFound:
-            raise self._not_ours("/image/generate") from None
-
-    def is_available(self) -> bool:
-        """Whether a job would be taken right now."""
-        reply = self._get("/server/status")
-        available = reply.get("is_available") if isinstance(reply, dict) else None
-        if not isinstance(available, bool):
-            raise UnexpectedReply(f"{self.url}/server/status did not say 'is_available'")
-        return available
-
-    def workers(self) -> list[Worker]:
-        """The GPU processes behind the gateway."""
-        reply = self._get("/server/workers")
-        if not isinstance(reply, list):
-            raise UnexpectedReply(f"{self.url}/server/workers did not send a list")
-        return [records.worker(raw) for raw in reply]
 
     def save(self, result: Result, path: str | Path) -> Path:
         """Write the picture to `path`, replacing a file there; return where it lies.
@@ -157,38 +150,23 @@ class Client:
 
     def _last_look(self, uuid: str, watch: Watch, on_progress: OnProgress | None) -> Job:
         while True:
-            job = watch.patiently(lambda: self.job(uuid))
+            job = watch.patiently(lambda: self.job(uuid, watch.hold_s()))
             if on_progress is not None:
                 on_progress(job)
             if job.ended:
                 return job
-            watch.pause(job.eta_s)
-
-    def _get(self, path: str) -> object:
-        try:
-            return self._connection.get(path)
-        except NotFound:
-            raise self._not_ours(path) from None
-
-    def _post(self, path: str, body: dict[str, Any]) -> object:
-        try:
-            return self._connection.post(path, body)
-        except NotFound:
-            raise self._not_ours(path) from None
-
-    def _not_ours(self, path: str) -> UnexpectedReply:
-        return UnexpectedReply(f"{self.url} has no {path}: another server listens there")
+            # The estimate moves by itself: that is no change.
+            watch.after(replace(job, eta_s=None), job.eta_s)
 
 
 def _pictures(uuid: str, last: Job | None, found: list[Result]) -> list[Result]:
     pictures = [result for result in found if result.png is not None]
     if pictures:
         return pictures
+    if not found and last is None:
+        raise UnknownJob(uuid)
     errors = [error for result in found for error in result.errors]
     if not errors and last is not None:
         errors = last.errors or [f"it ended as {last.state}, with no reason given"]
-    if not found and last is None:
-        raise UnknownJob(uuid)
-    if not found and last is not None and last.state == "succeeded":
-        raise UnexpectedReply(f"job {uuid} has succeeded, but the server sent no result of it")
-    raise GenerationFailed(uuid, errors)
+    states = {result.state for result in found} | {last.state if last else None}
+    raise (GenerationCanceled if "canceled" in states else GenerationFailed)(uuid, errors)

@@ -7,8 +7,13 @@ SdeError
 │   └── WorkerUnavailable 503: no worker can take a job now
 ├── InvalidRequest        400, 413, 415, 422: the request itself is wrong
 ├── UnknownJob            404: no such uuid
+├── NoPicture             404: no such picture
+├── Conflict              409: the job's state, or an earlier request, forbids it
+├── Deleted               410: it was there
+├── StorageUnavailable    507: the server's disk takes nothing now
 ├── UnexpectedReply       an answer that the contract does not know
 ├── GenerationFailed      the job ended without a picture
+│   └── GenerationCanceled  because somebody canceled it
 ├── WaitTimeout           wait() ran out of time; the job goes on
 └── NotSaved              a picture could not be written
 """
@@ -29,15 +34,19 @@ class BadAddress(SdeError, ValueError):
 
 
 class GatewayUnreachable(SdeError):
-    """Nobody answers at `url`, or the connection broke; `reason` is the system's word for it."""
+    """Nobody answers at `url`, or the connection broke; `reason` is the system's word for it.
 
-    def __init__(self, url: str, reason: str) -> None:
+    `reached`: there was a connection, so that what was asked may have been done.
+    """
+
+    def __init__(self, url: str, reason: str, reached: bool = False) -> None:
         super().__init__(
             f"cannot reach the gateway at {url}: {reason}. "
             "Start the service there, or give another address with --url or SDE_URL."
         )
         self.url = url
         self.reason = reason
+        self.reached = reached
 
 
 class NotAvailable(SdeError):
@@ -68,6 +77,22 @@ class UnknownJob(SdeError):
         self.uuid = uuid
 
 
+class NoPicture(SdeError):
+    """The server has no such picture: the job is unknown, has none, or has not ended."""
+
+
+class Conflict(SdeError):
+    """It cannot be done as things stand: the job has ended, has not ended, or the key is taken."""
+
+
+class Deleted(SdeError):
+    """The job had a result, which has been deleted."""
+
+
+class StorageUnavailable(SdeError):
+    """The server's disk does not take what would have to be written. Nothing was accepted."""
+
+
 class UnexpectedReply(SdeError):
     """Not the contract's JSON, or a status that it does not know: another server, or a fault."""
 
@@ -75,10 +100,19 @@ class UnexpectedReply(SdeError):
 class GenerationFailed(SdeError):
     """The job ended without a picture; `errors` are the server's own lines."""
 
+    how = "failed"
+
     def __init__(self, uuid: str, errors: Sequence[str]) -> None:
         self.uuid = uuid
         self.errors = list(errors)
-        super().__init__(f"generation {uuid} failed: {'; '.join(errors) or 'no reason was given'}")
+        reasons = "; ".join(errors) or "no reason was given"
+        super().__init__(f"generation {uuid} {self.how}: {reasons}")
+
+
+class GenerationCanceled(GenerationFailed):
+    """The job was canceled, before it ran or between two of its steps."""
+
+    how = "was canceled"
 
 
 class WaitTimeout(SdeError):

@@ -20,7 +20,9 @@ def describe(job: Job) -> str:
     """`queued, place 2`, `generating`, `succeeded` ..."""
     if job.state == "queued" and job.position is not None:
         return f"queued, place {job.position + 1}"
-    return "generating" if job.state == "running" else job.state
+    if job.state == "running":
+        return "canceling" if job.cancel_requested else "generating"
+    return job.state
 
 
 def seconds_left(job: Job) -> str:

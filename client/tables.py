@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from client.records import Job, Result, Worker
+from client.records import Job, Result, Storage, Worker
 
-COLUMNS = ("uuid", "created", "state", "seed", "size", "prompt")
+RESULT_COLUMNS = ("uuid", "created", "state", "seed", "size", "prompt")
+JOB_COLUMNS = ("uuid", "created", "state", "place", "steps", "left")
 
 
 def plain(text: object) -> str:
@@ -21,27 +23,43 @@ def plain(text: object) -> str:
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
-def row(result: Result) -> tuple[str, ...]:
+def result_row(result: Result) -> tuple[str, ...]:
     """The cells of `sde list`."""
     width, height = result.extra.get("width"), result.extra.get("height")
     return (
-        result.uuid,
-        result.created_time.astimezone().isoformat(" ", "seconds"),
-        "failed" if result.png is None else "succeeded",
+        plain(result.uuid),
+        _local(result.created_time),
+        plain(result.state or ("failed" if result.png is None else "succeeded")),
         "" if result.seed is None else str(result.seed),
         f"{width}x{height}" if width and height else "",
         plain(result.prompt),
     )
 
 
-def print_rows(console: Console, rows: Iterable[tuple[str, ...]]) -> None:
+def job_row(job: Job) -> tuple[str, ...]:
+    """The cells of `sde jobs`."""
+    return (
+        plain(job.uuid),
+        _local(job.created_time),
+        "canceling" if job.cancel_requested and not job.ended else plain(job.state),
+        "" if job.position is None else str(job.position + 1),
+        f"{job.step}/{job.steps}",
+        "" if job.eta_s is None else f"{job.eta_s:.0f} s",
+    )
+
+
+def _local(time: datetime) -> str:
+    return time.astimezone().isoformat(" ", "seconds")
+
+
+def print_rows(console: Console, columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
     """A table on a terminal, tab-separated lines elsewhere."""
     if not console.is_terminal:
         for cells in rows:
             print("\t".join(cells))
         return
     table = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
+    for name in columns:
         table.add_column(name, no_wrap=True, overflow="fold" if name == "uuid" else "ellipsis")
     for cells in rows:
         table.add_row(*(Text(cell) for cell in cells))
@@ -55,6 +73,14 @@ def print_workers(workers: Iterable[Worker]) -> None:
         about = f" ({', '.join(plain(fact) for fact in facts if fact)})" if any(facts) else ""
         doing = f" step {worker.step} of {worker.steps} of {worker.uuid}" if worker.uuid else ""
         print(f"{plain(worker.name)}: {plain(worker.state)}{doing}{about}")
+
+
+def print_trouble(storage: Storage) -> None:
+    """A line for each thing that the operator should look at."""
+    if storage.trouble:
+        print(f"storage: {plain(storage.trouble)}")
+    if storage.damaged_lines:
+        print(f"storage: damaged lines that are passed over: {storage.damaged_lines}")
 
 
 def print_facts(facts: dict[str, Any]) -> None:
@@ -72,6 +98,7 @@ def result_facts(result: Result) -> dict[str, Any]:
         "prompt": result.prompt,
         "created_time": result.created_time.isoformat(),
         "errors": result.errors,
+        **({} if result.state is None else {"state": result.state}),
         "seed": result.seed,
         **result.extra,
     }
@@ -79,7 +106,10 @@ def result_facts(result: Result) -> dict[str, Any]:
 
 def job_facts(job: Job) -> dict[str, Any]:
     """Everything a job says."""
-    return {**dataclasses.asdict(job), "created_time": job.created_time.isoformat()}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in dataclasses.asdict(job).items()
+    }
 
 
 def print_json(value: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,6 +13,9 @@ SHORTEST_S, LONGEST_S = 0.02, 0.5
 """Bounds of the polling interval, in seconds."""
 
 GROWTH = 1.5
+
+HOLD_S = 5.0
+"""For so long the server may hold its answer back until the job has changed."""
 
 Answer = TypeVar("Answer")
 
@@ -28,8 +32,10 @@ class Watch:
         self._uuid = uuid
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._started = time.monotonic()
+        self._started = self._asked = time.monotonic()
         self._delay_s = SHORTEST_S
+        self._hold_s = 0.0
+        self._seen: object = None
 
     def patiently(self, ask: Callable[[], Answer]) -> Answer:
         """`ask()`, again and again while the gateway is away.
@@ -48,6 +54,33 @@ class Watch:
                 if now - away_since >= self._patience_s:
                     raise
             self.pause()
+
+    def hold_s(self) -> float:
+        """For how long the server may hold back its answer to this look: the first not at all.
+
+        Raises:
+            WaitTimeout: the deadline has come.
+        """
+        self._hold_s = 0.0 if self._seen is None else min(HOLD_S, self._left_s())
+        self._asked = time.monotonic()
+        return self._hold_s
+
+    def after(self, seen: object, eta_s: float | None) -> None:
+        """Sleep after a look that saw this, unless the server has done the waiting.
+
+        It answers at once when too many wait already: then the pace is as pause() says.
+
+        Raises:
+            WaitTimeout: the deadline has come.
+        """
+        took_s = time.monotonic() - self._asked
+        changed, self._seen = seen != self._seen, seen
+        if changed:
+            self._delay_s = SHORTEST_S
+            # However fast the steps are, nobody reads them faster than this.
+            time.sleep(max(0.0, SHORTEST_S - took_s))
+        elif took_s < self._hold_s:
+            self.pause(eta_s)
 
     def pause(self, eta_s: float | None = None) -> None:
         """Sleep until the next look: half of what is left, else longer each time.
@@ -68,7 +101,7 @@ class Watch:
 
     def _left_s(self) -> float:
         if self._timeout_s is None:
-            return LONGEST_S
+            return math.inf
         left_s = self._started + self._timeout_s - time.monotonic()
         if left_s <= 0:
             raise WaitTimeout(self._uuid, self._timeout_s)

@@ -53,7 +53,11 @@ def main() -> int:
 
 
 def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
-    service = assemble(settings, endpoints)
+    try:
+        service = assemble(settings, endpoints)
+    except OSError as error:
+        print(f"gateway: the store cannot be read: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
     signal.signal(signal.SIGTERM, _leave)
     try:
         server = _listen(settings, service.app)

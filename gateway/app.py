@@ -21,7 +21,7 @@ def create_app(
     app.req_options.media_handlers = falcon.media.Handlers()
     app.req_options.strip_url_path_trailing_slash = True
     problems.register(app)
-    intake = Intake(broker, journal, storage)
+    intake = Intake(broker, journal, index, storage)
     whereabouts = jobs.Whereabouts(broker, journal, index)
     app.add_route("/server/status", server.StatusResource(broker, storage))
     app.add_route("/server/workers", server.WorkersResource(broker))

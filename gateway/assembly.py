@@ -51,9 +51,8 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
     own_log = ResultLog(settings.results_dir, OWN_WRITER, settings.segment_mib << 20)
     try:
         consolidation.clean_up(settings.results_dir)
-        own_log.open()
     except OSError as error:
-        log.error("the disk cannot be written: %s", error)
+        log.error("what a killed merge has left stays: %s", error)
     index.open(journal.deleted)
     sequence = max(journal.last_sequence, index.last_sequence())
     broker = Broker(list(endpoints), settings.queue_size, sequence)

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway import estimates
 from gateway.errors import NoWorker, QueueFull
-from gateway.job_table import JobTable
+from gateway.job_table import NOWHERE, JobTable
 from gateway.ticket import JobState, Ticket, iso_time
 from gpu_worker.generation import GenerationRequest, Job
 from gpu_worker.protocol import WorkerStatus
@@ -27,7 +27,6 @@ class Broker:
     """One table for all workers.
 
     Args:
-        workers: names, as the dispatchers use them.
         queue_size: jobs that may wait beyond those that run; 0 is the seed's one at a time.
         last_sequence: the highest sequence number that was ever given.
     """
@@ -57,7 +56,7 @@ class Broker:
         with self._changed:
             return self._free() > 0
 
-    def reserve(self, request: GenerationRequest) -> Job:
+    def reserve(self, request: GenerationRequest, submission: str | None = None) -> Job:
         """Keep a place for a request; its seed is drawn here when it has none.
 
         enqueue() or give_up() must follow.
@@ -81,6 +80,7 @@ class Broker:
                 sequence=self._sequence,
                 created_time=iso_time(self._now()),
                 request=request,
+                submission=submission,
             )
 
     def enqueue(self, job: Job) -> None:
@@ -127,7 +127,8 @@ class Broker:
     def views(self, limit: int) -> list[dict[str, Any]]:
         """The newest jobs of the table, newest first."""
         with self._changed:
-            return [self._view(ticket.job.uuid) for ticket in self._table.newest(limit)]
+            line = self._table.line()
+            return [self._view(ticket.job.uuid, line) for ticket in self._table.newest(limit)]
 
     def workers(self) -> dict[str, WorkerStatus | None]:
         """The last status of each worker; None: it cannot be reached."""
@@ -156,6 +157,8 @@ class Broker:
     def requeue(self, ticket: Ticket, cancel: bool) -> None:
         """The canceled job could not be ended, or the taken one not be dispatched: it waits on."""
         with self._changed:
+            if ticket.state.ended:
+                return
             if ticket.worker is not None:
                 self._running.pop(ticket.worker, None)
             ticket.state, ticket.worker, ticket.cancel = JobState.QUEUED, None, cancel
@@ -192,7 +195,7 @@ class Broker:
             return ticket
 
     def unwanted(self, status: WorkerStatus) -> bool:
-        """Whether the job that a worker holds should end: canceled, or ended elsewhere already."""
+        """Whether the job that a worker holds should end; the worker is told by the caller."""
         with self._changed:
             ticket = self._table.get(status.uuid)
             if ticket is None or not (ticket.cancel or ticket.state.ended):
@@ -209,9 +212,7 @@ class Broker:
             self._table.leave_line(ticket)
             if ticket.worker is not None and self._running.get(ticket.worker) is ticket:
                 self._running.pop(ticket.worker)
-            ticket.state, ticket.errors, ticket.ended_time = state, errors, iso_time(self._now())
-            if state is JobState.SUCCEEDED:
-                ticket.step = ticket.steps = ticket.steps or ticket.job.request.num_inference_steps
+            ticket.end(state, errors, iso_time(self._now()))
             self._table.forget_old()
             self._changed.notify_all()
 
@@ -222,16 +223,14 @@ class Broker:
 
     # ---- under the lock -----------------------------------------------------------------------
 
-    def _view(self, uuid: str) -> dict[str, Any]:
+    def _view(self, uuid: str, line: dict[str, tuple[int, int]] | None = None) -> dict[str, Any]:
         ticket = self._table.find(uuid)
-        position = self._table.position(ticket)
         if ticket.state.ended:
-            return ticket.view(position, None)
-        ahead = None if position is None else [t.job for t in self._table.waiting[:position]]
-        own = self._workers.get(ticket.worker) if ticket.worker else None
-        if own is not None and own.uuid != ticket.job.uuid:
-            own = None
-        return ticket.view(position, estimates.eta_s(ticket.job, ahead, own, self._statuses()))
+            return ticket.view(None, None)
+        position, steps = line.get(uuid, NOWHERE) if line else self._table.place(ticket)
+        own = self._workers.get(ticket.worker or "")
+        own = own if own and own.uuid == ticket.job.uuid else None
+        return ticket.view(position, estimates.eta_s(ticket.job, steps, own, self._statuses()))
 
     def _is_wanted(self, worker: str) -> bool:
         ticket = self._running.get(worker)

@@ -65,7 +65,10 @@ class Dispatcher:
         """Ask, collect, submit, wait; a worker that is away is asked again until it is back."""
         while not self._stopping.is_set():
             status = self._round()
-            self._broker.wait_for_work(self._worker, self._pause_s(status))
+            if status is None:
+                self._stopping.wait(IDLE_POLL_S)
+            else:
+                self._broker.wait_for_work(self._worker, self._pause_s(status))
         self._link.close()
 
     def _round(self) -> WorkerStatus | None:
@@ -77,12 +80,14 @@ class Dispatcher:
             self._broker.observe(self._worker, None)
         except (OSError, sqlite3.Error) as error:
             # The log or its index: nothing is lost, and it is tried again.
-            log.error("results of %s cannot be taken in: %s", self._worker, error)
+            log.error("worker %s waits for the disk: %s", self._worker, error)
+        except Exception:
+            log.exception("a round with worker %s failed; the next one follows", self._worker)
         return None
 
     def _speak(self) -> WorkerStatus:
         status = self._collect(self._link.status())
-        if status.state == "busy" and self._broker.unwanted(status) and status.uuid is not None:
+        if status.uuid is not None and self._is_unwanted(status):
             status = self._collect(self._link.cancel(status.uuid))
         if self._seal is not None:
             segment, self._seal = self._seal, None
@@ -93,6 +98,12 @@ class Dispatcher:
                 status = self._collect(self._link.submit(ticket.job))
         return status
 
+    def _is_unwanted(self, status: WorkerStatus) -> bool:
+        """Canceled, or a job that has its outcome: a note of a worker that was away for long."""
+        return status.state == "busy" and (
+            self._broker.unwanted(status) or self._index.find(status.uuid or "") is not None
+        )
+
     def _next(self) -> Ticket | None:
         """What an idle worker should do.
 
@@ -100,17 +111,20 @@ class Dispatcher:
         reply and the first step, or refused it. It is offered again.
         """
         while ticket := self._broker.running(self._worker) or self._broker.take(self._worker):
-            if not ticket.cancel:
+            ended = self._index.find(ticket.job.uuid)
+            if ended is not None:
+                self._end(ended)
+            elif ticket.cancel:
+                self._removal.end_unrun(ticket)
+            else:
                 break
-            self._removal.end_unrun(ticket)
         if ticket is None or ticket.dispatched:
             return ticket
         try:
             self._journal.dispatch(ticket.job.uuid, self._worker)
-        except OSError as error:
-            log.error("the journal does not take a dispatch: %s", error)
+        except OSError:
             self._broker.requeue(ticket, cancel=ticket.cancel)
-            return None
+            raise
         ticket.dispatched = True
         return ticket
 
@@ -118,12 +132,15 @@ class Dispatcher:
         """Read what is newly committed before anybody is told that the worker is idle."""
         status = reply.status
         for entry in self._index.refresh(status.log, status.committed):
-            self._journal.end(entry.uuid)
-            self._broker.end(entry.uuid, JobState(entry.state), self._errors_of(entry))
+            self._end(entry)
         if (status.step, status.uuid) != self._seen:
             self._seen, self._seen_at = (status.step, status.uuid), time.monotonic()
         self._broker.observe(self._worker, status)
         return status
+
+    def _end(self, entry: Entry) -> None:
+        self._journal.end(entry.uuid)
+        self._broker.end(entry.uuid, JobState(entry.state), self._errors_of(entry))
 
     def _errors_of(self, entry: Entry) -> list[str]:
         if entry.state == JobState.SUCCEEDED:
@@ -131,7 +148,7 @@ class Dispatcher:
         try:
             record = orjson.loads(self._index.read_without_data(entry.uuid) or b"{}")
             return list(record.get("errors", []))
-        except (OSError, DamagedLine, orjson.JSONDecodeError) as error:
+        except (OSError, DamagedLine, sqlite3.Error) as error:
             log.error("the result of %s is unreadable: %s", entry.uuid, error)
             return [f"the result is unreadable: {error}"]
 

@@ -30,12 +30,12 @@ def retry_after_s(statuses: Sequence[WorkerStatus]) -> int:
 
 
 def eta_s(
-    job: Job, ahead: Sequence[Job] | None, own: WorkerStatus | None, all_: Sequence[WorkerStatus]
+    job: Job, ahead_steps: int | None, own: WorkerStatus | None, all_: Sequence[WorkerStatus]
 ) -> float:
     """Seconds until a job has ended.
 
     Args:
-        ahead: the jobs before it in the queue; None when it is not in the queue.
+        ahead_steps: of the jobs before it in the queue; None when it is not in the queue.
         own: the status of the worker that has it, None before it has begun.
         all_: of every worker that can be reached.
     """
@@ -43,8 +43,8 @@ def eta_s(
     if own is not None:
         return round(left_s(own, mean), 3)
     steps = job.request.num_inference_steps
-    if ahead is None:
+    if ahead_steps is None:
         return round(steps * mean, 3)
     before = [left_s(status, mean) for status in all_ if status.state == "busy"]
-    waiting = sum(other.request.num_inference_steps for other in ahead) * mean
+    waiting = ahead_steps * mean
     return round(min(before, default=0.0) + waiting / max(1, len(all_)) + steps * mean, 3)

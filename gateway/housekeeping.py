@@ -16,6 +16,7 @@ from gateway.errors import StorageUnavailable
 from gateway.removal import Removal
 from gpu_worker.durable import DamagedLine
 from gpu_worker.results import Entry, ResultIndex, consolidation, segments
+from gpu_worker.results.segments import Segment
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ class Housekeeping:
                 more = self.once()
             except (OSError, sqlite3.Error, StorageUnavailable) as error:
                 log.warning("housekeeping waits for better times: %s", error)
+            except Exception:
+                log.exception("housekeeping failed; it is tried again")
             time.sleep(SOON_S if more else PERIOD_S)
 
     def once(self) -> bool:
@@ -85,14 +88,23 @@ class Housekeeping:
             OSError, sqlite3.Error, StorageUnavailable: the disk does not take it; nothing is lost.
         """
         if self._retention.limits:
-            self._removal.delete(*self._expired())
-        for run in list(consolidation.runs(self._index, self._segment_bytes)):
-            consolidation.merge(self._index, run)
+            self._removal.delete(*self._expired(), rewrite=False)
+        wanted = frozenset(self._removal.rewrite)
+        for run in list(consolidation.runs(self._index, self._segment_bytes, wanted)):
+            self._merge(run)
         asked = set(self._half_dead_newest())
         for name in asked:
             self._seal(name)
         more, self._asked = bool(asked - self._asked), asked
         return more
+
+    def _merge(self, run: list[Segment]) -> None:
+        try:
+            consolidation.merge(self._index, run)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("%s and its neighbours are left as they are: %s", run[0].name, error)
+        else:
+            self._removal.rewrite.difference_update(segment.name for segment in run)
 
     def _expired(self) -> list[str]:
         return [*self._too_many(), *self._too_old()]
@@ -113,10 +125,10 @@ class Housekeeping:
         if not self._retention.days:
             return
         oldest = self._now() - timedelta(days=self._retention.days)
-        for uuid in self._index.oldest_first():
-            if self._created(uuid) >= oldest:
+        for entry in self._index.oldest_first():
+            if self._created(entry) >= oldest:
                 return
-            yield uuid
+            yield entry.uuid
 
     def _newest_first(self) -> Iterator[Entry]:
         last: Entry | None = None
@@ -124,9 +136,9 @@ class Housekeeping:
             yield from page
             last = page[-1]
 
-    def _created(self, uuid: str) -> datetime:
+    def _created(self, entry: Entry) -> datetime:
         try:
-            text = self._index.read_without_data(uuid)
+            text = self._index.read_without_data(entry)
             return datetime.fromisoformat(orjson.loads(text or b"{}")["created_time"])
         except (KeyError, ValueError, OSError, DamagedLine):
             return self._now()
@@ -138,5 +150,6 @@ class Housekeeping:
         for segment in segments.live(self._index.directory):
             size = (self._index.directory / segment.name).stat().st_size
             dead = size - live.get(segment.name, 0)
-            if segment not in sealed and dead > consolidation.DEAD_SHARE * size:
+            half_dead = dead > consolidation.DEAD_SHARE * size
+            if segment not in sealed and (half_dead or segment.name in self._removal.rewrite):
                 yield segment.name

@@ -55,20 +55,23 @@ class GenerateResource:
         known_params(req, "generation_uuid", "limit", "before", "data")
         uuid = uuid_param(req, "generation_uuid")
         with_data = truth_param(req, "data", default=True)
-        uuids: Iterable[str]
+        entries: Iterable[Entry]
         if uuid is not None:
-            uuids = [uuid]
+            found = self._index.find(uuid)
+            entries = [found] if found else []
         elif "limit" in req.params or "before" in req.params:
             page = self._page(req)
-            uuids = [entry.uuid for entry in page]
+            entries = page
             limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
             if len(page) == limit:
                 query = {**req.params, "before": page[-1].uuid}
                 resp.append_link(f"{req.path}?{urlencode(query)}", "next")
         else:
-            uuids = self._index.oldest_first()
+            entries = self._index.oldest_first()
         resp.content_type = JSON
-        resp.stream = array(uuids, self._index.read if with_data else self._index.read_without_data)
+        resp.stream = array(
+            entries, self._index.read if with_data else self._index.read_without_data
+        )
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """204: the result of `generation_uuid` is gone."""
@@ -86,23 +89,25 @@ class GenerateResource:
         limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
         before = uuid_param(req, "before")
         last = self._index.find(before) if before is not None else None
+        if before is not None and before in self._journal.deleted:
+            raise DeletedJob(before)
         if before is not None and last is None:
             raise bad("before", before, "is no result's uuid")
         return self._index.newest_first(limit, last)
 
 
-def array(uuids: Iterable[str], read: Callable[[str], bytes | None]) -> Iterator[bytes]:
+def array(entries: Iterable[Entry], read: Callable[[Entry], bytes | None]) -> Iterator[bytes]:
     """The records as one JSON array, a line an object; nothing is parsed, one is held at a time.
 
     A record that has become unreadable is left out and reported: the others are served.
     """
     yield b"["
     separator = b""
-    for uuid in uuids:
+    for entry in entries:
         try:
-            line = read(uuid)
+            line = read(entry)
         except (OSError, DamagedLine) as error:
-            log.warning("left the result %s out: %s", uuid, error)
+            log.warning("left the result %s out: %s", entry.uuid, error)
             continue
         if line is not None:
             yield separator + line

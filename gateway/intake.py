@@ -10,14 +10,18 @@ from gateway.errors import KeyReused, StorageUnavailable
 from gateway.journal import Journal
 from gateway.storage import Storage
 from gpu_worker.generation import GenerationRequest
+from gpu_worker.results import ResultIndex
 
 
 class Intake:
     """Accepts generations exactly once. Thread-safe."""
 
-    def __init__(self, broker: Broker, journal: Journal, storage: Storage) -> None:
+    def __init__(
+        self, broker: Broker, journal: Journal, index: ResultIndex, storage: Storage
+    ) -> None:
         self._broker = broker
         self._journal = journal
+        self._index = index
         self._storage = storage
         self._keyed = threading.Lock()
 
@@ -32,24 +36,36 @@ class Intake:
             StorageUnavailable, NoWorker, QueueFull: it is not accepted, and will not run.
         """
         if key is None:
-            return self._accept(request, None, "")
-        fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+            return self._accept(request, None)
+        submission = f"{_digest(key)}:{_digest(request.model_dump_json())}"
         with self._keyed:
-            made = self._journal.submissions.get(key)
+            made = self._made(submission.partition(":")[0])
             if made is None:
-                return self._accept(request, key, fingerprint)
-            if made.fingerprint != fingerprint:
+                return self._accept(request, submission)
+            uuid, asked = made
+            if asked != submission.partition(":")[2]:
                 raise KeyReused(
                     f"Idempotency-Key: {key!r} was sent before with another request, "
-                    f"which became {made.uuid}"
+                    f"which became {uuid}"
                 )
-            return made.uuid
+            return uuid
 
-    def _accept(self, request: GenerationRequest, key: str | None, fingerprint: str) -> str:
+    def _made(self, key: str) -> tuple[str, str] | None:
+        """The uuid and the request's digest that a key's digest stands for."""
+        # The journal first: a job that ends between the two looks is in the log by then.
+        made = self._journal.submissions.get(key)
+        if made is not None:
+            return made
+        entry = self._index.find_submission(key)
+        if entry is None or entry.submission is None:
+            return None
+        return entry.uuid, entry.submission.partition(":")[2]
+
+    def _accept(self, request: GenerationRequest, submission: str | None) -> str:
         self._storage.check()
-        job = self._broker.reserve(request)
+        job = self._broker.reserve(request, submission)
         try:
-            self._journal.accept(job, key, fingerprint)
+            self._journal.accept(job)
         except OSError as error:
             self._broker.give_up()
             raise StorageUnavailable(
@@ -60,3 +76,7 @@ class Intake:
             raise
         self._broker.enqueue(job)
         return job.uuid
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -12,6 +12,10 @@ KEPT_ENDED = 10_000
 """Ended jobs that stay in the table; older ones are still answered from the result log."""
 
 
+NOWHERE: tuple[None, None] = (None, None)
+"""The place of a job that does not wait."""
+
+
 class JobTable:
     """Tickets by uuid; `waiting` is in the order of acceptance."""
 
@@ -31,12 +35,30 @@ class JobTable:
 
     def leave_line(self, ticket: Ticket) -> None:
         """No longer waiting, if it was."""
-        if ticket in self.waiting:
-            self.waiting.remove(ticket)
+        position = self._position(ticket)
+        if position is not None:
+            del self.waiting[position]
 
-    def position(self, ticket: Ticket) -> int | None:
-        """How many stand before it; None when it does not wait."""
-        return self.waiting.index(ticket) if ticket in self.waiting else None
+    def place(self, ticket: Ticket) -> tuple[int | None, int | None]:
+        """How many stand before it, and how many steps those want; None when it does not wait."""
+        position = self._position(ticket)
+        if position is None:
+            return NOWHERE
+        return position, sum(t.job.request.num_inference_steps for t in self.waiting[:position])
+
+    def line(self) -> dict[str, tuple[int, int]]:
+        """place() of all that wait, by uuid."""
+        places: dict[str, tuple[int, int]] = {}
+        steps = 0
+        for position, ticket in enumerate(self.waiting):
+            places[ticket.job.uuid] = (position, steps)
+            steps += ticket.job.request.num_inference_steps
+        return places
+
+    def _position(self, ticket: Ticket) -> int | None:
+        sequence = ticket.job.sequence
+        at = bisect.bisect_left(self.waiting, sequence, key=lambda t: t.job.sequence)
+        return at if at < len(self.waiting) and self.waiting[at] is ticket else None
 
     def find(self, uuid: str) -> Ticket:
         """Raises UnknownJob."""
@@ -61,8 +83,7 @@ class JobTable:
 
     def forget_old(self) -> None:
         """Keep KEPT_ENDED at most."""
-        while len(self._tickets) > KEPT_ENDED:
-            oldest = next(iter(self._tickets.values()))
-            if not oldest.state.ended:
-                return
-            self._tickets.popitem(last=False)
+        if len(self._tickets) > KEPT_ENDED:
+            oldest = next((t for t in self._tickets.values() if t.state.ended), None)
+            if oldest is not None:
+                self._tickets.pop(oldest.job.uuid)

@@ -36,26 +36,21 @@ class Accepted:
     cancel: bool = False
 
 
-@dataclass(frozen=True)
-class Submission:
-    """What an Idempotency-Key stands for, for good."""
-
-    uuid: str
-    fingerprint: str
-
-
 class Journal:
     """Thread-safe. Every method that writes raises OSError when the disk does not take it, and then
-    nothing has changed."""
+    nothing has changed.
+
+    `submissions` are those of jobs that are not in the result log (yet, or any more):
+    the key's digest -> uuid and the request's digest.
+    """
 
     def __init__(self, path: Path, compact_bytes: int = COMPACT_BYTES) -> None:
         self._file = AppendFile(path)
         self._lock = threading.Lock()
         self._compact_bytes = compact_bytes
         self._compacted_to = 0
-        self._is_open = False
         self.pending: dict[str, Accepted] = {}
-        self.submissions: dict[str, Submission] = {}
+        self.submissions: dict[str, tuple[str, str]] = {}
         self.deleted: set[str] = set()
         self.last_sequence = 0
         self.damaged_lines = 0
@@ -75,12 +70,9 @@ class Journal:
         except OSError as error:
             log.error("the journal cannot be written: %s", error)
 
-    def accept(self, job: Job, key: str | None = None, fingerprint: str = "") -> None:
+    def accept(self, job: Job) -> None:
         """A job has been accepted; from now on it will have an outcome."""
-        event: Event = {"event": "accepted", "job": job.model_dump(mode="json")}
-        if key is not None:
-            event |= {"key": key, "fingerprint": fingerprint}
-        self._append(event)
+        self._append({"event": "accepted", "job": job.model_dump(mode="json")})
 
     def dispatch(self, uuid: str, worker: str) -> None:
         """From now on it is that worker's: nobody else may begin it."""
@@ -90,20 +82,27 @@ class Journal:
         """Its end is wanted, also after a restart."""
         self._append({"event": "cancel", "uuid": uuid})
 
-    def delete(self, *uuids: str) -> None:
-        """Results that are gone for good."""
-        self._append(*({"event": "deleted", "uuid": uuid} for uuid in uuids))
+    def delete(self, submissions: dict[str, str | None]) -> None:
+        """Results that are gone for good: uuid -> submission, which stays remembered."""
+        self._append(
+            *(
+                {"event": "deleted", "uuid": uuid, "submission": submission}
+                for uuid, submission in submissions.items()
+            )
+        )
 
     def end(self, uuid: str) -> None:
-        """It has its outcome in the result log; nothing is written."""
+        """It has its outcome in the result log, its submission too; nothing is written."""
         with self._lock:
-            self.pending.pop(uuid, None)
+            accepted = self.pending.pop(uuid, None)
+            if accepted is not None and accepted.job.submission:
+                self.submissions.pop(accepted.job.submission.partition(":")[0], None)
 
     # ---- under the lock -----------------------------------------------------------------------
 
     def _append(self, *events: Event) -> None:
         with self._lock:
-            if not self._is_open:
+            if not self._file.is_open:
                 self._open_file()
             self._file.append(b"".join(map(journal_line.encode, events)))
             for event in events:
@@ -113,7 +112,6 @@ class Journal:
 
     def _open_file(self) -> None:
         cut = self._file.open()
-        self._is_open = True
         if cut:
             log.warning("the journal: cut a torn line of %d bytes", cut)
 
@@ -140,8 +138,7 @@ class Journal:
             case "deleted":
                 self.deleted.add(uuid)
                 self.pending.pop(uuid, None)
-            case "submission":
-                self.submissions[event["key"]] = Submission(uuid, event["fingerprint"])
+                self._remember(uuid, event.get("submission"))
             case "sequence":
                 self.last_sequence = max(self.last_sequence, event["sequence"])
 
@@ -155,34 +152,29 @@ class Journal:
             return
         self.pending[job.uuid] = Accepted(job)
         self.last_sequence = max(self.last_sequence, job.sequence)
-        if "key" in event:
-            self.submissions[event["key"]] = Submission(job.uuid, event["fingerprint"])
+        self._remember(job.uuid, job.submission)
+
+    def _remember(self, uuid: str, submission: str | None) -> None:
+        if submission:
+            key, _, request = submission.partition(":")
+            self.submissions[key] = (uuid, request)
 
     def _compact(self) -> None:
         """Write what still matters into a new file and put it in the old one's place."""
+        content = b"".join(journal_line.encode(event) for event in self._kept())
+        # Whatever becomes of the replacement, the next append opens what then is the journal.
+        self._file.close()
         try:
-            durable.replace(
-                self._file.path, b"".join(journal_line.encode(event) for event in self._kept())
-            )
+            durable.replace(self._file.path, content)
         except OSError as error:
             log.warning("the journal could not be compacted: %s", error)
-            return
-        self._file.close()
-        self._is_open = False
-        self._open_file()
-        self._compacted_to = self._file.committed
+        self._compacted_to = len(content)
 
     def _kept(self) -> Iterator[dict[str, Any]]:
         yield {"event": "sequence", "sequence": self.last_sequence}
-        for key, made in self.submissions.items():
-            yield {
-                "event": "submission",
-                "key": key,
-                "uuid": made.uuid,
-                "fingerprint": made.fingerprint,
-            }
+        submissions = {uuid: f"{key}:{req}" for key, (uuid, req) in self.submissions.items()}
         for uuid in self.deleted:
-            yield {"event": "deleted", "uuid": uuid}
+            yield {"event": "deleted", "uuid": uuid, "submission": submissions.get(uuid)}
         for uuid, accepted in self.pending.items():
             yield {"event": "accepted", "job": accepted.job.model_dump(mode="json")}
             if accepted.worker is not None:

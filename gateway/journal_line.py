@@ -1,11 +1,10 @@
 """The journal's codec: an event as a line with its checksum. Pure, does no I/O.
 
-{"v":1,"event":"accepted","job":{...},"key":"...","fingerprint":"...","crc32":"89abcdef"}\\n
+{"v":1,"event":"accepted","job":{...},"crc32":"89abcdef"}\\n
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import orjson
@@ -17,12 +16,11 @@ VERSION = 1
 
 Event = dict[str, Any]
 
-_FIELDS: dict[str, dict[str, type]] = {
+_FIELDS: dict[str, dict[str, Any]] = {
     "accepted": {"job": dict},
     "dispatched": {"uuid": str, "worker": str},
     "cancel": {"uuid": str},
     "deleted": {"uuid": str},
-    "submission": {"key": str, "uuid": str, "fingerprint": str},
     "sequence": {"sequence": int},
 }
 
@@ -42,8 +40,3 @@ def decode(line: bytes) -> Event:
     if any(not isinstance(event.get(name), kind) for name, kind in fields.items()):
         raise DamagedLine(f"lacks what {event['event']} says")
     return event
-
-
-def digest(document: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(document).hexdigest()

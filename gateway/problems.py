@@ -21,6 +21,7 @@ from gateway.errors import (
     StorageUnavailable,
     UnknownJob,
 )
+from gpu_worker.durable import DamagedLine
 from gpu_worker.generation import describe, field_errors
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ _PLAIN: dict[type[Exception], tuple[int, str]] = {
     NotEnded: (409, "Not ended"),
     KeyReused: (409, "Key reused"),
     DeletedJob: (410, "Deleted"),
+    DamagedLine: (410, "Damaged on the disk"),
     StorageUnavailable: (507, "Insufficient storage"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import threading
 from datetime import UTC, datetime
 
@@ -12,6 +14,8 @@ from gateway.ticket import JobState, Ticket, iso_time
 from gpu_worker.generation import Outcome, result_record
 from gpu_worker.results import ResultIndex, ResultLog
 
+log = logging.getLogger(__name__)
+
 NEVER_RUN = "canceled before it ran"
 
 
@@ -20,6 +24,8 @@ class Removal:
 
     Args:
         own_log: the gateway's own result log, for outcomes of jobs that no worker ran.
+
+    `rewrite` names the segments that hold what was deleted, for the housekeeping.
     """
 
     def __init__(
@@ -30,6 +36,7 @@ class Removal:
         self._index = index
         self._own_log = own_log
         self._lock = threading.Lock()
+        self.rewrite: set[str] = set()
 
     def cancel(self, uuid: str) -> None:
         """End a job: a queued one now, a running one between two of its steps.
@@ -39,24 +46,29 @@ class Removal:
             AlreadyEnded: it has succeeded or failed.
             StorageUnavailable: the disk does not take it; the job goes on.
         """
-        ticket = self._broker.cancel(uuid)
-        if ticket.state.ended:
-            if ticket.state is not JobState.CANCELED:
-                raise AlreadyEnded(f"the job {uuid} has {ticket.state} already")
+        state = JobState(self._broker.view(uuid)["state"])
+        if state is JobState.CANCELED:
             return
+        if state.ended:
+            raise AlreadyEnded(f"the job {uuid} has {state} already")
         try:
             self._journal.cancel(uuid)
-            if ticket.worker is None:
-                self.end_unrun(ticket)
         except OSError as error:
-            if ticket.worker is None:
-                self._broker.requeue(ticket, cancel=False)
             raise StorageUnavailable(
                 f"the disk does not take the cancellation: {error.strerror or error}"
             ) from error
+        ticket = self._broker.cancel(uuid)
+        if ticket.worker is None and not ticket.state.ended:
+            try:
+                self.end_unrun(ticket)
+            except OSError as error:
+                # The wish is on the disk: whoever takes the job next ends it instead.
+                log.error("the outcome of %s cannot be written yet: %s", uuid, error)
+                self._broker.requeue(ticket, cancel=True)
 
     def end_unrun(self, ticket: Ticket) -> None:
         """Write the outcome of a canceled job that no worker holds. Raises OSError."""
+        uuid = ticket.job.uuid
         record = result_record(
             ticket.job,
             outcome=Outcome.CANCELED,
@@ -65,38 +77,45 @@ class Removal:
             facts={"attempt": 0, "ended_time": iso_time(datetime.now(UTC))},
         )
         with self._lock:
-            if self._index.find(ticket.job.uuid) is None:
-                self._own_log.append(record)
-            name, committed = self._own_log.position
-        self._index.refresh(name, committed)
-        self._journal.end(ticket.job.uuid)
-        self._broker.end(ticket.job.uuid, JobState.CANCELED, [NEVER_RUN])
+            if ticket.state.ended or self._index.find(uuid) is not None:
+                return
+            self._own_log.append(record)
+            self._broker.end(uuid, JobState.CANCELED, [NEVER_RUN])
+            try:
+                self._index.refresh(*self._own_log.position)
+            except (OSError, sqlite3.Error) as error:
+                log.error("the outcome of %s is written but not indexed yet: %s", uuid, error)
+            else:
+                self._journal.end(uuid)
 
     def begin_segment(self) -> None:
         """Leave the gateway's own newest segment, so that it can be merged. Raises OSError."""
         with self._lock:
             self._own_log.begin_segment()
 
-    def delete(self, *uuids: str) -> int:
+    def delete(self, *uuids: str, rewrite: bool = True) -> int:
         """Delete results; how many were there. They are gone for readers when this returns, and
-        from the disk after the next consolidation.
+        from the disk after the next consolidation; with `rewrite` that is soon.
 
         Raises:
             NotEnded: one is a job without an outcome.
             StorageUnavailable: the disk does not take it; nothing is deleted.
         """
-        there = [uuid for uuid in uuids if self._index.find(uuid) is not None]
+        found = (self._index.find(uuid) for uuid in uuids)
+        there = {entry.uuid: entry for entry in found if entry is not None}
         if not there:
             for uuid in uuids:
                 self._not_pending(uuid)
             return 0
         try:
-            self._journal.delete(*there)
+            self._journal.delete({uuid: entry.submission for uuid, entry in there.items()})
         except OSError as error:
             raise StorageUnavailable(
                 f"the disk does not take the deletion: {error.strerror or error}"
             ) from error
-        for uuid in there:
+        for uuid, entry in there.items():
+            if rewrite:
+                self.rewrite.add(entry.segment)
             self._index.delete(uuid)
             self._broker.forget(uuid)
         return len(there)

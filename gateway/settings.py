@@ -28,7 +28,7 @@ class GatewaySettings(Settings):
         alias="SDE_MIN_FREE_MIB",
         description="with less free disk no job is accepted",
     )
-    keep_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    keep_days: Annotated[float, Field(ge=0, le=36500, allow_inf_nan=False)] = Field(
         default=0, alias="SDE_KEEP_DAYS", description="older results are deleted; 0: never"
     )
     keep_results: Annotated[int, Field(ge=0)] = Field(

@@ -27,7 +27,6 @@ class Storage:
         self._directory = directory
         self._min_free_bytes = min_free_bytes
         self._statuses = statuses
-        self.last_failure: str | None = None
 
     def free_bytes(self) -> int | None:
         """Room for a user's files; None when the disk does not even say that."""

@@ -31,7 +31,7 @@ class JobState(enum.StrEnum):
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
-@dataclass
+@dataclass(eq=False)
 class Ticket:
     """A job and `worker` who runs it; `cancel`: its end is wanted, `told`: its worker knows that;
     `dispatched`: the journal says so.
@@ -56,6 +56,12 @@ class Ticket:
         """Its worker has spoken of it."""
         self.attempts, self.step, self.steps = status.attempt, status.step, status.steps
         self.errors = [status.trouble] if status.trouble else []
+
+    def end(self, state: JobState, errors: list[str], ended_time: str) -> None:
+        """It has its outcome."""
+        self.state, self.errors, self.ended_time = state, errors, ended_time
+        if state is JobState.SUCCEEDED:
+            self.step = self.steps = self.steps or self.job.request.num_inference_steps
 
     def view(self, position: int | None, eta_s: float | None) -> dict[str, Any]:
         """As GET /image/jobs/{uuid} shows it."""

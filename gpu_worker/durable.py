@@ -56,7 +56,7 @@ def replace(path: Path, content: bytes) -> None:
     """Replace a file: what was there before, or all of the new, whatever happens.
 
     Raises:
-        OSError: nothing has changed.
+        OSError: the old or the new is there, and it may not be on the disk for good.
     """
     fresh = path.with_name(path.name + ".tmp")
     try:
@@ -121,6 +121,11 @@ class AppendFile:
         self.committed = 0
         self._descriptor = -1
         self._dirty = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be appended to."""
+        return self._descriptor >= 0
 
     def open(self) -> int:
         """Open for append, creating it; a torn last line (a crash in mid-write) is cut.

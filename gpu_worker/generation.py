@@ -28,6 +28,8 @@ MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 2048, 8
 
 MAX_SHOWN_CHARS = 80
 
+SUBMISSION = r"^[0-9a-f]{32}:[0-9a-f]{32}$"
+
 
 def _printable(text: str) -> str:
     """Refuse what cannot be stored or confuses a terminal; keep line breaks, tabs, any script.
@@ -79,12 +81,14 @@ class Job(_Strict):
     """An accepted request: `uuid` is canonical lower case, `created_time` ISO 8601 with zone.
 
     `sequence` counts accepted jobs: results are listed by it, whatever the clock does.
+    `submission` is `<key>:<request>`, digests of the Idempotency-Key and of what came with it.
     """
 
     uuid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
     sequence: Annotated[int, Field(ge=0)]
     created_time: str
     request: GenerationRequest
+    submission: Annotated[str, StringConstraints(pattern=SUBMISSION)] | None = None
 
 
 def field_errors(error: ValidationError) -> list[dict[str, Any]]:
@@ -154,6 +158,7 @@ def result_record(
         "data": data,
         "state": outcome.value,
         "sequence": job.sequence,
+        "submission": job.submission,
         **asked,
         **facts,
     }

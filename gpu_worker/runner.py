@@ -99,9 +99,9 @@ class Runner:
         Raises:
             DeviceLost: after its job has its outcome on disk.
         """
-        self._slot.ready()
         try:
-            self._recover()
+            if not self._recover():
+                self._slot.ready()
             while not self._stopping():
                 held = self._slot.take(timeout_s=0.2)
                 if held is not None and held.job is not None:
@@ -111,10 +111,11 @@ class Runner:
         except Stopped:
             return
 
-    def _recover(self) -> None:
+    def _recover(self) -> bool:
+        """Take up what an earlier process began; whether there was something."""
         begun = self._in_flight.read()
         if begun is None or self._results.ends_with(begun.job.uuid):
-            return
+            return False
         self._slot.resume(begun.job, begun.attempt + 1)
         if begun.attempt >= self._max_attempts:
             message = (
@@ -123,6 +124,7 @@ class Runner:
             )
             facts = {"attempt": begun.attempt}
             self._commit(begun.job, Outcome.FAILED, [message], None, facts)
+        return True
 
     def _run(self, job: Job, attempt: int) -> None:
         """Raises Stopped; DeviceLost when the outcome is on disk."""
@@ -135,8 +137,7 @@ class Runner:
             data = self._generate(job)
             outcome, errors = Outcome.SUCCEEDED, []
         except Stopped:
-            # A clean stop is no fault of the job: the next worker begins it anew, uncounted.
-            self._in_flight.write(Begun(attempt=attempt - 1, job=job))
+            self._uncount(job, attempt)
             raise
         except Canceled:
             outcome, errors = Outcome.CANCELED, ["canceled while it ran"]
@@ -152,9 +153,20 @@ class Runner:
             "started_time": started.isoformat(timespec="milliseconds"),
             "seconds": round(self._clock() - begun, 3),
         }
-        self._commit(job, outcome, errors, data, facts)
+        try:
+            self._commit(job, outcome, errors, data, facts)
+        except Stopped:
+            self._uncount(job, attempt)
+            raise
         if lost is not None:
             raise lost
+
+    def _uncount(self, job: Job, attempt: int) -> None:
+        """A clean stop is no fault of the job: the next worker begins it anew, uncounted."""
+        try:
+            self._in_flight.write(Begun(attempt=attempt - 1, job=job))
+        except OSError as error:
+            log.warning("job %s: this stop counts as an attempt: %s", job.uuid, error)
 
     def _generate(self, job: Job) -> bytes:
         begun = self._clock()

@@ -71,9 +71,9 @@ class Slot:
             return True
 
     def resume(self, job: Job, attempt: int) -> None:
-        """Hold a job that an earlier process began."""
+        """Hold a job that an earlier process began, before any other can be offered."""
         with self._changed:
-            self._require({State.IDLE}, State.BUSY)
+            self._require({State.LOADING}, State.BUSY)
             self._hold(job, attempt)
 
     def cancel(self, uuid: str) -> bool:

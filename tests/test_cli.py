@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from client.cli import EXIT_CODES
+from client import errors
 from client.tables import plain
+from client.terminal import EXIT_CODES, exit_code
 from tests.service import ROOT, Service, environment, eventually, free_port, running
 from tests.stub_gateway import answering
+from tests.test_client import store
 
 NEVER = "00000000-0000-4000-8000-000000000000"
 SLOW = "tests.pipelines.slow:load"
@@ -83,7 +85,9 @@ def test_status_is_an_exit_code(url: str) -> None:
     done = sde(url, "status")
     assert done.returncode == 0
     assert done.stdout == "available\ngpu-0: idle (instant, cpu, tiny)\n"
-    assert json.loads(sde(url, "status", "--json").stdout)["is_available"] is True
+    status = json.loads(sde(url, "status", "--json").stdout)
+    assert status["is_available"] is True and status["workers"][0]["trouble"] is None
+    assert status["storage"]["trouble"] is None and status["storage"]["damaged_lines"] == 0
 
 
 def test_what_is_wrong_is_one_sentence(url: str, tmp_path: Path) -> None:
@@ -102,6 +106,10 @@ def test_what_is_wrong_is_one_sentence(url: str, tmp_path: Path) -> None:
         (("--url", "ftp://x", "status"), 64, "ftp://x"),
         (("--url", f"127.0.0.1:{free_port()}", "status"), 69, "Connection refused"),
         (("no-such-command",), 2, "no-such-command"),
+        (("cancel", NEVER), 66, NEVER),
+        (("cancel", "x"), 64, "not a uuid"),
+        (("cancel",), 2, "Missing argument"),
+        (("delete",), 2, "Missing argument"),
     ]
     for arguments, code, said in cases:
         done = sde(url, *arguments)
@@ -135,7 +143,7 @@ def test_ctrl_c_leaves_the_job_running(folder: Path, tmp_path: Path) -> None:
         assert (child.returncode, out) == (130, "")
         assert "Traceback" not in said + rest
         uuid = rest.split()[-1]
-        assert f"sde save {uuid}" in rest
+        assert f"sde save {uuid};" in rest and f"sde cancel {uuid}\n" in rest
         assert sde(service.url, "status").returncode == 1
         fetched = sde(service.url, "save", uuid, cwd=tmp_path)
         assert fetched.returncode == 0, fetched.stderr
@@ -151,6 +159,100 @@ def test_busy_is_75_and_retry_waits(folder: Path, tmp_path: Path) -> None:
         done = sde(service.url, "generate", "second", "--retry", "--steps", "2", cwd=tmp_path)
         assert done.returncode == 0 and "waiting" in done.stderr
         assert [line["prompt"] for line in service.lines()] == ["first", "second"]
+
+
+def test_jobs_shows_what_is_live_and_cancel_ends_it(folder: Path, tmp_path: Path) -> None:
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW, SDE_QUEUE_SIZE="5") as service:
+        first, second = (service.submit(name, num_inference_steps=400) for name in ("1", "2"))
+        service.wait_step(first)
+        rows = [row.split("\t") for row in sde(service.url, "jobs").stdout.splitlines()]
+        assert [(row[0], row[2], row[3]) for row in rows] == [
+            (first, "running", ""),
+            (second, "queued", "1"),
+        ]
+        assert rows[0][4].endswith("/400") and rows[1][5].endswith(" s")
+        waiting = subprocess.Popen(
+            [*COMMAND, "save", second],
+            cwd=tmp_path,
+            env=options(service.url),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stderr is not None and "queued, place 1" in waiting.stderr.readline()
+        done = sde(service.url, "cancel", second)
+        assert (done.returncode, done.stdout) == (0, f"canceled {second}\n")
+        _, said = waiting.communicate(timeout=30)
+        assert waiting.returncode == 70 and f"{second} was canceled" in said
+        (listed,) = json.loads(sde(service.url, "jobs", "--json").stdout)
+        assert (listed["uuid"], listed["state"]) == (first, "running")
+        refused = sde(service.url, "delete", first)
+        assert refused.returncode == 65 and "cancel it, or wait" in refused.stderr
+        done = sde(service.url, "cancel", first)
+        assert done.returncode == 0 and first in done.stdout
+        service.result(first)
+        assert sde(service.url, "jobs").stdout == ""
+        again = sde(service.url, "cancel", first)
+        assert (again.returncode, again.stdout) == (0, f"canceled {first}\n")
+        states = [row.split("\t")[2] for row in sde(service.url, "list").stdout.splitlines()]
+        assert states == ["canceled", "canceled"]
+
+
+def test_cancel_of_what_is_over_is_65(url: str, service: Service) -> None:
+    uuid = service.submit("over", num_inference_steps=1)
+    service.result(uuid)
+    done = sde(url, "cancel", uuid)
+    assert done.returncode == 65 and "has succeeded already" in done.stderr
+
+
+def test_delete_goes_on_after_what_fails(url: str, service: Service) -> None:
+    uuids = []
+    for prompt in ("one", "two"):
+        service.wait_available()
+        uuids.append(service.submit(prompt, num_inference_steps=1))
+        service.result(uuids[-1])
+    done = sde(url, "delete", uuids[0], NEVER, "x", uuids[1])
+    assert done.returncode == 66
+    assert done.stdout == f"deleted {uuids[0]}\ndeleted {uuids[1]}\n"
+    assert f"{NEVER} is not deleted" in done.stderr and "x is not deleted" in done.stderr
+    assert not {*uuids} & {row.split("\t")[0] for row in sde(url, "list").stdout.splitlines()}
+    again = sde(url, "delete", *uuids)
+    assert again.returncode == 66 and again.stderr.count("has been deleted") == 2
+    assert sde(url, "show", uuids[0]).returncode == 66
+    away = sde(f"127.0.0.1:{free_port()}", "delete", *uuids)
+    assert away.returncode == 69 and away.stderr.count("cannot reach") == 1
+
+
+def test_the_same_key_is_the_same_job(url: str, service: Service) -> None:
+    service.wait_available()
+    keyed = ("generate", "keyed", "--steps", "1", "--no-wait", "--key", "nightly 7")
+    first = sde(url, *keyed).stdout.strip()
+    service.result(first)
+    assert sde(url, *keyed).stdout.strip() == first
+    refused = sde(url, "generate", "other", "--no-wait", "--key", "nightly 7")
+    assert refused.returncode == 65 and first in refused.stderr
+
+
+def test_a_long_log_lists_its_newest_last_and_its_damage(folder: Path) -> None:
+    oldest_first = store(folder, 1100)
+    with running(folder, "gateway") as service:
+        rows = [row.split("\t") for row in sde(service.url, "list").stdout.splitlines()]
+        assert [row[0] for row in rows] == oldest_first[-20:]
+        assert {row[2] for row in rows} == {"failed"}
+        listed = json.loads(sde(service.url, "list", "--limit", "1050", "--json").stdout)
+        assert [facts["uuid"] for facts in listed] == oldest_first[-1050:]
+        done = sde(service.url, "status")
+        assert (
+            done.returncode == 1
+            and "storage: damaged lines that are passed over: 1\n" in done.stdout
+        )
+
+
+def test_a_full_disk_is_74_and_status_says_why(folder: Path) -> None:
+    with running(folder, "gateway", SDE_MIN_FREE_MIB=str(1 << 40)) as service:
+        refused = sde(service.url, "generate", "a")
+        assert refused.returncode == 74 and "SDE_MIN_FREE_MIB" in refused.stderr
+        done = sde(service.url, "status")
+        assert done.returncode == 1 and "\nstorage: the disk has " in done.stdout
 
 
 def test_a_failed_job_is_70(folder: Path, tmp_path: Path) -> None:
@@ -213,5 +315,12 @@ def test_a_hostile_server_does_not_steer_the_terminal() -> None:
 
 
 def test_every_error_of_the_client_has_an_exit_code() -> None:
-    assert len(set(EXIT_CODES.values())) >= 7
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    ours = [kind for kind in kinds if issubclass(kind, errors.SdeError)]
+    codes = {kind: exit_code(kind.__new__(kind)) for kind in ours if kind is not errors.SdeError}
+    assert len(codes) >= 15 and 1 not in codes.values() and len(set(codes.values())) >= 9
+    assert codes[errors.GenerationCanceled] == EXIT_CODES[errors.GenerationFailed] == 70
+
+
+def test_the_version_needs_no_server() -> None:
     assert sde("127.0.0.1:1", "--version").stdout.startswith("sde")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def job(number: int) -> Job:
         sequence=number,
         created_time="2026-01-01T00:00:00.000+00:00",
         request=GenerationRequest(prompt=f"number {number}", seed=number),
+        submission=f"{number:032x}:{'f' * 32}",
     )
 
 
@@ -39,12 +41,12 @@ def remembered(journal: Journal) -> tuple[object, ...]:
 def filled(path: Path, compact_bytes: int = 1 << 20) -> Journal:
     journal = opened(path, compact_bytes)
     for number in range(20):
-        journal.accept(job(number), key=f"key {number}", fingerprint="f")
+        journal.accept(job(number))
         if number % 3 == 0:
             journal.dispatch(job(number).uuid, "gpu-0")
         if number % 5 == 0:
             journal.cancel(job(number).uuid)
-    journal.delete(job(1).uuid, job(2).uuid)
+    journal.delete({job(number).uuid: job(number).submission for number in (1, 2)})
     return journal
 
 
@@ -54,22 +56,29 @@ def test_what_was_written_is_remembered(tmp_path: Path) -> None:
     assert remembered(after) == remembered(before)
     assert after.pending[job(0).uuid].worker == "gpu-0" and after.pending[job(0).uuid].cancel
     assert after.deleted == {job(1).uuid, job(2).uuid}
-    assert after.last_sequence == 19 and after.submissions["key 7"].uuid == job(7).uuid
+    assert after.last_sequence == 19 and after.submissions[f"{7:032x}"] == (job(7).uuid, "f" * 32)
+
+
+def lived(path: Path, compact_bytes: int) -> Journal:
+    """A journal whose jobs have all ended, in the log and not here."""
+    journal = filled(path, compact_bytes)
+    for number in range(20, 120):
+        journal.accept(job(number))
+        journal.end(job(number - 20).uuid)
+    for number in range(100, 120):
+        journal.end(job(number).uuid)
+    return journal
 
 
 def test_a_compacted_journal_says_the_same_in_fewer_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "jobs.jsonl"
-    journal = filled(path, compact_bytes=3000)
-    for number in range(20):
-        journal.end(job(number).uuid)
-    for number in range(100, 140):
-        journal.accept(job(number))
-        journal.end(job(number).uuid)
-    assert path.stat().st_size < 12_000
+    path, whole = tmp_path / "jobs.jsonl", tmp_path / "whole" / "jobs.jsonl"
+    journal = lived(path, compact_bytes=3000)
+    assert remembered(journal) == remembered(lived(whole, compact_bytes=1 << 30))
+    assert path.stat().st_size < whole.stat().st_size / 2
+    assert journal.pending == {} and len(journal.submissions) == 2
     after = opened(path)
-    assert after.submissions == journal.submissions
-    assert after.deleted == journal.deleted
-    assert after.last_sequence == 139
+    assert after.deleted == journal.deleted and after.last_sequence == 119
+    assert journal.submissions.items() <= after.submissions.items()
 
 
 def test_cut_at_any_byte_only_the_last_event_is_lost(tmp_path: Path) -> None:
@@ -101,8 +110,8 @@ def test_what_the_disk_did_not_take_has_not_happened(
     with monkeypatch.context() as patched:
         patched.setattr(os, call, fails)
         with pytest.raises(OSError):
-            journal.accept(job(50), key="k")
-    assert job(50).uuid not in journal.pending and "k" not in journal.submissions
+            journal.accept(job(50))
+    assert job(50).uuid not in journal.pending and f"{50:032x}" not in journal.submissions
     assert (tmp_path / "jobs.jsonl").read_bytes() == before
     journal.accept(job(50))
     assert job(50).uuid in opened(tmp_path / "jobs.jsonl").pending
@@ -134,3 +143,24 @@ def test_a_clock_that_jumps_changes_no_order() -> None:
     assert [view["uuid"] for view in broker.views(9)] == [each.uuid for each in reversed(jobs)]
     taken = broker.take("gpu-0")
     assert taken is not None and taken.job == jobs[0]
+
+
+def test_ten_thousand_waiting_jobs_are_looked_at_quickly() -> None:
+    broker = Broker(["gpu-0"], queue_size=10_000)
+    broker.observe("gpu-0", IDLE)
+    request = GenerationRequest(prompt="a", num_inference_steps=2)
+    jobs = [broker.reserve(request) for _ in range(5_000)]
+    for each in jobs:
+        broker.enqueue(each)
+    calls = 0
+
+    def counted(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(counted)
+    views = broker.views(1000)
+    sys.setprofile(None)
+    assert [view["position"] for view in views] == list(range(4999, 3999, -1))
+    assert broker.view(jobs[3].uuid)["eta_s"] > broker.view(jobs[2].uuid)["eta_s"]
+    assert calls < 100_000, "the work grows with jobs, not with their square"

@@ -30,6 +30,7 @@ def record(text: str = "a", sequence: int = 1, data: str | None = None) -> dict[
         "data": data,
         "state": "succeeded",
         "sequence": sequence,
+        "submission": None,
         "seed": 5,
     }
 

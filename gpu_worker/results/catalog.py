@@ -10,15 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE results (
     uuid TEXT PRIMARY KEY, sequence INTEGER NOT NULL, state TEXT NOT NULL, segment TEXT NOT NULL,
     offset INTEGER NOT NULL, length INTEGER NOT NULL,
-    data_at INTEGER NOT NULL, data_length INTEGER NOT NULL
+    data_at INTEGER NOT NULL, data_length INTEGER NOT NULL, submission TEXT
 ) WITHOUT ROWID;
 CREATE INDEX results_in_order ON results (sequence, uuid);
+CREATE INDEX results_of_submission ON results (submission) WHERE submission IS NOT NULL;
 CREATE INDEX results_of_segment ON results (segment, offset, length);
 CREATE TABLE segments (
     name TEXT PRIMARY KEY, read_to INTEGER NOT NULL, damaged INTEGER NOT NULL
@@ -40,6 +41,7 @@ class Entry(NamedTuple):
     length: int
     data_at: int
     data_length: int
+    submission: str | None
 
 
 class Totals(NamedTuple):
@@ -51,6 +53,8 @@ class Totals(NamedTuple):
 
 
 _COLUMNS = ", ".join(Entry._fields)
+_MARKS = ", ".join("?" * len(Entry._fields))
+_FIND = f"SELECT {_COLUMNS} FROM results WHERE uuid = ?"
 
 
 class Catalog:
@@ -82,6 +86,11 @@ class Catalog:
             self._db.execute("DELETE FROM results WHERE segment = ?", (name,))
             self._db.execute("DELETE FROM segments WHERE name = ?", (name,))
 
+    def is_sound(self, name: str, size: int) -> bool:
+        """Whether a segment has been read to `size`, with no damage in it."""
+        query = "SELECT 1 FROM segments WHERE name = ? AND read_to = ? AND damaged = 0"
+        return self._db.execute(query, (name, size)).fetchone() is not None
+
     def live_bytes(self) -> dict[str, int]:
         """Bytes of indexed records a segment."""
         query = "SELECT segment, SUM(length) FROM results GROUP BY segment"
@@ -93,7 +102,7 @@ class Catalog:
         Returns:
             The entries that are new.
         """
-        insert = f"INSERT OR IGNORE INTO results ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        insert = f"INSERT OR IGNORE INTO results ({_COLUMNS}) VALUES ({_MARKS})"
         with self._db:
             fresh = [entry for entry in entries if self._db.execute(insert, entry).rowcount]
             self._db.execute(
@@ -106,7 +115,7 @@ class Catalog:
     def move(self, old: Iterable[str], name: str, entries: Iterable[Entry], size: int) -> None:
         """The segments `old` have become `name`: in one transaction, so that no reader sees
         neither or both."""
-        insert = f"INSERT INTO results ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        insert = f"INSERT INTO results ({_COLUMNS}) VALUES ({_MARKS})"
         with self._db:
             for segment in old:
                 self._db.execute("DELETE FROM results WHERE segment = ?", (segment,))
@@ -118,9 +127,14 @@ class Catalog:
 
     def find(self, uuid: str) -> Entry | None:
         """One record's place."""
-        query = f"SELECT {_COLUMNS} FROM results WHERE uuid = ?"
-        row = self._db.execute(query, (uuid,)).fetchone()
-        return Entry(*row) if row else None
+        row = self._db.execute(_FIND, (uuid,)).fetchone()
+        return Entry._make(row) if row else None
+
+    def find_submission(self, key: str) -> Entry | None:
+        """The record whose submission begins with this key's digest."""
+        query = f"SELECT {_COLUMNS} FROM results WHERE submission > ? AND submission < ?"
+        row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
+        return Entry._make(row) if row else None
 
     def delete(self, uuid: str) -> bool:
         """Forget a record; whether it was there."""
@@ -129,8 +143,10 @@ class Catalog:
 
     def delete_all(self, uuids: Iterable[str]) -> None:
         """Forget many, those that are there."""
-        with self._db:
-            self._db.executemany("DELETE FROM results WHERE uuid = ?", ((u,) for u in uuids))
+        given = [(uuid,) for uuid in uuids]
+        if given:
+            with self._db:
+                self._db.executemany("DELETE FROM results WHERE uuid = ?", given)
 
     def after(self, mark: tuple[int, str], limit: int) -> list[Entry]:
         """The records behind (sequence, uuid), oldest first."""
@@ -138,7 +154,7 @@ class Catalog:
             f"SELECT {_COLUMNS} FROM results WHERE (sequence, uuid) > (?, ?) "
             "ORDER BY sequence, uuid LIMIT ?"
         )
-        return [Entry(*row) for row in self._db.execute(query, (*mark, limit))]
+        return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
 
     def before(self, mark: tuple[int, str], limit: int) -> list[Entry]:
         """The records before (sequence, uuid), newest first."""
@@ -146,12 +162,12 @@ class Catalog:
             f"SELECT {_COLUMNS} FROM results WHERE (sequence, uuid) < (?, ?) "
             "ORDER BY sequence DESC, uuid DESC LIMIT ?"
         )
-        return [Entry(*row) for row in self._db.execute(query, (*mark, limit))]
+        return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
 
     def of_segment(self, name: str) -> list[Entry]:
         """The records of one segment, by offset."""
         query = f"SELECT {_COLUMNS} FROM results WHERE segment = ? ORDER BY offset"
-        return [Entry(*row) for row in self._db.execute(query, (name,))]
+        return [Entry._make(row) for row in self._db.execute(query, (name,))]
 
     def last_sequence(self) -> int:
         """The highest sequence number there is, 0 when there is none."""
@@ -172,7 +188,8 @@ class Catalog:
             db.execute("PRAGMA synchronous = NORMAL")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                db.executescript(f"{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
+                # One transaction: killed in between, the next start finds nothing of it.
+                db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
             elif version != SCHEMA_VERSION:
                 raise sqlite3.DatabaseError(f"is of version {version}")
         except sqlite3.DatabaseError:

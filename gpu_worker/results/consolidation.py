@@ -17,6 +17,7 @@ from gpu_worker import durable
 from gpu_worker.results import place, segments
 from gpu_worker.results.catalog import Entry
 from gpu_worker.results.index import ResultIndex
+from gpu_worker.results.open_segments import OpenSegments
 from gpu_worker.results.segments import Segment
 
 log = logging.getLogger(__name__)
@@ -43,23 +44,35 @@ def sealed(directory: Path) -> list[Segment]:
     return [segment for segment in found if segment != newest[segment.writer]]
 
 
-def runs(index: ResultIndex, segment_bytes: int) -> Iterator[list[Segment]]:
-    """Neighbours that are worth one file: small or half-dead, and together no larger than one."""
+def runs(
+    index: ResultIndex, segment_bytes: int, wanted: frozenset[str] = frozenset()
+) -> Iterator[list[Segment]]:
+    """Neighbours that are worth one file: small or half-dead, and together no larger than one.
+
+    A segment that the index has not read to its end, or in which it found damage, is left alone:
+    what it does not know it would not copy.
+
+    Args:
+        wanted: names of segments that are worth it whatever they hold.
+    """
     live_bytes = index.live_bytes()
     for _, own in groupby(sealed(index.directory), key=lambda segment: segment.writer):
         run: list[Segment] = []
-        total = 0
+        total, any_dead = 0, False
         for segment in own:
             size = (index.directory / segment.name).stat().st_size
             live = live_bytes.get(segment.name, 0)
-            worth = live < (1 - DEAD_SHARE) * size or size < segment_bytes // 2 or not size
+            dead = segment.name in wanted or live < (1 - DEAD_SHARE) * size
+            worth = (dead or size < segment_bytes // 2) and index.sound(segment.name)
             if not worth or total + live > segment_bytes:
-                yield from _worthy(index.directory, run, live_bytes)
-                run, total = [], 0
+                if len(run) > 1 or any_dead:
+                    yield run
+                run, total, any_dead = [], 0, False
             if worth:
                 run.append(segment)
-                total += live
-        yield from _worthy(index.directory, run, live_bytes)
+                total, any_dead = total + live, any_dead or dead
+        if len(run) > 1 or any_dead:
+            yield run
 
 
 def merge(index: ResultIndex, run: list[Segment]) -> None:
@@ -74,7 +87,7 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(fresh, flags, 0o600)
     try:
-        moved = list(_copied(index.directory, entries, descriptor, merged.name))
+        moved = list(_copied(index.open_segments, entries, descriptor, merged.name))
         size = os.lseek(descriptor, 0, os.SEEK_CUR)
         os.fdatasync(descriptor)
         index.replace(
@@ -95,20 +108,12 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
     log.info("merged %d segments into %s, %d results", len(run), merged.name, len(moved))
 
 
-def _worthy(directory: Path, run: list[Segment], live: dict[str, int]) -> Iterator[list[Segment]]:
-    dead = any(
-        live.get(s.name, 0) < (1 - DEAD_SHARE) * (directory / s.name).stat().st_size for s in run
-    )
-    if len(run) > 1 or (run and dead):
-        yield run
-
-
-def _copied(directory: Path, entries: list[Entry], target: int, name: str) -> Iterator[Entry]:
+def _copied(source: OpenSegments, entries: list[Entry], target: int, name: str) -> Iterator[Entry]:
     """Copy the lines, each verified; a damaged one stays behind and is reported."""
     offset = 0
     for entry in entries:
         try:
-            text = place.whole(directory / entry.segment, entry) + b"\n"
+            text = place.whole(source, entry) + b"\n"
         except durable.DamagedLine as error:
             log.warning("left a record out of a merge: %s", error)
             continue

@@ -10,10 +10,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from gpu_worker.durable import DamagedLine
 from gpu_worker.results import place
 from gpu_worker.results.catalog import Catalog, Entry, Totals
+from gpu_worker.results.open_segments import OpenSegments
 from gpu_worker.results.reading import Reading
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 INDEX_NAME = "index.sqlite"
 _PAGE = 256
 _FIRST = (-1, "")
+
+Answer = TypeVar("Answer")
 
 
 class ResultIndex:
@@ -30,6 +34,7 @@ class ResultIndex:
         self.directory = directory
         self._lock = threading.RLock()
         self._reading = Reading(directory)
+        self._open = OpenSegments(directory)
         self._read_anew_once: set[str] = set()
         self._catalog: Catalog | None = None
 
@@ -47,12 +52,6 @@ class ResultIndex:
             try:
                 self._catalog = Catalog(self.directory / INDEX_NAME)
                 self._reading.catch_up(self._db)
-            except sqlite3.OperationalError as error:
-                # A full or read-only disk: results can still be read.
-                log.warning("the index cannot be written (%s); it is kept in memory", error)
-                self.close()
-                self._catalog = Catalog(Path(":memory:"))
-                self._reading.catch_up(self._db)
             except sqlite3.DatabaseError as error:
                 self._rebuild(error)
 
@@ -62,6 +61,7 @@ class ResultIndex:
             if self._catalog is not None:
                 self._catalog.close()
                 self._catalog = None
+                self._open.forget()
 
     # ---- taking in ----------------------------------------------------------------------------
 
@@ -76,8 +76,7 @@ class ResultIndex:
             OSError: the segment cannot be read.
             sqlite3.OperationalError: the index cannot be written.
         """
-        with self._lock:
-            return self._reading.refresh(self._db, name, committed)
+        return self._ask(lambda db: self._reading.refresh(db, name, committed))
 
     def replace(
         self,
@@ -93,6 +92,7 @@ class ResultIndex:
         """
         with self._lock:
             publish()
+            self._open.forget(*old, name)
             kept = [entry for entry in entries if entry.uuid not in self._reading.deleted]
             self._db.move(old, name, kept, size)
 
@@ -100,74 +100,87 @@ class ResultIndex:
         """The record is gone for readers; its line leaves the disk at the next consolidation."""
         with self._lock:
             self._reading.deleted.add(uuid)
-            self._db.delete(uuid)
+            try:
+                self._ask(lambda db: db.delete(uuid))
+            except sqlite3.OperationalError as error:
+                # It is hidden all the same, and the row goes at the next start.
+                log.warning("the index does not take a deletion: %s", error)
 
     # ---- looking up ---------------------------------------------------------------------------
 
+    @property
+    def open_segments(self) -> OpenSegments:
+        """For who copies records as they are."""
+        return self._open
+
     def find(self, uuid: str) -> Entry | None:
         """Where a record stands."""
-        with self._lock:
-            try:
-                return self._db.find(uuid)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
-                self._rebuild(error)
-                return self._db.find(uuid)
+        entry = self._ask(lambda db: db.find(uuid))
+        return None if entry is None or self._is_gone(entry) else entry
 
-    def read(self, uuid: str) -> bytes | None:
+    def find_submission(self, key: str) -> Entry | None:
+        """The record of a job that was submitted with this Idempotency-Key's digest."""
+        return self._ask(lambda db: db.find_submission(key))
+
+    def read(self, what: str | Entry) -> bytes | None:
         """The line without its newline: a whole JSON object; None when there is none.
+
+        Args:
+            what: a uuid, or an entry that was found before: that spares looking it up again.
 
         Raises:
             DamagedLine: it has been damaged on the disk.
             OSError: it cannot be read.
         """
-        return self._at_its_place(uuid, place.whole)
+        return self._at_its_place(what, place.whole)
 
-    def read_without_data(self, uuid: str) -> bytes | None:
+    def read_without_data(self, what: str | Entry) -> bytes | None:
         """As read(), with `data` null; the picture is not read from the disk."""
-        return self._at_its_place(uuid, place.without_data)
+        return self._at_its_place(what, place.without_data)
 
-    def read_data(self, uuid: str) -> bytes | None:
+    def read_data(self, what: str | Entry) -> bytes | None:
         """The base64 text of the picture, empty when there is no picture."""
-        return self._at_its_place(uuid, place.data)
+        return self._at_its_place(what, place.data)
 
-    def oldest_first(self) -> Iterator[str]:
-        """Every uuid; what comes in meanwhile is included, what is deleted is not."""
+    def oldest_first(self) -> Iterator[Entry]:
+        """Every record; what comes in meanwhile is included, what is deleted is not."""
         mark = _FIRST
         while True:
-            with self._lock:
-                page = self._db.after(mark, _PAGE)
+            page = self._ask(lambda db, mark=mark: db.after(mark, _PAGE))  # type: ignore[misc]
             if not page:
                 return
             mark = (page[-1].sequence, page[-1].uuid)
-            yield from (entry.uuid for entry in page)
+            yield from page
 
     def newest_first(self, limit: int, before: Entry | None = None) -> list[Entry]:
         """A page; `before` is the last entry of the page before it."""
         mark = (before.sequence, before.uuid) if before else (1 << 62, "")
-        with self._lock:
-            return self._db.before(mark, limit)
+        return self._ask(lambda db: db.before(mark, limit))
 
     def of_segment(self, name: str) -> list[Entry]:
         """The records of one segment, by offset."""
-        with self._lock:
-            return self._db.of_segment(name)
+        return self._ask(lambda db: db.of_segment(name))
+
+    def sound(self, name: str) -> bool:
+        """Whether all of a segment has been taken in, and nothing in it was damaged.
+
+        Raises:
+            OSError: it is not there.
+        """
+        size = (self.directory / name).stat().st_size
+        return self._ask(lambda db: db.is_sound(name, size))
 
     def live_bytes(self) -> dict[str, int]:
         """Bytes of records that count, a segment."""
-        with self._lock:
-            return self._db.live_bytes()
+        return self._ask(lambda db: db.live_bytes())
 
     def last_sequence(self) -> int:
         """The highest sequence number there is, 0 when there is none."""
-        with self._lock:
-            return self._db.last_sequence()
+        return self._ask(lambda db: db.last_sequence())
 
     def totals(self) -> Totals:
         """The whole log in numbers."""
-        with self._lock:
-            return self._db.totals()
+        return self._ask(lambda db: db.totals())
 
     @property
     def _db(self) -> Catalog:
@@ -175,17 +188,21 @@ class ResultIndex:
             raise RuntimeError("the index is not open")
         return self._catalog
 
-    def _at_its_place(self, uuid: str, take: Callable[[Path, Entry], bytes]) -> bytes | None:
+    def _at_its_place(
+        self, what: str | Entry, take: Callable[[OpenSegments, Entry], bytes]
+    ) -> bytes | None:
         """Read; when a merge has moved the line meanwhile, look again where it is now."""
-        while True:
-            entry = self.find(uuid)
-            if entry is None:
-                return None
+        entry = self.find(what) if isinstance(what, str) else what
+        while entry is not None and not self._is_gone(entry):
             try:
-                return take(self.directory / entry.segment, entry)
+                return take(self._open, entry)
             except (FileNotFoundError, DamagedLine):
-                if self.find(uuid) == entry and not self._read_anew(entry.segment):
+                self._open.forget(entry.segment)
+                found = self.find(entry.uuid)
+                if found == entry and not self._read_anew(entry.segment):
                     raise
+                entry = self.find(entry.uuid)
+        return None
 
     def _read_anew(self, name: str) -> bool:
         """An index older than its segment (a copy that was put back) misleads: once a segment."""
@@ -197,10 +214,31 @@ class ResultIndex:
             self._reading.take_in(self._db, name, None)
             return True
 
+    def _is_gone(self, entry: Entry) -> bool:
+        return entry.uuid in self._reading.deleted
+
+    def _ask(self, question: Callable[[Catalog], Answer]) -> Answer:
+        """A damaged index is made anew, and asked again. Raises sqlite3.OperationalError."""
+        with self._lock:
+            try:
+                return question(self._db)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                self._rebuild(error)
+                return question(self._db)
+
     def _rebuild(self, error: Exception) -> None:
         log.warning("the index is damaged (%s); it is made anew from the log", error)
         self.close()
-        for end in ("", "-wal", "-shm"):
-            (self.directory / f"{INDEX_NAME}{end}").unlink(missing_ok=True)
-        self._catalog = Catalog(self.directory / INDEX_NAME)
-        self._reading.catch_up(self._db)
+        try:
+            for end in ("", "-wal", "-shm"):
+                (self.directory / f"{INDEX_NAME}{end}").unlink(missing_ok=True)
+            self._catalog = Catalog(self.directory / INDEX_NAME)
+            self._reading.catch_up(self._db)
+        except (OSError, sqlite3.DatabaseError) as refusal:
+            # A full or read-only disk: results can still be read.
+            log.warning("the index cannot be written (%s); it is kept in memory", refusal)
+            self.close()
+            self._catalog = Catalog(Path(":memory:"))
+            self._reading.catch_up(self._db)

@@ -22,11 +22,17 @@ FORMAT = 1
 SEED_KEYS = ("uuid", "prompt", "created_time", "errors")
 """They come first, in this order, and `data` follows."""
 
+INDEXED_KEYS = ("state", "sequence", "submission")
+"""They follow `data` and `format`, so that an index needs no JSON parser."""
+
 _PREFIX = b'{"uuid":"'
 _UUID_CHARS = 36
 _DATA = b',"data":'
 # Inside a JSON string a quote is escaped: an unescaped `,"data":` can only be the key.
-_FACTS = re.compile(rb',"format":(\d+),"state":"(\w+)","sequence":(\d+)[,}]')
+_FACTS = re.compile(
+    rb',"format":(\d+),"state":"(succeeded|failed|canceled)","sequence":(\d+)'
+    rb'(?:,"submission":(?:null|"([0-9a-f:]{65})"))?[,}]'
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Drawn:
     sequence: int
     data_at: int
     data_length: int
+    submission: str | None = None
 
 
 def encode(record: dict[str, Any]) -> bytes:
@@ -52,9 +59,21 @@ def encode(record: dict[str, Any]) -> bytes:
     rest = dict(record)
     head = orjson.dumps({key: rest.pop(key) for key in SEED_KEYS})[:-1]
     data = orjson.dumps(rest.pop("data"))
-    facts = {"format": FORMAT, "state": rest.pop("state"), "sequence": rest.pop("sequence")}
+    facts = {"format": FORMAT} | {key: rest.pop(key) for key in INDEXED_KEYS if key in rest}
     tail = orjson.dumps({**facts, **rest})[1:-1]
     return durable.seal(b"".join((head, _DATA, data, b",", tail)))
+
+
+def begins(line: bytes, uuid: str) -> bool:
+    """Whether a line is this result's, by its first bytes."""
+    return line.startswith(_PREFIX + uuid.encode() + b'"')
+
+
+def verify(line: bytes, uuid: str) -> None:
+    """Raises DamagedLine when it is not this result's whole record, as it was written."""
+    durable.check(line)
+    if not begins(line, uuid):
+        raise DamagedLine(f"is another record than {uuid}")
 
 
 def draw(line: bytes) -> Drawn:
@@ -85,4 +104,5 @@ def draw(line: bytes) -> Drawn:
         int(facts[3]),
         data_at + 1 if quoted else data_at,
         after - data_at - 2 if quoted else 0,
+        facts[4].decode() if facts[4] else None,
     )

@@ -29,6 +29,7 @@ class ResultLog:
         self._segment_bytes = segment_bytes
         self._segment = Segment(writer, 1, 1)
         self._file = AppendFile(directory / self._segment.name)
+        self._leaving = False
 
     @property
     def position(self) -> tuple[str, int]:
@@ -57,7 +58,9 @@ class ResultLog:
         Raises:
             OSError: it is not there; the log is as it was.
         """
-        if self._file.committed >= self._segment_bytes:
+        if not self._file.is_open:
+            self.open()
+        if self._leaving or self._file.committed >= self._segment_bytes:
             self.begin_segment()
         self._file.append(line.encode(record))
 
@@ -65,16 +68,18 @@ class ResultLog:
         """Leave the newest segment as it is and append to a new one from now on.
 
         Raises:
-            OSError: the new one cannot be made; the old one stands.
+            OSError: the new one cannot be made. It is tried again before the next append: its
+                file may be there already, and the old one be taken for sealed.
         """
         if not self._file.committed:
             return
+        self._leaving = True
         number = self._segment.last + 1
         following = Segment(self._writer, number, number)
         file = AppendFile(self._directory / following.name)
         file.open()
         self._file.close()
-        self._segment, self._file = following, file
+        self._segment, self._file, self._leaving = following, file, False
 
     def ends_with(self, uuid: str) -> bool:
         """Whether the newest record is this one: a job in flight that has its outcome.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import orjson
 
 from gpu_worker.durable import DamagedLine
 from gpu_worker.results import line
 from gpu_worker.results.catalog import Entry
 from gpu_worker.results.line import Drawn
+from gpu_worker.results.open_segments import OpenSegments
 
 _NULL = b"null"
 
@@ -24,39 +24,38 @@ def entry(segment: str, offset: int, length: int, drawn: Drawn) -> Entry:
         length,
         drawn.data_at,
         drawn.data_length,
+        drawn.submission,
     )
 
 
-def whole(path: Path, at: Entry) -> bytes:
-    """The record without its newline. Raises DamagedLine, OSError."""
-    (text,) = _read(path, [(at.offset, at.length)])
-    if line.draw(text).uuid != at.uuid:
-        raise DamagedLine(f"{path.name} at {at.offset} holds another record than {at.uuid}")
+def whole(segments: OpenSegments, at: Entry) -> bytes:
+    """The record without its newline, verified. Raises DamagedLine, OSError."""
+    (text,) = segments.read(at.segment, (at.offset, at.length))
+    line.verify(text, at.uuid)
     return text[:-1]
 
 
-def without_data(path: Path, at: Entry) -> bytes:
+def without_data(segments: OpenSegments, at: Entry) -> bytes:
     """The record with `data` null; its picture is not read. Raises DamagedLine, OSError."""
     quotes = 1 if at.data_length else 0
     behind = at.data_at + (at.data_length + quotes if quotes else len(_NULL))
-    head, tail = _read(
-        path,
-        [(at.offset, at.data_at - quotes), (at.offset + behind, at.length - behind)],
+    head, tail = segments.read(
+        at.segment,
+        (at.offset, at.data_at - quotes),
+        (at.offset + behind, at.length - behind),
     )
-    if at.uuid.encode() not in head[:64] or not tail.endswith(b"}\n"):
-        raise DamagedLine(f"{path.name} at {at.offset} holds another record than {at.uuid}")
-    return head + _NULL + tail[:-1]
-
-
-def data(path: Path, at: Entry) -> bytes:
-    """The base64 text of the picture, empty when there is none. Raises DamagedLine, OSError."""
-    text = whole(path, at)
-    return text[at.data_at : at.data_at + at.data_length]
-
-
-def _read(path: Path, parts: list[tuple[int, int]]) -> list[bytes]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if not line.begins(head, at.uuid) or not tail.endswith(b"}\n"):
+        raise DamagedLine(f"is another record than {at.uuid}")
+    text = head + _NULL + tail[:-1]
     try:
-        return [os.pread(descriptor, length, offset) for offset, length in parts]
-    finally:
-        os.close(descriptor)
+        # The checksum is of the whole line; that it still is JSON can be told without the picture.
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise DamagedLine("is not JSON") from None
+    return text
+
+
+def data(segments: OpenSegments, at: Entry) -> bytes:
+    """The base64 text of the picture, empty when there is none. Raises DamagedLine, OSError."""
+    text = whole(segments, at)
+    return text[at.data_at : at.data_at + at.data_length]

@@ -55,8 +55,15 @@ def listed(directory: Path) -> list[Segment]:
 
 def replaced(segments: Iterable[Segment]) -> list[Segment]:
     """Those whose content is in a merged one too: a merge died before it could remove them."""
-    given = list(segments)
-    return [old for old in given if any(new.covers(old) for new in given)]
+    void: list[Segment] = []
+    widest: Segment | None = None
+    # By writer and first number, the widest first: whatever covers a segment stands before it.
+    for segment in sorted(segments, key=lambda s: (s.writer, s.first, -s.last)):
+        if widest is not None and widest.covers(segment):
+            void.append(segment)
+        else:
+            widest = segment
+    return void
 
 
 def live(directory: Path) -> list[Segment]:
