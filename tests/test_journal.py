@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -14,6 +15,7 @@ from gateway.broker import Broker
 from gateway.journal import Journal
 from gpu_worker.generation import GenerationRequest, Job
 from gpu_worker.protocol import WorkerStatus
+from tests.test_results import Crash, FaultyDisk
 
 IDLE = WorkerStatus(state="idle", boot_id="b", log="l", committed=0)
 
@@ -164,3 +166,32 @@ def test_ten_thousand_waiting_jobs_are_looked_at_quickly() -> None:
     assert [view["position"] for view in views] == list(range(4999, 3999, -1))
     assert broker.view(jobs[3].uuid)["eta_s"] > broker.view(jobs[2].uuid)["eta_s"]
     assert calls < 100_000, "the work grows with jobs, not with their square"
+
+
+@pytest.mark.parametrize("vice", ["error", "short", "before", "after"])
+def test_no_failing_call_loses_an_accepted_job(tmp_path: Path, vice: str) -> None:
+    """As in test_results.py: the 1st, 2nd ... Nth call fails, or is the death."""
+    for number in range(1, 500):
+        path = tmp_path / str(number) / "jobs.jsonl"
+        accepted: list[str] = []
+        refused: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FaultyDisk(patch, number, vice)
+            with contextlib.suppress(Crash, OSError):
+                journal = opened(path, compact_bytes=1500)
+                for count in range(10):
+                    try:
+                        journal.accept(job(count))
+                        accepted.append(job(count).uuid)
+                    except OSError:
+                        refused.append(job(count).uuid)
+            untouched = 0 <= disk.calls < number
+        again = opened(path)
+        assert [uuid for uuid in accepted if uuid not in again.pending] == [], number
+        assert [uuid for uuid in refused if uuid in again.pending] == [], number
+        again.accept(job(99))
+        assert job(99).uuid in opened(path).pending
+        if untouched:
+            assert number > 20
+            return
+    raise AssertionError("the work never passed untouched")

@@ -8,6 +8,7 @@ import json
 import os
 import sqlite3
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from gateway.image import array
 from gpu_worker import durable
 from gpu_worker.results import DamagedLine, ResultIndex, ResultLog, consolidation, scan, segments
+from gpu_worker.results.catalog import Catalog
 from gpu_worker.results.line import draw, encode
 
 NAME = "gpu-0.00000001.jsonl"
@@ -464,25 +466,83 @@ def test_no_failing_call_loses_or_doubles_a_result(tmp_path: Path, vice: str) ->
 
 
 def work(folder: Path, records: list[dict[str, Any]], acknowledged: list[dict[str, Any]]) -> None:
-    """Append over several segments, index, merge; a failed append is tried once more."""
+    """Append over several segments, index, merge, go on; what fails is tried once more."""
     log = ResultLog(folder, "gpu-0", 500)
     log.open()
-    for each in records:
-        for attempt in range(2):
-            try:
-                log.append(each)
-            except OSError:
-                if attempt:
-                    raise
-            else:
-                acknowledged.append(each)
-                break
-    log.close()
+    for each in records[:4]:
+        stubbornly(lambda each=each: log.append(each))  # type: ignore[misc]
+        acknowledged.append(each)
     index = ResultIndex(folder)
     index.open()
-    for run in list(consolidation.runs(index, 1 << 20)):
-        consolidation.merge(index, run)
+    with contextlib.suppress(OSError):
+        log.begin_segment()
+    merge_all(index)
+    stubbornly(lambda: log.append(records[4]))
+    acknowledged.append(records[4])
+    index.refresh(*log.position)
+    merge_all(index)
+    stubbornly(lambda: log.append(records[5]))
+    acknowledged.append(records[5])
+    log.close()
     index.close()
+
+
+def stubbornly(act: Callable[[], object]) -> None:
+    try:
+        act()
+    except OSError:
+        act()
+
+
+def merge_all(index: ResultIndex) -> None:
+    for run in list(consolidation.runs(index, 1 << 20)):
+        with contextlib.suppress(OSError):
+            consolidation.merge(index, run)
+
+
+def test_an_index_that_refuses_a_merge_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = TestConsolidation().filled(tmp_path)
+    index = index_of(tmp_path)
+
+    def refuses(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Catalog, "move", refuses)
+        for run in list(consolidation.runs(index, 1 << 20)):
+            with pytest.raises(sqlite3.OperationalError):
+                consolidation.merge(index, run)
+    assert served(index) == records
+    merge_all(index)  # what the index does not know must not be written over
+    assert served(index) == records
+    index.close()
+    consolidation.clean_up(tmp_path)
+    assert read(tmp_path) == records
+
+
+def test_what_the_index_has_not_read_yet_is_not_merged_away(tmp_path: Path) -> None:
+    log = opened(tmp_path, segment_bytes=700)
+    index = index_of(tmp_path)
+    records = [record(str(number), number, data="x" * 100) for number in range(9)]
+    for each in records:
+        log.append(each)
+        merge_all(index)
+    index.refresh(*log.position)
+    assert served(index) == records
+
+
+def test_a_damaged_line_is_not_merged_away(tmp_path: Path) -> None:
+    records = TestConsolidation().filled(tmp_path)
+    text = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(text.replace(b'"format":1', b'"format":2'))
+    index = index_of(tmp_path)
+    merge_all(index)
+    assert (tmp_path / NAME).exists() and index.totals().damaged_lines > 0
+    assert [line["uuid"] for line in served(index)] == [
+        each["uuid"] for each in records[text.count(b"\n") :]
+    ]
 
 
 def test_last_line_is_found_over_any_distance(tmp_path: Path) -> None:
