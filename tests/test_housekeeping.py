@@ -1,0 +1,113 @@
+"""Retention and consolidation as the gateway does them, on real files; the clock is set by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.broker import Broker
+from gateway.housekeeping import Housekeeping, Retention
+from gateway.journal import Journal
+from gateway.removal import Removal
+from gpu_worker.results import ResultIndex, ResultLog
+from tests.test_results import record
+
+DAY_ONE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Store:
+    """Ten results, one a day, in segments of about three."""
+
+    def __init__(self, folder: Path, retention: Retention, now: datetime) -> None:
+        self.folder = folder / "disk_backups"
+        log = ResultLog(self.folder, "gpu-0", 1000)
+        self.records = [
+            record(str(day), day, data="x" * 100)
+            | {"created_time": (DAY_ONE + timedelta(days=day)).isoformat()}
+            for day in range(10)
+        ]
+        for each in self.records:
+            log.append(each)
+        self.journal = Journal(folder / "journal" / "jobs.jsonl")
+        self.journal.open()
+        self.index = ResultIndex(self.folder)
+        self.index.open()
+        own = ResultLog(self.folder, "gateway")
+        self.removal = Removal(Broker(["gpu-0"], 0), self.journal, self.index, own)
+        self.sealed: list[str] = []
+        self.housekeeping = Housekeeping(
+            self.index, self.removal, retention, 1 << 20, self.sealed.append, lambda: now
+        )
+
+    def left(self) -> list[int]:
+        return [entry.sequence for entry in self.index.oldest_first()]
+
+    def text(self) -> str:
+        return "".join(path.read_text() for path in self.folder.glob("*.jsonl"))
+
+
+def line_bytes(store: Store) -> int:
+    return next(iter(store.index.oldest_first())).length
+
+
+NOON_OF_DAY_10 = DAY_ONE + timedelta(days=9, hours=12)
+
+
+@pytest.mark.parametrize(
+    ("retention", "left"),
+    [
+        (Retention(), list(range(10))),
+        (Retention(days=3), [7, 8, 9]),
+        (Retention(results=4), [6, 7, 8, 9]),
+        (Retention(days=3, results=2), [8, 9]),
+        (Retention(days=300, results=40, size_bytes=1 << 30), list(range(10))),
+    ],
+)
+def test_what_is_beyond_the_retention_goes(
+    tmp_path: Path, retention: Retention, left: list[int]
+) -> None:
+    store = Store(tmp_path, retention, NOON_OF_DAY_10)
+    store.housekeeping.once()
+    assert store.left() == left
+    store.housekeeping.once()
+    assert store.left() == left
+    assert store.journal.deleted == {store.records[n]["uuid"] for n in range(10) if n not in left}
+
+
+def test_the_newest_so_many_bytes_are_kept(tmp_path: Path) -> None:
+    size = line_bytes(Store(tmp_path / "a", Retention(), NOON_OF_DAY_10))
+    store = Store(tmp_path / "b", Retention(size_bytes=size * 5 + 1), NOON_OF_DAY_10)
+    store.housekeeping.once()
+    assert store.left() == [5, 6, 7, 8, 9]
+
+
+def test_a_clock_that_is_set_back_deletes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path, Retention(days=3), DAY_ONE - timedelta(days=365))
+    store.housekeeping.once()
+    assert store.left() == list(range(10))
+
+
+def test_one_deleted_result_leaves_the_disk_with_the_next_round(tmp_path: Path) -> None:
+    store = Store(tmp_path, Retention(), NOON_OF_DAY_10)
+    store.housekeeping.once()  # merges the small ones
+    gone = store.records[1]["uuid"]
+    assert store.removal.delete(gone) == 1 and gone in store.text()
+    store.housekeeping.once()
+    assert gone not in store.text()
+    assert store.left() == [0, *range(2, 10)]
+
+
+def test_a_deletion_in_the_newest_segment_has_its_writer_leave_it(tmp_path: Path) -> None:
+    store = Store(tmp_path, Retention(), NOON_OF_DAY_10)
+    store.removal.delete(store.records[9]["uuid"])
+    assert store.housekeeping.once() is True
+    (asked,) = store.sealed
+    writer = ResultLog(store.folder, "gpu-0")
+    writer.open()
+    assert writer.position[0] == asked
+    writer.begin_segment()
+    store.housekeeping.once()
+    assert store.records[9]["uuid"] not in store.text()
+    assert store.left() == list(range(9))
