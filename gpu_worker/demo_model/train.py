@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.nn import functional
 from tqdm import tqdm
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from gpu_worker.demo_model import networks, shapes
 from gpu_worker.demo_model.pace import Clock, learning_rate, set_rate
@@ -27,6 +27,9 @@ SEED = 20
 _SAVE_EVERY_S = 120.0
 _VAE_BATCH, _UNET_BATCH = 8, 32
 _VAE_RATE, _UNET_RATE = 1.5e-3, 1.2e-3
+_AGAIN_RATE = 6e-4
+"""Half the peak where training goes on from finished weights: enough to move."""
+
 _KL_WEIGHT = 1e-4
 _EDGE_WEIGHT = 0.5
 _EMA_DECAY = 0.998
@@ -34,13 +37,14 @@ _EMA_DECAY = 0.998
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the run writes and how long its two stages last."""
+    """Where the run writes, how long its two stages last, and whose weights it begins with."""
 
     out: Path
     state: Path
     minutes_vae: float
     minutes_unet: float
     pictures: int
+    start: Path | None = None
 
 
 def draw_set(count: int, state: Path) -> tuple[torch.Tensor, list[shapes.Combination]]:
@@ -83,6 +87,8 @@ def train_vae(plan: Plan, pictures: torch.Tensor) -> AutoencoderKL:
     folder = plan.state / "vae"
     if folder.exists():
         return AutoencoderKL.from_pretrained(folder)
+    if plan.start is not None:
+        return AutoencoderKL.from_pretrained(plan.start / "vae", dtype=torch.float32)
     vae = networks.build_vae().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=0.0, betas=(0.9, 0.98))
     shown_loss, clock = 0.0, Clock(plan.minutes_vae)
@@ -126,6 +132,13 @@ class Denoiser(torch.nn.Module):
         self.unet = networks.build_unet().to(memory_format=torch.channels_last)
         self.text_encoder = networks.build_text_encoder(tokenizer)
 
+    def begin_with(self, pipeline: Path) -> None:
+        """Take the weights of a finished pipeline of the same sizes."""
+        unet = UNet2DConditionModel.from_pretrained(pipeline / "unet", dtype=torch.float32)
+        text = CLIPTextModel.from_pretrained(pipeline / "text_encoder", dtype=torch.float32)
+        self.unet.load_state_dict(unet.state_dict())
+        self.text_encoder.load_state_dict(text.state_dict())
+
     def forward(self, noisy: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Predicted velocity (n, 4, 16, 16)."""
         return self.unet(noisy, t, self.text_encoder(tokens).last_hidden_state).sample
@@ -139,6 +152,8 @@ class DenoiserRun:
         self.tokenizer = build_tokenizer(shapes.vocabulary())
         self.scheduler = networks.build_scheduler()
         self.model = Denoiser(self.tokenizer)
+        if plan.start is not None:
+            self.model.begin_with(plan.start)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), weight_decay=0.01, betas=(0.9, 0.98)
@@ -185,10 +200,11 @@ class DenoiserRun:
     def run(self, latents: torch.Tensor, shown: list[shapes.Combination]) -> None:
         """Trains until the time budget is spent, saving every other minute."""
         saved, total = time.monotonic(), 0.0
+        peak = _UNET_RATE if self.plan.start is None else _AGAIN_RATE
         for fraction in self.clock.fractions("unet"):
             chosen = torch.randint(len(latents), (_UNET_BATCH,))
             prompts = [shapes.training_prompt(shown[k], self.rng) for k in chosen.tolist()]
-            total += self.step(latents[chosen], prompts, learning_rate(_UNET_RATE, fraction))
+            total += self.step(latents[chosen], prompts, learning_rate(peak, fraction))
             if self.steps % 100 == 0:
                 tqdm.write(f"unet step {self.steps}: loss {total / 100:.4f}")
                 total = 0.0
@@ -217,6 +233,7 @@ def main() -> None:
     parser.add_argument("--minutes-vae", type=float, default=12.0)
     parser.add_argument("--minutes-unet", type=float, default=65.0)
     parser.add_argument("--pictures", type=int, default=16000)
+    parser.add_argument("--start", type=Path, help="a finished pipeline to train further")
     parser.add_argument("--threads", type=int, default=2)
     options = vars(parser.parse_args())
     torch.set_num_threads(options.pop("threads"))
