@@ -129,7 +129,7 @@ def test_a_folder_that_is_missing_is_told_before_anything_is_accepted(
 def test_ctrl_c_leaves_the_job_running(folder: Path, tmp_path: Path) -> None:
     with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW) as service:
         child = subprocess.Popen(
-            [*COMMAND, "generate", "long", "--steps", "40"],
+            [*COMMAND, "generate", "long", "--steps", "150"],
             cwd=tmp_path,
             env=options(service.url),
             stdout=subprocess.PIPE,
