@@ -68,8 +68,7 @@ class Broker:
         with self._changed:
             if not any(self._workers.values()):
                 raise NoWorker(retry_after_s=5)
-            waiting = len(self._table.waiting) + self._reserved
-            if self._free() <= 0 and waiting >= self._queue_size:
+            if self._free() + self._queue_size <= 0:
                 raise QueueFull(estimates.retry_after_s(self._statuses()))
             if request.seed is None:
                 request = request.model_copy(update={"seed": secrets.randbelow(SEED_LIMIT)})

@@ -114,7 +114,7 @@ class Service:
                 alive = process.status() != psutil.STATUS_ZOMBIE
             except psutil.Error:
                 continue
-            if ours and alive and (module is None or line[1:3] == ["-m", module]):
+            if ours and alive and (module is None or line[1:] == ["-m", module]):
                 found.append(process)
         return found
 
