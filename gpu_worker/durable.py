@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 _TAIL_FORMAT = b',"crc32":"%08x"}\n'
@@ -29,11 +30,12 @@ def seal(body: bytes) -> bytes:
 
 def check(line: bytes) -> None:
     """Raises DamagedLine when the line is not whole or its checksum is another."""
-    body, tail = memoryview(line)[:-TAIL_BYTES], line[-TAIL_BYTES:]
+    tail = line[-TAIL_BYTES:]
+    if tail == _TAIL_FORMAT % zlib.crc32(memoryview(line)[:-TAIL_BYTES]) and line[:1] == b"{":
+        return
     if not line.startswith(b"{") or tail[:10] != _TAIL_FORMAT[:10] or tail[-3:] != b'"}\n':
         raise DamagedLine("is not a whole record")
-    if tail != _TAIL_FORMAT % zlib.crc32(body):
-        raise DamagedLine("does not match its checksum")
+    raise DamagedLine("does not match its checksum")
 
 
 def sync_directory(directory: Path) -> None:
@@ -58,12 +60,19 @@ def replace(path: Path, content: bytes) -> None:
     Raises:
         OSError: the old or the new is there, and it may not be on the disk for good.
     """
+    with replacing(path) as descriptor:
+        write_all(descriptor, content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[int]:
+    """As replace(), of what is written to the descriptor within. Raises OSError."""
     fresh = path.with_name(path.name + ".tmp")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(fresh, flags, 0o600)
         try:
-            write_all(descriptor, content)
+            yield descriptor
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)

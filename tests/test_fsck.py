@@ -247,7 +247,7 @@ class TestLines:
     def test_a_monstrous_line_is_moved_without_being_held(
         self, store: Store, check: Check, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gpu_worker.results.raw_lines.MAX_LINE_BYTES", 1 << 20)
+        monkeypatch.setattr("gpu_worker.results.scan.MAX_LINE_BYTES", 1 << 20)
         with open(store.folder / FIRST, "r+b") as file:
             file.seek(sum(map(len, store.lines[:3])) + (5 << 20))
             file.write(b"\n")

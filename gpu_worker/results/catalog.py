@@ -52,9 +52,15 @@ class Totals(NamedTuple):
     damaged_lines: int
 
 
-_COLUMNS = ", ".join(Entry._fields)
-_MARKS = ", ".join("?" * len(Entry._fields))
-_FIND = f"SELECT {_COLUMNS} FROM results WHERE uuid = ?"
+COLUMNS = ", ".join(Entry._fields)
+MARKS = ", ".join("?" * len(Entry._fields))
+_FIND = f"SELECT {COLUMNS} FROM results WHERE uuid = ?"
+_WHERE = "SELECT segment, offset, length FROM results WHERE uuid = ?"
+
+
+def files(path: Path) -> list[Path]:
+    """The database, and what SQLite keeps beside it in WAL mode (sqlite.org/walformat.html)."""
+    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
 
 
 class Catalog:
@@ -80,6 +86,10 @@ class Catalog:
         row = self._db.execute(query, (name,)).fetchone()
         return int(row[0]) if row else None
 
+    def settle(self) -> None:
+        """Have what was written in the file itself: a lookup in a long WAL is slow."""
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
     def forget_segment(self, name: str) -> None:
         """Drop a segment and what stood in it."""
         with self._db:
@@ -102,7 +112,7 @@ class Catalog:
         Returns:
             The entries that are new.
         """
-        insert = f"INSERT OR IGNORE INTO results ({_COLUMNS}) VALUES ({_MARKS})"
+        insert = f"INSERT OR IGNORE INTO results ({COLUMNS}) VALUES ({MARKS})"
         with self._db:
             fresh = [entry for entry in entries if self._db.execute(insert, entry).rowcount]
             self._db.execute(
@@ -115,7 +125,7 @@ class Catalog:
     def move(self, old: Iterable[str], name: str, entries: Iterable[Entry], size: int) -> None:
         """The segments `old` have become `name`: in one transaction, so that no reader sees
         neither or both."""
-        insert = f"INSERT INTO results ({_COLUMNS}) VALUES ({_MARKS})"
+        insert = f"INSERT INTO results ({COLUMNS}) VALUES ({MARKS})"
         with self._db:
             for segment in old:
                 self._db.execute("DELETE FROM results WHERE segment = ?", (segment,))
@@ -130,9 +140,13 @@ class Catalog:
         row = self._db.execute(_FIND, (uuid,)).fetchone()
         return Entry._make(row) if row else None
 
+    def where(self, uuid: str) -> tuple[str, int, int] | None:
+        """One record's segment, offset and length: all that a whole read needs."""
+        return self._db.execute(_WHERE, (uuid,)).fetchone()  # type: ignore[no-any-return]
+
     def find_submission(self, key: str) -> Entry | None:
         """The record whose submission begins with this key's digest."""
-        query = f"SELECT {_COLUMNS} FROM results WHERE submission > ? AND submission < ?"
+        query = f"SELECT {COLUMNS} FROM results WHERE submission > ? AND submission < ?"
         row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
         return Entry._make(row) if row else None
 
@@ -151,7 +165,7 @@ class Catalog:
     def after(self, mark: tuple[int, str], limit: int) -> list[Entry]:
         """The records behind (sequence, uuid), oldest first."""
         query = (
-            f"SELECT {_COLUMNS} FROM results WHERE (sequence, uuid) > (?, ?) "
+            f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid) > (?, ?) "
             "ORDER BY sequence, uuid LIMIT ?"
         )
         return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
@@ -159,14 +173,14 @@ class Catalog:
     def before(self, mark: tuple[int, str], limit: int) -> list[Entry]:
         """The records before (sequence, uuid), newest first."""
         query = (
-            f"SELECT {_COLUMNS} FROM results WHERE (sequence, uuid) < (?, ?) "
+            f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid) < (?, ?) "
             "ORDER BY sequence DESC, uuid DESC LIMIT ?"
         )
         return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
 
     def of_segment(self, name: str) -> list[Entry]:
         """The records of one segment, by offset."""
-        query = f"SELECT {_COLUMNS} FROM results WHERE segment = ? ORDER BY offset"
+        query = f"SELECT {COLUMNS} FROM results WHERE segment = ? ORDER BY offset"
         return [Entry._make(row) for row in self._db.execute(query, (name,))]
 
     def last_sequence(self) -> int:
@@ -184,10 +198,10 @@ class Catalog:
         try:
             # NORMAL with WAL: a power cut may lose the newest rows (they are read again from the
             # log) but never damages the file (sqlite.org/pragma.html#pragma_synchronous).
-            db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
+                db.execute("PRAGMA journal_mode = WAL")  # the file remembers it
                 # One transaction: killed in between, the next start finds nothing of it.
                 db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
             elif version != SCHEMA_VERSION:

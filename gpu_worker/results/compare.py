@@ -12,20 +12,18 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from gpu_worker.results.catalog import SCHEMA_VERSION, Entry
+from gpu_worker.results.catalog import COLUMNS, SCHEMA_VERSION, Entry, files
 from gpu_worker.results.index import INDEX_NAME
 from gpu_worker.results.survey import Kind, Survey
 
-_COLUMNS = ", ".join(Entry._fields)
-
 # Of what the gateway would read anew anyway, nothing is compared.
 _MISLEADING = f"""
-SELECT {_COLUMNS} FROM seen.results WHERE uuid NOT IN (SELECT uuid FROM deleted)
+SELECT {COLUMNS} FROM seen.results WHERE uuid NOT IN (SELECT uuid FROM deleted)
 AND uuid NOT IN (SELECT uuid FROM parts WHERE uuid IS NOT NULL)
 AND segment NOT IN (
     SELECT name FROM seen.segments WHERE name NOT IN (SELECT name FROM trusted)
 )
-EXCEPT SELECT {_COLUMNS} FROM main.results LIMIT 1
+EXCEPT SELECT {COLUMNS} FROM main.results LIMIT 1
 """
 _LACKING = """
 SELECT uuid, segment, offset FROM main.results JOIN trusted ON name = segment
@@ -41,13 +39,12 @@ def index(folder: Path, survey: Survey) -> None:
         OSError: there is no room for a copy of it.
     """
     path = folder / INDEX_NAME
-    rest = [folder / f"{INDEX_NAME}{end}" for end in ("-wal", "-shm")]
     if survey.is_live("gateway"):
         reason = "not compared: the gateway is writing it"
         survey.find(Kind.INDEX, path, None, reason, is_fault=False)
     elif path.exists():
         _examine(path, survey)
-    elif any(part.exists() for part in rest):
+    elif any(part.exists() for part in files(path)):
         _fault(path, survey, "is gone, but not the files that belong to it")
     else:
         reason = "there is none: the gateway makes it anew at its start"
@@ -63,9 +60,9 @@ def _examine(path: Path, survey: Survey) -> None:
     # A copy: SQLite writes beside a database in WAL mode even when it only reads.
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        for end in ("", "-wal"):
+        for part in files(path)[:2]:  # SQLite makes the third from the second
             with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(f"{path}{end}", f"{copy}{end}")
+                shutil.copyfile(part, copy.with_name(part.name))
         try:
             survey.query("ATTACH ? AS seen", [str(copy)])
             try:

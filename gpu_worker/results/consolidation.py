@@ -63,7 +63,7 @@ def runs(
             size = (index.directory / segment.name).stat().st_size
             live = live_bytes.get(segment.name, 0)
             dead = segment.name in wanted or live < (1 - DEAD_SHARE) * size
-            worth = (dead or size < segment_bytes // 2) and index.sound(segment.name)
+            worth = (dead or size < segment_bytes // 2) and index.sound(segment.name, size)
             if not worth or total + live > segment_bytes:
                 if len(run) > 1 or any_dead:
                     yield run

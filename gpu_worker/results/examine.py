@@ -6,11 +6,10 @@ information, not a fault.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from gpu_worker.durable import DamagedLine
-from gpu_worker.results import compare, examine_jobs, line, place, raw_lines, segments
+from gpu_worker.results import compare, examine_jobs, line, place, raw_lines, scan, segments
 from gpu_worker.results.segments import Segment
 from gpu_worker.results.survey import Kind, Part, Survey
 from gpu_worker.settings import Settings
@@ -76,7 +75,7 @@ def _replaced(folder: Path, segment: Segment, survey: Survey) -> None:
         return
     try:
         with raw_lines.open_plain(path) as file:
-            for _, _, text in raw_lines.whole_lines(file, os.fstat(file.fileno()).st_size):
+            for _, _, text in scan.whole_lines(file):
                 alone += text is not None and _is_nowhere_else(text, survey)
     except OSError as error:
         raw_lines.cannot_read(path, error, survey)

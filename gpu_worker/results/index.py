@@ -14,15 +14,15 @@ from typing import TypeVar
 
 from gpu_worker.durable import DamagedLine
 from gpu_worker.results import place
-from gpu_worker.results.catalog import Catalog, Entry, Totals
+from gpu_worker.results.catalog import Catalog, Entry, Totals, files
 from gpu_worker.results.open_segments import OpenSegments
 from gpu_worker.results.reading import Reading
+from gpu_worker.results.short_cut import ShortCut
 
 log = logging.getLogger(__name__)
 
 INDEX_NAME = "index.sqlite"
 _PAGE = 256
-_FIRST = (-1, "")
 
 Answer = TypeVar("Answer")
 
@@ -35,6 +35,7 @@ class ResultIndex:
         self._lock = threading.RLock()
         self._reading = Reading(directory)
         self._open = OpenSegments(directory)
+        self._short_cut = ShortCut(self._open, self._where)
         self._read_anew_once: set[str] = set()
         self._catalog: Catalog | None = None
 
@@ -132,6 +133,10 @@ class ResultIndex:
             DamagedLine: it has been damaged on the disk.
             OSError: it cannot be read.
         """
+        if isinstance(what, str) and what not in self._reading.deleted:
+            line = self._short_cut.read(what)
+            if line is not None:
+                return line
         return self._at_its_place(what, place.whole)
 
     def read_without_data(self, what: str | Entry) -> bytes | None:
@@ -144,7 +149,7 @@ class ResultIndex:
 
     def oldest_first(self) -> Iterator[Entry]:
         """Every record; what comes in meanwhile is included, what is deleted is not."""
-        mark = _FIRST
+        mark = (-1, "")
         while True:
             page = self._ask(lambda db, mark=mark: db.after(mark, _PAGE))  # type: ignore[misc]
             if not page:
@@ -161,13 +166,8 @@ class ResultIndex:
         """The records of one segment, by offset."""
         return self._ask(lambda db: db.of_segment(name))
 
-    def sound(self, name: str) -> bool:
-        """Whether all of a segment has been taken in, and nothing in it was damaged.
-
-        Raises:
-            OSError: it is not there.
-        """
-        size = (self.directory / name).stat().st_size
+    def sound(self, name: str, size: int) -> bool:
+        """Whether all `size` bytes of a segment are taken in, and nothing in them was damaged."""
         return self._ask(lambda db: db.is_sound(name, size))
 
     def live_bytes(self) -> dict[str, int]:
@@ -187,6 +187,10 @@ class ResultIndex:
         if self._catalog is None:
             raise RuntimeError("the index is not open")
         return self._catalog
+
+    def _where(self, uuid: str) -> tuple[str, int, int] | None:
+        with self._lock:
+            return self._db.where(uuid)
 
     def _at_its_place(
         self, what: str | Entry, take: Callable[[OpenSegments, Entry], bytes]
@@ -232,8 +236,8 @@ class ResultIndex:
         log.warning("the index is damaged (%s); it is made anew from the log", error)
         self.close()
         try:
-            for end in ("", "-wal", "-shm"):
-                (self.directory / f"{INDEX_NAME}{end}").unlink(missing_ok=True)
+            for part in files(self.directory / INDEX_NAME):
+                part.unlink(missing_ok=True)
             self._catalog = Catalog(self.directory / INDEX_NAME)
             self._reading.catch_up(self._db)
         except (OSError, sqlite3.DatabaseError) as refusal:

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from gpu_worker import durable
+from gpu_worker.results import catalog
 from gpu_worker.results.examine import DAMAGED_NAME
 from gpu_worker.results.index import INDEX_NAME
 from gpu_worker.results.survey import Part, Survey
@@ -46,8 +47,8 @@ def store(folder: Path, survey: Survey) -> None:
 
 
 def _remove_index(folder: Path) -> None:
-    for end in ("", "-wal", "-shm"):
-        (folder / f"{INDEX_NAME}{end}").unlink(missing_ok=True)
+    for part in catalog.files(folder / INDEX_NAME):
+        part.unlink(missing_ok=True)
     durable.sync_directory(folder)
 
 
@@ -93,21 +94,12 @@ def _cut(path: Path, length: int) -> None:
 
 def _rewrite(path: Path, parts: Iterable[Part], size: int) -> None:
     """Replace a file by what is between the parts."""
-    fresh = path.with_name(f"{path.name}.tmp")
-    try:
-        with _opened(path, _READ) as source, _opened(fresh, _CREATE) as target:
-            offset = 0
-            for part in parts:
-                _copy(source, target, offset, part.offset)
-                offset = part.offset + part.length
-            _copy(source, target, offset, size)
-            os.fdatasync(target)
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
-    durable.sync_directory(path.parent)
+    with _opened(path, _READ) as source, durable.replacing(path) as target:
+        offset = 0
+        for part in parts:
+            _copy(source, target, offset, part.offset)
+            offset = part.offset + part.length
+        _copy(source, target, offset, size)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,11 @@ class OpenSegments:
         segment = self._open.get(name) or self._opened(name)
         return [os.pread(segment.number, length, offset) for offset, length in parts]
 
+    def read_one(self, name: str, offset: int, length: int) -> bytes:
+        """As read(), of one part. Raises OSError."""
+        segment = self._open.get(name) or self._opened(name)
+        return os.pread(segment.number, length, offset)
+
     def forget(self, *names: str) -> None:
         """They have been replaced or removed; all of them when none is named."""
         with self._lock:

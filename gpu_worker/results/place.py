@@ -30,8 +30,13 @@ def entry(segment: str, offset: int, length: int, drawn: Drawn) -> Entry:
 
 def whole(segments: OpenSegments, at: Entry) -> bytes:
     """The record without its newline, verified. Raises DamagedLine, OSError."""
-    (text,) = segments.read(at.segment, (at.offset, at.length))
-    line.verify(text, at.uuid)
+    return line_at(segments, at.uuid, at.segment, at.offset, at.length)
+
+
+def line_at(segments: OpenSegments, uuid: str, segment: str, offset: int, length: int) -> bytes:
+    """As whole(), of a record whose parts are not known. Raises DamagedLine, OSError."""
+    text = segments.read_one(segment, offset, length)
+    line.verify(text, uuid)
     return text[:-1]
 
 

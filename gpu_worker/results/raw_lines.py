@@ -1,6 +1,6 @@
 """Reads a file of lines as an examination needs it: what is whole, what is damaged or torn. A leaf.
 
-Knows checksums, not what the lines say. Memory stays flat: no line beyond MAX_LINE_BYTES is held.
+Knows checksums, not what the lines say. Memory stays flat: no line beyond the scan.s limit is held.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gpu_worker import durable
-from gpu_worker.results.scan import MAX_LINE_BYTES
+from gpu_worker.results import scan
 from gpu_worker.results.survey import Kind, Part, Survey
 
-_CHUNK_BYTES = 1 << 20
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait for ever
 
 
@@ -26,26 +25,11 @@ def open_plain(path: Path) -> BinaryIO:
     Raises:
         OSError: it cannot be read, or is a link, a pipe or a directory.
     """
-    file = open(path, "rb", buffering=_CHUNK_BYTES, opener=lambda name, _: os.open(name, _READ))
+    file = open(path, "rb", buffering=scan.CHUNK_BYTES, opener=lambda name, _: os.open(name, _READ))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "is no plain file")
     return file
-
-
-def whole_lines(file: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes | None]]:
-    """Offset, length and text of each whole line; no text where it is too long. Raises OSError."""
-    offset = 0
-    while offset < size:
-        text: bytes | None = file.readline(MAX_LINE_BYTES)
-        rest, length = text or b"", len(text or b"")
-        while rest and not rest.endswith(b"\n"):
-            rest = file.readline(_CHUNK_BYTES)
-            length, text = length + len(rest), None
-        if not rest:
-            return
-        yield offset, length, text
-        offset += length
 
 
 def examine(path: Path, writer: str, survey: Survey) -> Iterator[tuple[int, bytes]]:
@@ -54,7 +38,7 @@ def examine(path: Path, writer: str, survey: Survey) -> Iterator[tuple[int, byte
     try:
         with open_plain(path) as file:
             end, size = 0, os.fstat(file.fileno()).st_size
-            for offset, length, text in whole_lines(file, size):
+            for offset, length, text in scan.whole_lines(file, end=size):
                 end = offset + length
                 reason = _damage(text)
                 if reason:
@@ -82,7 +66,7 @@ def cannot_read(path: Path, error: OSError, survey: Survey) -> None:
 
 def _damage(text: bytes | None) -> str:
     if text is None:
-        return f"is longer than {MAX_LINE_BYTES} bytes"
+        return f"is longer than {scan.MAX_LINE_BYTES} bytes"
     try:
         durable.check(text)
     except durable.DamagedLine as error:

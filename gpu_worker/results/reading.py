@@ -66,13 +66,15 @@ class Reading:
     def catch_up(self, catalog: Catalog) -> None:
         """All segments: those that are gone are forgotten, those that have grown are read on."""
         known = catalog.segments()
-        live = {segment.name for segment in segments.live(self._directory)}
-        for name in known.keys() - live:
+        live = segments.sizes(self._directory)
+        for name in known.keys() - live.keys():
             catalog.forget_segment(name)
-        for name in sorted(live):
-            size = (self._directory / name).stat().st_size
+        fresh = 0
+        for name, size in live.items():
             if size < known.get(name, 0):
                 catalog.forget_segment(name)
             if size != known.get(name):
-                self.take_in(catalog, name, None)
+                fresh += len(self.take_in(catalog, name, None))
         catalog.delete_all(self.deleted)
+        if fresh >= _BATCH:
+            catalog.settle()

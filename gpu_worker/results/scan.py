@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from gpu_worker.durable import DamagedLine
 from gpu_worker.results import line
@@ -16,7 +17,7 @@ from gpu_worker.results.line import Drawn
 MAX_LINE_BYTES = 64 << 20
 """A 2048 px PNG of noise is 17 MB of base64: four times that is no picture of ours."""
 
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,24 +36,31 @@ def lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[Found]
     Raises:
         OSError: the file cannot be read.
     """
-    offset = start
-    with open(path, "rb", buffering=_CHUNK_BYTES) as file:
-        file.seek(start)
-        while end is None or offset < end:
-            text = file.readline(MAX_LINE_BYTES)
-            length = len(text)
-            if length == MAX_LINE_BYTES and not text.endswith(b"\n"):
-                while text and not text.endswith(b"\n"):
-                    text = file.readline(_CHUNK_BYTES)
-                    length += len(text)
-                if not text:
-                    return
+    with open(path, "rb", buffering=CHUNK_BYTES) as file:
+        for offset, length, text in whole_lines(file, start, end):
+            if text is None:
                 yield Found(offset, length, None, f"is longer than {MAX_LINE_BYTES} bytes")
-            elif not text.endswith(b"\n"):
-                return
             else:
                 yield _found(text, offset)
-            offset += length
+
+
+def whole_lines(
+    file: BinaryIO, start: int = 0, end: int | None = None
+) -> Iterator[tuple[int, int, bytes | None]]:
+    """Offset, length and text of each whole line between two offsets; no text where it is longer
+    than MAX_LINE_BYTES. Raises OSError."""
+    offset = start
+    file.seek(start)
+    while end is None or offset < end:
+        text: bytes | None = file.readline(MAX_LINE_BYTES)
+        rest, length = text or b"", len(text or b"")
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(CHUNK_BYTES)
+            length, text = length + len(rest), None
+        if not rest:
+            return
+        yield offset, length, text
+        offset += length
 
 
 def _found(text: bytes, offset: int) -> Found:

@@ -6,6 +6,7 @@ gpu-0.00000001-00000006.jsonl   segments 1 to 6 of it, merged: these, if still t
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def parse(name: str) -> Segment | None:
 
 def listed(directory: Path) -> list[Segment]:
     """Every segment file of a directory, by writer and number, replaced ones included."""
-    found = (parse(path.name) for path in directory.glob("*.jsonl"))
+    found = (parse(path.name) for path in directory.iterdir())
     return sorted(segment for segment in found if segment is not None)
 
 
@@ -68,7 +69,17 @@ def replaced(segments: Iterable[Segment]) -> list[Segment]:
 
 def live(directory: Path) -> list[Segment]:
     """The segments that count, by writer and number."""
-    found = listed(directory)
+    return _counting(listed(directory))
+
+
+def sizes(directory: Path) -> dict[str, int]:
+    """Name and bytes of the segments that count, by writer and number. Raises OSError."""
+    with os.scandir(directory) as entries:
+        found = {segment: entry for entry in entries if (segment := parse(entry.name))}
+        return {segment.name: found[segment].stat().st_size for segment in _counting(sorted(found))}
+
+
+def _counting(found: list[Segment]) -> list[Segment]:
     void = set(replaced(found))
     return [segment for segment in found if segment not in void]
 

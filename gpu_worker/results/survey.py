@@ -13,15 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_worker.results.catalog import Entry
+from gpu_worker.results.catalog import COLUMNS, MARKS, Entry
 from gpu_worker.results.segments import Segment
-
-_COLUMNS = ", ".join(Entry._fields)
-_PLACES = ", ".join("?" for _ in Entry._fields)
 
 _SCHEMA = f"""
 PRAGMA journal_mode = OFF;
-CREATE TABLE results ({_COLUMNS}, PRIMARY KEY (uuid)) WITHOUT ROWID;
+CREATE TABLE results ({COLUMNS}, PRIMARY KEY (uuid)) WITHOUT ROWID;
 CREATE TABLE accepted (uuid TEXT PRIMARY KEY, offset INTEGER) WITHOUT ROWID;
 CREATE TABLE deleted (uuid TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE parts (
@@ -120,10 +117,10 @@ class Survey:
 
     def add(self, entry: Entry) -> Entry | None:
         """Take in a record; the one that counts when its uuid was there already."""
-        insert = f"INSERT OR IGNORE INTO results ({_COLUMNS}) VALUES ({_PLACES})"
+        insert = f"INSERT OR IGNORE INTO results ({COLUMNS}) VALUES ({MARKS})"
         if self.db.execute(insert, entry).rowcount:
             return None
-        query = f"SELECT {_COLUMNS} FROM results WHERE uuid = ?"
+        query = f"SELECT {COLUMNS} FROM results WHERE uuid = ?"
         return Entry(*self.db.execute(query, (entry.uuid,)).fetchone())
 
     def end_segment(self, segment: Segment, size: int, last: str | None) -> None:
