@@ -100,9 +100,13 @@ class Dispatcher:
 
     def _is_unwanted(self, status: WorkerStatus) -> bool:
         """Canceled, or a job that has its outcome: a note of a worker that was away for long."""
-        return status.state == "busy" and (
-            self._broker.unwanted(status) or self._index.find(status.uuid or "") is not None
-        )
+        if status.state != "busy" or status.uuid is None:
+            return False
+        if self._broker.unwanted(status):
+            return True
+        own = self._broker.running(self._worker)
+        is_own = own is not None and own.job.uuid == status.uuid
+        return not is_own and self._index.find(status.uuid) is not None
 
     def _next(self) -> Ticket | None:
         """What an idle worker should do.
@@ -152,8 +156,8 @@ class Dispatcher:
             log.error("the result of %s is unreadable: %s", entry.uuid, error)
             return [f"the result is unreadable: {error}"]
 
-    def _pause_s(self, status: WorkerStatus | None) -> float:
-        if status is None or status.state != "busy":
+    def _pause_s(self, status: WorkerStatus) -> float:
+        if status.state != "busy":
             return IDLE_POLL_S
         passed = time.monotonic() - self._seen_at
         nearest = passed

@@ -22,6 +22,11 @@ class NoWorker(RuntimeError):
 class StorageUnavailable(RuntimeError):
     """The disk does not take what would have to be written; the text says why."""
 
+    @classmethod
+    def refusing(cls, what: str, error: OSError) -> StorageUnavailable:
+        """It did not take this."""
+        return cls(f"the disk does not take {what}: {error.strerror or error}")
+
 
 class KeyReused(RuntimeError):
     """An Idempotency-Key came with another body than the first time."""

@@ -7,7 +7,7 @@ import re
 
 import falcon
 
-from gateway.errors import NoPicture, UnknownJob
+from gateway.errors import NoPicture
 from gateway.http_input import bad, parse_uuid
 from gateway.jobs import Whereabouts
 from gpu_worker.results import ResultIndex
@@ -43,8 +43,8 @@ class FileResource:
         resp.data = binascii.a2b_base64(data)
 
     def _absent(self, uuid: str, number: int) -> None:
-        """Raises UnknownJob, DeletedJob or NoPicture."""
+        """Raises NoPicture, or what says that there is no such job."""
         state = self._whereabouts.view(uuid)["state"]
         if state == "succeeded":
-            raise UnknownJob(f"{uuid}-{number}")
+            raise NoPicture(f"the job {uuid} has no picture {number}")
         raise NoPicture(f"the job {uuid} is {state} and has no picture")

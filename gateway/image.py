@@ -60,9 +60,8 @@ class GenerateResource:
             found = self._index.find(uuid)
             entries = [found] if found else []
         elif "limit" in req.params or "before" in req.params:
-            page = self._page(req)
-            entries = page
             limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
+            entries = page = self._page(req, limit)
             if len(page) == limit:
                 query = {**req.params, "before": page[-1].uuid}
                 resp.append_link(f"{req.path}?{urlencode(query)}", "next")
@@ -85,8 +84,7 @@ class GenerateResource:
             raise UnknownJob(uuid)
         resp.status = falcon.HTTP_NO_CONTENT
 
-    def _page(self, req: falcon.Request) -> list[Entry]:
-        limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
+    def _page(self, req: falcon.Request, limit: int) -> list[Entry]:
         before = uuid_param(req, "before")
         last = self._index.find(before) if before is not None else None
         if before is not None and before in self._journal.deleted:

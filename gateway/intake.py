@@ -37,13 +37,13 @@ class Intake:
         """
         if key is None:
             return self._accept(request, None)
-        submission = f"{_digest(key)}:{_digest(request.model_dump_json())}"
+        named, wanted = _digest(key), _digest(request.model_dump_json())
         with self._keyed:
-            made = self._made(submission.partition(":")[0])
+            made = self._made(named)
             if made is None:
-                return self._accept(request, submission)
+                return self._accept(request, f"{named}:{wanted}")
             uuid, asked = made
-            if asked != submission.partition(":")[2]:
+            if asked != wanted:
                 raise KeyReused(
                     f"Idempotency-Key: {key!r} was sent before with another request, "
                     f"which became {uuid}"
@@ -66,13 +66,10 @@ class Intake:
         job = self._broker.reserve(request, submission)
         try:
             self._journal.accept(job)
-        except OSError as error:
+        except BaseException as error:
             self._broker.give_up()
-            raise StorageUnavailable(
-                f"the disk does not take the job: {error.strerror or error}"
-            ) from error
-        except BaseException:
-            self._broker.give_up()
+            if isinstance(error, OSError):
+                raise StorageUnavailable.refusing("the job", error) from error
             raise
         self._broker.enqueue(job)
         return job.uuid

@@ -54,9 +54,7 @@ class Removal:
         try:
             self._journal.cancel(uuid)
         except OSError as error:
-            raise StorageUnavailable(
-                f"the disk does not take the cancellation: {error.strerror or error}"
-            ) from error
+            raise StorageUnavailable.refusing("the cancellation", error) from error
         ticket = self._broker.cancel(uuid)
         if ticket.worker is None and not ticket.state.ended:
             try:
@@ -110,9 +108,7 @@ class Removal:
         try:
             self._journal.delete({uuid: entry.submission for uuid, entry in there.items()})
         except OSError as error:
-            raise StorageUnavailable(
-                f"the disk does not take the deletion: {error.strerror or error}"
-            ) from error
+            raise StorageUnavailable.refusing("the deletion", error) from error
         for uuid, entry in there.items():
             if rewrite:
                 self.rewrite.add(entry.segment)

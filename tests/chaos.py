@@ -39,7 +39,6 @@ class Ledger:
     """What the clients were told. One key, one uuid, whatever was in between."""
 
     accepted: dict[str, str] = field(default_factory=dict)
-    canceled: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
     contradictions: list[str] = field(default_factory=list)
 
@@ -110,7 +109,6 @@ class Submitter(threading.Thread):
         with contextlib.suppress(requests.RequestException):
             if chance < 0.1:
                 requests.delete(f"{url}/image/jobs/{uuid}", timeout=10)
-                self._ledger.canceled.add(uuid)
             elif chance < 0.2 and self._ledger.accepted:
                 old = self._random.choice(list(self._ledger.accepted.values()))
                 # Noted first: a reply that is lost may have been obeyed.
@@ -147,7 +145,7 @@ def kill_under_supervision(service: Service, kills: int, chance: random.Random) 
     return killed
 
 
-def settle(service: Service, ledger: Ledger) -> None:
+def settle(service: Service) -> None:
     """Wait until every accepted job has its outcome; what has not by then is stuck."""
 
     def all_ended() -> bool:
@@ -205,7 +203,7 @@ def chaos(folder: Path, kills: int, supervised: int, seed: int) -> Report:
             for submitter in submitters:
                 submitter.stop()
             service.wait_available()
-            settle(service, ledger)
+            settle(service)
             report = count(service, ledger, killed)
             if not report.sound:
                 print(service.output()[-20000:], *ledger.contradictions, sep="\n")

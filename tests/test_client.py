@@ -311,7 +311,7 @@ def test_a_result_is_deleted_once_and_for_good(remote: Client) -> None:
 
 def test_a_picture_that_is_not_there(remote: Client) -> None:
     (result,) = remote.generate("one picture")
-    with pytest.raises(sde.NoPicture, match=f"{result.uuid}-2"):
+    with pytest.raises(sde.NoPicture, match=f"{result.uuid} has no picture 2"):
         remote.picture(result.uuid, 2)
     with pytest.raises(sde.NoPicture, match=NEVER):
         remote.picture(NEVER)
