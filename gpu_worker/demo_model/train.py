@@ -27,8 +27,8 @@ SEED = 20
 _SAVE_EVERY_S = 120.0
 _VAE_BATCH, _UNET_BATCH = 8, 32
 _VAE_RATE, _UNET_RATE = 1.5e-3, 1.2e-3
-_AGAIN_RATE = 6e-4
-"""Half the peak where training goes on from finished weights: enough to move."""
+_AGAIN_RATE = 1e-3
+"""The peak where training goes on from finished weights: a little lower, and enough to move."""
 
 _KL_WEIGHT = 1e-4
 _EDGE_WEIGHT = 0.5
