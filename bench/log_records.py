@@ -8,7 +8,8 @@ import uuid as uuids
 from collections.abc import Iterator
 from typing import Any
 
-from gpu_worker.generation import GenerationRequest, Job, Outcome, result_record
+from gpu_worker.generation import Job, Outcome, result_record
+from gpu_worker.request import GenerationRequest
 
 Record = dict[str, Any]
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import requests
 
-from gpu_worker.generation import GenerationRequest, Job
+from gpu_worker.generation import Job
+from gpu_worker.request import GenerationRequest
 from gpu_worker.runner import png
 from gpu_worker.settings import WorkerSettings, load
 from tests.service import running

@@ -20,7 +20,8 @@ import pydantic
 import uvicorn
 
 from gpu_worker import durable
-from gpu_worker.generation import GenerationRequest, Job
+from gpu_worker.generation import Job
+from gpu_worker.request import GenerationRequest
 from gpu_worker.runner import png
 from tests.pipelines.instant import Instant
 

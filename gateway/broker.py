@@ -16,8 +16,9 @@ from gateway import estimates
 from gateway.errors import NoWorker, QueueFull
 from gateway.job_table import NOWHERE, JobTable
 from gateway.ticket import JobState, Ticket, iso_time
-from gpu_worker.generation import GenerationRequest, Job
+from gpu_worker.generation import Job
 from gpu_worker.protocol import WorkerStatus
+from gpu_worker.request import GenerationRequest
 
 SEED_LIMIT = 2**32
 """Seeds that we draw stay within 32 bits, as A1111's do, so that other tools can reuse them."""

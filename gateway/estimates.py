@@ -42,7 +42,7 @@ def eta_s(
     mean = step_s(all_)
     if own is not None:
         return round(left_s(own, mean), 3)
-    steps = job.request.num_inference_steps
+    steps = job.request.steps
     if ahead_steps is None:
         return round(steps * mean, 3)
     before = [left_s(status, mean) for status in all_ if status.state == "busy"]

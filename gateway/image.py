@@ -23,7 +23,7 @@ from gateway.http_input import (
 from gateway.intake import Intake
 from gateway.journal import Journal
 from gateway.removal import Removal
-from gpu_worker.generation import GenerationRequest
+from gpu_worker.request import GenerationRequest
 from gpu_worker.results import DamagedLine, Entry, ResultIndex
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from gateway.broker import Broker
 from gateway.errors import KeyReused, StorageUnavailable
 from gateway.journal import Journal
 from gateway.storage import Storage
-from gpu_worker.generation import GenerationRequest
+from gpu_worker.request import GenerationRequest
 from gpu_worker.results import ResultIndex
 
 

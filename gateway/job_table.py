@@ -44,7 +44,7 @@ class JobTable:
         position = self._position(ticket)
         if position is None:
             return NOWHERE
-        return position, sum(t.job.request.num_inference_steps for t in self.waiting[:position])
+        return position, sum(t.job.request.steps for t in self.waiting[:position])
 
     def line(self) -> dict[str, tuple[int, int]]:
         """place() of all that wait, by uuid."""
@@ -52,7 +52,7 @@ class JobTable:
         steps = 0
         for position, ticket in enumerate(self.waiting):
             places[ticket.job.uuid] = (position, steps)
-            steps += ticket.job.request.num_inference_steps
+            steps += ticket.job.request.steps
         return places
 
     def _position(self, ticket: Ticket) -> int | None:

@@ -22,7 +22,8 @@ from gateway.errors import (
     UnknownJob,
 )
 from gpu_worker.durable import DamagedLine
-from gpu_worker.generation import describe, field_errors
+from gpu_worker.faults import describe, field_errors
+from gpu_worker.request import GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def _falcon_status(
 def _invalid(
     req: falcon.Request, resp: falcon.Response, ex: ValidationError, params: dict[str, Any]
 ) -> None:
-    faults = field_errors(ex)
+    faults = field_errors(ex, GenerationRequest.model_fields)
     fill(resp, 422, "Invalid request", describe(faults), errors=faults)
 
 

@@ -61,7 +61,7 @@ class Ticket:
         """It has its outcome."""
         self.state, self.errors, self.ended_time = state, errors, ended_time
         if state is JobState.SUCCEEDED:
-            self.step = self.steps = self.steps or self.job.request.num_inference_steps
+            self.step = self.steps = self.steps or self.job.request.steps
 
     def view(self, position: int | None, eta_s: float | None) -> dict[str, Any]:
         """As GET /image/jobs/{uuid} shows it."""
@@ -70,7 +70,7 @@ class Ticket:
             "state": self.state.value,
             "position": position,
             "step": self.step,
-            "steps": self.steps or self.job.request.num_inference_steps,
+            "steps": self.steps or self.job.request.steps,
             "eta_s": eta_s,
             "attempts": self.attempts,
             "cancel_requested": self.cancel,

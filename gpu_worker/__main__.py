@@ -14,18 +14,21 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 from gpu_worker import process, protocol
 from gpu_worker.in_flight import InFlight
+from gpu_worker.preview import PreviewFile
 from gpu_worker.process import StoreLocked
 from gpu_worker.results import ResultLog
-from gpu_worker.runner import DeviceLost, Pipeline, Runner
+from gpu_worker.runner import Runner
+from gpu_worker.seam import DeviceLost, Pipeline
 from gpu_worker.server import ControlServer
 from gpu_worker.settings import WorkerSettings, load
 from gpu_worker.slot import Slot
 
 EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 70, 73, 75, 78  # sysexits.h
+
+_VERSIONS = ("torch", "diffusers", "transformers", "cuda")
 
 log = logging.getLogger("gpu_worker")
 
@@ -46,7 +49,9 @@ def main() -> int:
     process.leave_with_supervisor()
     _library_environment(settings)
     try:
-        process.make_directories(settings.run_dir, settings.results_dir, settings.model_cache)
+        process.make_directories(
+            settings.run_dir, settings.results_dir, settings.model_cache, settings.previews_dir
+        )
         held = process.lock(settings.results_dir / f"gpu-{settings.gpu}.lock", "the result store")
     except StoreLocked as error:
         print(f"gpu_worker: {error}", file=sys.stderr)
@@ -69,15 +74,16 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         log.error("the result log cannot be opened: %s", error)
         return EX_UNAVAILABLE
     slot = Slot(results.position)
-    facts: dict[str, Any] = {"model": settings.model}
-    ControlServer(endpoint, _status_source(slot, facts), slot).start()
+    made: list[Pipeline] = []
+    status = _status_source(slot, settings.model, made)
+    ControlServer(endpoint, status, slot, lambda: made[0].describe() if made else {}).start()
     log.info("loading %s", settings.model)
     try:
         pipeline = _load_pipeline(settings)
     except Exception as error:
         log.error("the model %s could not be loaded: %s", settings.model, error)
         return EX_UNAVAILABLE
-    facts.update(pipeline.facts)
+    made.append(pipeline)
     runner = Runner(
         slot,
         results,
@@ -86,6 +92,8 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         step_timeout_s=settings.step_timeout_s,
         max_attempts=settings.max_attempts,
         stopping=stop.is_set,
+        preview=PreviewFile(settings.previews_dir, f"gpu-{settings.gpu}"),
+        unload_after_s=settings.unload_after_s,
     )
     log.info("ready: %s", pipeline.facts)
     try:
@@ -98,11 +106,14 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
     return 0
 
 
-def _status_source(slot: Slot, facts: dict[str, Any]) -> Callable[[], protocol.WorkerStatus]:
+def _status_source(
+    slot: Slot, model: str, made: list[Pipeline]
+) -> Callable[[], protocol.WorkerStatus]:
     boot_id = uuid.uuid4().hex
 
     def status() -> protocol.WorkerStatus:
         view = slot.view()
+        facts = made[0].facts if made else {"model": model}
         return protocol.WorkerStatus(
             state=view.state.value,
             boot_id=boot_id,
@@ -118,6 +129,10 @@ def _status_source(slot: Slot, facts: dict[str, Any]) -> Callable[[], protocol.W
             device=facts.get("device"),
             dtype=facts.get("dtype"),
             machine_size=facts.get("machine_size"),
+            described=int(bool(made)),
+            loaded=facts.get("loaded"),
+            load_error=view.load_error,
+            versions={name: facts[name] for name in _VERSIONS if name in facts},
         )
 
     return status

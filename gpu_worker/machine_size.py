@@ -5,6 +5,7 @@ Beside pipeline.py the only module that imports torch. docs/operations.md says w
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -99,3 +100,10 @@ def apply(pipe: Any, size: Size, device: torch.device) -> None:
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe.enable_sequential_cpu_offload(device=device)
+
+
+def free(device: torch.device) -> None:
+    """Give what torch keeps of the device's memory back to it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

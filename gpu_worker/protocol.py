@@ -6,14 +6,14 @@ Codec only: bytes to models and back. No sockets, no pictures: those travel thro
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpu_worker.generation import Job
 
-VERSION = 2
+VERSION = 3
 
 MAX_MESSAGE_BYTES = 1 << 20
 """ZMQ_MAXMSGSIZE on both sides: a request is a few KiB, so 1 MiB is generous."""
@@ -31,7 +31,7 @@ class ProtocolError(ValueError):
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    v: Literal[2] = 2
+    v: Literal[3] = 3
 
 
 class WorkerStatus(_Message):
@@ -39,6 +39,8 @@ class WorkerStatus(_Message):
 
     `committed` is how many bytes of the segment `log` are on disk for good: readers never read past
     it. `step_s` is the measured mean of a step in seconds, None before the first.
+    `described` counts the changes of what `describe` would say, 0 before it can. `loaded` is the
+    model that is in memory now; `load_error` says why the last one could not be loaded.
     `trouble` says why the disk does not take what the held job has to write; it is tried again.
     """
 
@@ -56,29 +58,38 @@ class WorkerStatus(_Message):
     device: str | None = None
     dtype: str | None = None
     machine_size: str | None = None
+    described: int = 0
+    loaded: str | None = None
+    load_error: str | None = None
+    versions: dict[str, str] = {}
+    memory_bytes: int | None = None
 
 
 class Request(_Message):
     """What the gateway wants. `deadline`: CLOCK_MONOTONIC seconds, one clock a host.
 
     `status` asks; `submit` offers `job`; `cancel` ends the held job if it is `uuid`; `seal` has the
-    worker leave the segment `log`, if that is its newest, for a new one when it is idle.
+    worker leave the segment `log`, if that is its newest, for a new one when it is idle; `describe`
+    asks for `description`; `load` has an idle worker load `model`, `unload` let go of what it has.
     A worker that was stopped or stuck drops a request whose deadline has passed: its sender has
     given up on the reply and decides anew.
     """
 
-    op: Literal["status", "submit", "cancel", "seal"]
+    op: Literal["status", "submit", "cancel", "seal", "describe", "load", "unload"]
     deadline: float
     job: Job | None = None
     uuid: str | None = None
     log: str | None = None
+    model: str | None = None
 
 
 class Reply(_Message):
-    """`accepted` says whether it will be done; `error` says why a message could not be handled."""
+    """`accepted` says whether it will be done; `error` says why a message could not be handled;
+    `description` is what docs/http-api.md draws for GET /server/models."""
 
     status: WorkerStatus
     accepted: bool = False
+    description: dict[str, Any] | None = None
     error: str | None = None
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import faulthandler
-import io
 import logging
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
 from gpu_worker.generation import Job, Outcome, result_record
 from gpu_worker.in_flight import Begun, InFlight
+from gpu_worker.preview import PreviewFile
+from gpu_worker.records import picture_records
 from gpu_worker.results import ResultLog
-from gpu_worker.slot import Slot
+from gpu_worker.seam import DeviceLost, OutOfMemory, Picture, Pipeline
+from gpu_worker.slot import Slot, Wish
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +27,6 @@ REARM_S = 1.0
 
 RETRY_S = 0.5
 """Pause between two tries to write what the disk did not take."""
-
-
-class OutOfMemory(RuntimeError):
-    """The device's memory did not suffice; the process can go on."""
-
-
-class DeviceLost(RuntimeError):
-    """The device's state is beyond repair (a sticky CUDA error); the process must be replaced."""
 
 
 class _Leave(BaseException):
@@ -45,27 +39,6 @@ class Stopped(_Leave):
 
 class Canceled(_Leave):
     """The client does not want the picture any more."""
-
-
-class Pipeline(Protocol):
-    """What SDE_PIPELINE's factory returns. `facts` go into every result record."""
-
-    facts: dict[str, Any]
-
-    def generate(self, job: Job, on_step: Callable[[int, int], None]) -> Image.Image:
-        """One picture. Calls `on_step(step, steps)` after each step, counted from 1.
-
-        Raises:
-            OutOfMemory: the process may go on.
-            DeviceLost: it may not.
-        """
-
-
-def png(image: Image.Image) -> bytes:
-    """The picture as PNG. Level 1: level 6 costs a third more time for 7 % fewer bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 class Runner:
@@ -81,6 +54,8 @@ class Runner:
         step_timeout_s: float,
         max_attempts: int,
         stopping: Callable[[], bool],
+        preview: PreviewFile | None = None,
+        unload_after_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slot = slot
@@ -90,7 +65,10 @@ class Runner:
         self._step_timeout_s = step_timeout_s
         self._max_attempts = max_attempts
         self._stopping = stopping
+        self._preview = preview
+        self._unload_after_s = unload_after_s
         self._clock = clock
+        self._idle_since = clock()
         self._armed_at = 0.0
 
     def run(self) -> None:
@@ -106,8 +84,12 @@ class Runner:
                 held = self._slot.take(timeout_s=0.2)
                 if held is not None and held.job is not None:
                     self._run(held.job, held.attempt)
+                elif wish := self._slot.wished():
+                    self._switch(wish)
                 elif self._slot.wants_segment():
                     self._begin_segment()
+                elif 0 < self._unload_after_s < self._clock() - self._idle_since:
+                    self._slot.wish(Wish(unload=True))
         except Stopped:
             return
 
@@ -123,7 +105,7 @@ class Runner:
                 "it is not run again (its log says more)"
             )
             facts = {"attempt": begun.attempt}
-            self._commit(begun.job, Outcome.FAILED, [message], None, facts)
+            self._commit(begun.job, Outcome.FAILED, [message], [], facts)
         return True
 
     def _run(self, job: Job, attempt: int) -> None:
@@ -132,9 +114,9 @@ class Runner:
         started, begun = datetime.now(UTC), self._clock()
         lost: DeviceLost | None = None
         outcome, errors = Outcome.FAILED, [""]
-        data: bytes | None = None
+        pictures: list[Picture] = []
         try:
-            data = self._generate(job)
+            pictures = self._generate(job)
             outcome, errors = Outcome.SUCCEEDED, []
         except Stopped:
             self._uncount(job, attempt)
@@ -154,7 +136,7 @@ class Runner:
             "seconds": round(self._clock() - begun, 3),
         }
         try:
-            self._commit(job, outcome, errors, data, facts)
+            self._commit(job, outcome, errors, pictures, facts)
         except Stopped:
             self._uncount(job, attempt)
             raise
@@ -168,13 +150,17 @@ class Runner:
         except OSError as error:
             log.warning("job %s: this stop counts as an attempt: %s", job.uuid, error)
 
-    def _generate(self, job: Job) -> bytes:
+    def _generate(self, job: Job) -> list[Picture]:
         begun = self._clock()
         self._arm(begun)
 
-        def on_step(step: int, steps: int) -> None:
+        def on_step(
+            step: int, steps: int, preview: Callable[[], Image.Image] | None = None
+        ) -> None:
             now = self._clock()
-            self._slot.advance(step, steps, (now - begun) / step)
+            self._slot.advance(step, steps, (now - begun) / step if step else None)
+            if self._preview is not None and preview is not None:
+                self._preview.offer(job.uuid, preview)
             if now - self._armed_at >= REARM_S:
                 self._arm(now)
             if self._stopping():
@@ -185,9 +171,11 @@ class Runner:
         try:
             if self._slot.view().canceled:
                 raise Canceled
-            return png(self._pipeline.generate(job, on_step))
+            return self._pipeline.generate(job, on_step)
         finally:
             faulthandler.cancel_dump_traceback_later()
+            if self._preview is not None:
+                self._preview.remove()
 
     def _arm(self, now: float) -> None:
         # faulthandler's thread needs no GIL: it ends even a process that hangs inside C code.
@@ -199,21 +187,19 @@ class Runner:
         job: Job,
         outcome: Outcome,
         errors: list[str],
-        data: bytes | None,
+        pictures: list[Picture],
         facts: dict[str, Any],
     ) -> None:
-        record = result_record(
-            job,
-            outcome=outcome,
-            errors=errors,
-            data=None if data is None else base64.b64encode(data).decode("ascii"),
-            facts={**self._pipeline.facts, **facts},
-        )
-        if data is not None:
-            record["width"], record["height"] = Image.open(io.BytesIO(data)).size
-        record["ended_time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._persist(lambda: self._results.append(record))
+        said = {**self._pipeline.facts, **facts}
+        said["ended_time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        if pictures:
+            records = picture_records(job, pictures, said)
+        else:
+            said |= {"image_index": 0, "num_images": 1}
+            records = [result_record(job, outcome=outcome, errors=errors, data=None, facts=said)]
+        self._persist(lambda: self._results.append_all(records))
         self._slot.release(self._results.position)
+        self._idle_since = self._clock()
 
     def _persist(self, write: Callable[[], None]) -> None:
         """Write, again and again while the disk does not take it: nothing that was made is lost.
@@ -233,6 +219,23 @@ class Runner:
                 return
             if self._stopping():
                 raise Stopped
+
+    def _switch(self, wish: Wish) -> None:
+        """Load or unload; a model that cannot be loaded is reported, and the worker serves on."""
+        error: str | None = None
+        self._arm(self._clock())
+        try:
+            if wish.unload:
+                self._pipeline.unload()
+            else:
+                self._pipeline.load(wish.model)
+        except Exception as refusal:
+            log.exception("the model %s could not be loaded", wish.model)
+            error = f"{wish.model}: {refusal}"
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        self._idle_since = self._clock() if not wish.unload else math.inf
+        self._slot.ready(error)
 
     def _begin_segment(self) -> None:
         try:

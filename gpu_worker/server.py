@@ -7,13 +7,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import zmq
 
 from gpu_worker import protocol
 from gpu_worker.generation import Job
 from gpu_worker.protocol import ProtocolError, Reply, Request, WorkerStatus
-from gpu_worker.slot import Slot
+from gpu_worker.slot import Slot, Wish
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,12 @@ class ControlServer:
         endpoint: str,
         status: Callable[[], WorkerStatus],
         slot: Slot,
+        describe: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._endpoint = endpoint
         self._status = status
         self._slot = slot
+        self._describe = describe
 
     def start(self) -> None:
         """Bind, then serve in a daemon thread. The store's lock must be held already: a second bind
@@ -64,6 +67,8 @@ class ControlServer:
     def _handle(self, request: Request) -> Reply:
         if time.monotonic() > request.deadline:
             return Reply(status=self._status(), error="the deadline has passed")
+        if request.op == "describe":
+            return Reply(status=self._status(), accepted=True, description=self._describe())
         accepted = self._done(request)
         return Reply(status=self._status(), accepted=accepted)
 
@@ -75,6 +80,10 @@ class ControlServer:
                 return self._slot.offer(job)
             case Request(op="cancel", uuid=str(uuid)):
                 return self._slot.cancel(uuid)
+            case Request(op="load", model=model):
+                return self._slot.wish(Wish(model))
+            case Request(op="unload"):
+                return self._slot.wish(Wish(unload=True))
             case Request(op="seal", log=str(log_name)):
                 return self._slot.seal(log_name)
         raise ProtocolError(f"{request.op} lacks what it is about")

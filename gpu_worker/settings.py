@@ -24,12 +24,16 @@ NAMES = (
     "SDE_MAX_ATTEMPTS",
     "SDE_MIN_FREE_MIB",
     "SDE_MODEL",
+    "SDE_MODELS_DIR",
     "SDE_PIPELINE",
+    "SDE_PNG_METADATA",
     "SDE_PORT",
     "SDE_PYTHON",
+    "SDE_QUANTIZATION",
     "SDE_QUEUE_SIZE",
     "SDE_SEGMENT_MIB",
     "SDE_STEP_TIMEOUT_S",
+    "SDE_UNLOAD_AFTER_S",
     "SDE_URL",
 )
 """Every SDE_ name of the service; a test compares it with the tables (SDE_URL is the client's and
@@ -67,6 +71,27 @@ class Settings(BaseModel):
         default=64, alias="SDE_SEGMENT_MIB", description="a log file's size before the next begins"
     )
 
+    models_folder: DataDir | None = Field(
+        default=None,
+        alias="SDE_MODELS_DIR",
+        description="holds models.toml and the files that it names; unset: SDE_DATA_DIR/models",
+    )
+
+    @property
+    def models_dir(self) -> Path:
+        """models.toml, and the files that it names."""
+        return self.models_folder or self.data_dir / "models"
+
+    @property
+    def inputs_dir(self) -> Path:
+        """The pictures that came with requests: `<uuid>/<sha256>`, the gateway's to write."""
+        return self.data_dir / "inputs"
+
+    @property
+    def previews_dir(self) -> Path:
+        """What running jobs look like so far: `<worker>.<uuid>.jpg`, that worker's to write."""
+        return self.run_dir / "previews"
+
     @property
     def run_dir(self) -> Path:
         """Sockets, locks, logs: gone after a reboot is fine."""
@@ -92,7 +117,24 @@ class WorkerSettings(Settings):
     model: Annotated[str, Field(min_length=1)] = Field(
         default="demo",
         alias="SDE_MODEL",
-        description="demo, a directory, a .safetensors file or a hub id",
+        description="demo, a name of models.toml, a directory, a .safetensors file or a hub id",
+    )
+    quantization: Literal[
+        "none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8", "quanto-int8"
+    ] = Field(
+        default="none",
+        alias="SDE_QUANTIZATION",
+        description="weights of the UNet or transformer in fewer bits, by an optional library",
+    )
+    unload_after_s: Annotated[float, Field(ge=0, le=86400 * 365)] = Field(
+        default=0.0,
+        alias="SDE_UNLOAD_AFTER_S",
+        description="an idle worker lets go of its model after this; 0: never",
+    )
+    png_metadata: Literal["on", "off"] = Field(
+        default="on",
+        alias="SDE_PNG_METADATA",
+        description="whether pictures say in text chunks how they were made",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", alias="SDE_DEVICE", description="where the model runs"

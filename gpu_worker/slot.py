@@ -20,6 +20,14 @@ class State(enum.StrEnum):
     BUSY = "busy"
 
 
+@dataclass(frozen=True)
+class Wish:
+    """A model to load, None for that of SDE_MODEL; or, with `unload`, none."""
+
+    model: str | None = None
+    unload: bool = False
+
+
 class ForbiddenTransition(RuntimeError):
     """A call that the state does not allow."""
 
@@ -41,6 +49,7 @@ class View:
     committed: int = 0
     canceled: bool = False
     trouble: str | None = None
+    load_error: str | None = None
 
 
 class Slot:
@@ -50,15 +59,19 @@ class Slot:
         self._changed = threading.Condition()
         self._view = View(log=position[0], committed=position[1])
         self._unwanted: str | None = None
+        self._wish: Wish | None = None
 
     def view(self) -> View:
         """One consistent look."""
         with self._changed:
             return self._view
 
-    def ready(self) -> None:
-        """Loading is over: jobs may be offered."""
-        self._move({State.LOADING}, State.IDLE)
+    def ready(self, load_error: str | None = None) -> None:
+        """Loading is over, well or not: jobs may be offered."""
+        with self._changed:
+            self._require({State.LOADING}, State.IDLE)
+            self._view = replace(self._view, state=State.IDLE, load_error=load_error)
+            self._changed.notify_all()
 
     def offer(self, job: Job) -> bool:
         """Hold the job if the slot is idle; offering the held job again is accepted too."""
@@ -94,11 +107,31 @@ class Slot:
             self._changed.notify_all()
             return True
 
+    def wish(self, wish: Wish) -> bool:
+        """Ask an idle worker for another model; the main thread loads it, and takes no job before
+        that."""
+        with self._changed:
+            if self._view.state is not State.IDLE:
+                return False
+            self._wish = wish
+            self._view = replace(self._view, state=State.LOADING)
+            self._changed.notify_all()
+            return True
+
+    def wished(self) -> Wish | None:
+        """What was asked for; it is the caller's to do, and ready() to say when it is done."""
+        with self._changed:
+            wish, self._wish = self._wish, None
+            return wish
+
     def take(self, timeout_s: float) -> View | None:
-        """Wait for a held job; None when none came in time, or a new segment is wanted first."""
+        """Wait for a held job; None when none came in time, or something else is wanted first."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._view.state is State.BUSY or self.wants_segment(), timeout_s
+                lambda: (
+                    self._view.state is State.BUSY or self._wish is not None or self.wants_segment()
+                ),
+                timeout_s,
             )
             return self._view if self._view.state is State.BUSY else None
 
@@ -151,15 +184,9 @@ class Slot:
             canceled=False,
             trouble=None,
             step=0,
-            steps=job.request.num_inference_steps,
+            steps=job.request.steps,
         )
         self._changed.notify_all()
-
-    def _move(self, allowed: set[State], target: State) -> None:
-        with self._changed:
-            self._require(allowed, target)
-            self._view = replace(self._view, state=target)
-            self._changed.notify_all()
 
     def _require(self, allowed: set[State], target: State) -> None:
         if self._view.state not in allowed:

@@ -24,8 +24,9 @@ from client import fsck as command
 from gateway import journal_line
 from gateway.journal import Journal
 from gpu_worker import durable, fsck, process
-from gpu_worker.generation import GenerationRequest, Job, Outcome, result_record
+from gpu_worker.generation import Job, Outcome, result_record
 from gpu_worker.in_flight import Begun, InFlight
+from gpu_worker.request import GenerationRequest
 from gpu_worker.results import ResultIndex, ResultLog, consolidation, segments
 from gpu_worker.results.line import encode
 from tests.service import ROOT, environment, free_port, running

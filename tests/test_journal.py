@@ -13,8 +13,9 @@ import pytest
 
 from gateway.broker import Broker
 from gateway.journal import Journal
-from gpu_worker.generation import GenerationRequest, Job
+from gpu_worker.generation import Job
 from gpu_worker.protocol import WorkerStatus
+from gpu_worker.request import GenerationRequest
 from tests.test_results import Crash, FaultyDisk
 
 IDLE = WorkerStatus(state="idle", boot_id="b", log="l", committed=0)

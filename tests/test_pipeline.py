@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from gpu_worker import machine_size, pipeline
-from gpu_worker.generation import GenerationRequest, Job
-from gpu_worker.runner import OutOfMemory, png
+from gpu_worker import machine_size, pipeline, png
+from gpu_worker.generation import Job
+from gpu_worker.request import GenerationRequest
+from gpu_worker.seam import OutOfMemory
 from gpu_worker.settings import WorkerSettings, load
 from tests import tiny_models
 from tests.service import running
@@ -35,7 +36,7 @@ def job(**given: Any) -> Job:
     )
 
 
-def ignore(step: int, steps: int) -> None:
+def ignore(step: int, steps: int, preview: object = None) -> None:
     """No progress wanted."""
 
 
@@ -68,7 +69,7 @@ def test_the_built_in_model_gives_the_pixels_of_diffusers_itself(
 ) -> None:
     ours = pipeline.load(settings(tmp_path))
     request = {"negative_prompt": "blurry", "guidance_scale": 5.0, "width": 72, "height": 64}
-    made = ours.generate(job(**request), ignore)
+    made = ours.generate(job(**request), ignore)[0].image
     expected = direct(
         "a large red circle on a blue background",
         num_inference_steps=4,
@@ -81,25 +82,27 @@ def test_the_built_in_model_gives_the_pixels_of_diffusers_itself(
 
 def test_a_seed_is_a_picture_and_another_seed_another(tmp_path: Path) -> None:
     ours = pipeline.load(settings(tmp_path))
-    first, again, other = (ours.generate(job(seed=seed), ignore).tobytes() for seed in (1, 1, 2))
+    first, again, other = (
+        ours.generate(job(seed=seed), ignore)[0].image.tobytes() for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
 def test_progress_counts_the_steps_and_a_stop_between_them_ends_it(tmp_path: Path) -> None:
     ours = pipeline.load(settings(tmp_path))
     seen: list[tuple[int, int]] = []
-    ours.generate(job(num_inference_steps=3), lambda *at: seen.append(at))
+    ours.generate(job(num_inference_steps=3), lambda *at: seen.append(at[:2]))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
     class Halt(BaseException):
         pass
 
-    def halt(step: int, steps: int) -> None:
+    def halt(step: int, steps: int, preview: object = None) -> None:
         raise Halt
 
     with pytest.raises(Halt):
         ours.generate(job(), halt)
-    assert ours.generate(job(), ignore).size == (64, 64)
+    assert ours.generate(job(), ignore)[0].image.size == (64, 64)
 
 
 def test_a_directory_and_a_single_file_are_the_same_model(tiny: Path) -> None:
@@ -107,14 +110,14 @@ def test_a_directory_and_a_single_file_are_the_same_model(tiny: Path) -> None:
     for name in ("directory", "single.safetensors"):
         loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / name)))
         assert loaded.facts["model"] == str(tiny / name)
-        made.append(loaded.generate(job(), ignore).tobytes())
+        made.append(loaded.generate(job(), ignore)[0].image.tobytes())
     assert made[0] == made[1]
 
 
 def test_the_default_size_is_the_models_own(tiny: Path) -> None:
     loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory")))
     assert loaded.default_side_px() == 32
-    assert png(loaded.generate(job(), ignore)).startswith(b"\x89PNG")
+    assert png.encode(loaded.generate(job(), ignore)[0].image).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -145,11 +148,12 @@ def test_a_device_that_is_not_here_is_told(tmp_path: Path) -> None:
 def test_every_machine_size_makes_the_picture(tiny: Path, size: machine_size.Size) -> None:
     loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory"), MACHINE_SIZE=size))
     switches = machine_size.SWITCHES[size]
-    pipe = loaded._pipe
+    assert loaded._loaded is not None
+    pipe = loaded._loaded.pipe
     assert pipe.vae.use_slicing is switches.vae_slicing
     assert pipe.vae.use_tiling is switches.vae_tiling
     assert loaded.facts["machine_size"] == size
-    assert loaded.generate(job(), ignore).size == (32, 32)
+    assert loaded.generate(job(), ignore)[0].image.size == (32, 32)
 
 
 def test_the_size_follows_from_the_memory() -> None:
@@ -163,12 +167,12 @@ def test_the_size_follows_from_the_memory() -> None:
 def test_out_of_memory_names_the_way_out(tiny: Path) -> None:
     loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory"), MACHINE_SIZE="medium"))
 
-    def exhaust(step: int, steps: int) -> None:
+    def exhaust(step: int, steps: int, preview: object = None) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(OutOfMemory, match="try MACHINE_SIZE=little"):
         loaded.generate(job(), exhaust)
-    assert loaded.generate(job(), ignore).size == (32, 32)
+    assert loaded.generate(job(), ignore)[0].image.size == (32, 32)
 
 
 def test_the_built_in_model_through_the_whole_service(folder: Path, direct: Any) -> None:

@@ -53,16 +53,20 @@ class ResultLog:
             log.warning("%s: cut a torn line of %d bytes", self._file.path.name, cut)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one record and have it on disk; all or nothing.
+        """Write one record and have it on disk; all or nothing. Raises OSError."""
+        self.append_all([record])
+
+    def append_all(self, records: list[dict[str, Any]]) -> None:
+        """Write all records of a job and have them on disk; all or nothing.
 
         Raises:
-            OSError: it is not there; the log is as it was.
+            OSError: none is there; the log is as it was.
         """
         if not self._file.is_open:
             self.open()
         if self._leaving or self._file.committed >= self._segment_bytes:
             self.begin_segment()
-        self._file.append(line.encode(record))
+        self._file.append(b"".join(map(line.encode, records)))
 
     def begin_segment(self) -> None:
         """Leave the newest segment as it is and append to a new one from now on.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from PIL import Image
 
 from gpu_worker.generation import Job
+from gpu_worker.seam import OnStep, Picture
 
 SIDE_PX = 64
 
@@ -21,15 +21,30 @@ class Instant:
     def before_step(self, step: int, job: Job) -> None:
         """Called before each step, counted from 0."""
 
-    def generate(self, job: Job, on_step: Callable[[int, int], None]) -> Image.Image:
+    def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
         """Noise."""
         request = job.request
-        for step in range(request.num_inference_steps):
+        for step in range(request.steps):
             self.before_step(step, job)
-            on_step(step + 1, request.num_inference_steps)
+            on_step(step + 1, request.steps)
         width, height = request.width or SIDE_PX, request.height or SIDE_PX
-        noise = random.Random(request.seed).randbytes(width * height * 3)
-        return Image.frombytes("RGB", (width, height), noise)
+        pictures = []
+        for number in range(request.num_images_per_prompt):
+            seed = (request.seed or 0) + number
+            noise = random.Random(seed).randbytes(width * height * 3)
+            image = Image.frombytes("RGB", (width, height), noise)
+            pictures.append(Picture(image, {"seed": seed}))
+        return pictures
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing said, so nothing is refused."""
+        return {}
+
+    def load(self, model: str | None) -> None:
+        """It has nothing to load."""
+
+    def unload(self) -> None:
+        """Nor to let go."""
 
 
 def load(settings: object) -> Instant:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpu_worker.generation import Job
-from gpu_worker.runner import OutOfMemory
+from gpu_worker.seam import OutOfMemory
 from tests.pipelines.instant import Instant
 
 

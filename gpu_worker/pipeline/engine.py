@@ -1,0 +1,173 @@
+"""Loads models on demand and runs a job's pictures one by one; a picture's seed is seed + i.
+
+One by one, for a batch of n rounds other than n batches of one on most devices: a picture shall
+not depend on what it was asked together with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import torch
+from PIL import Image
+
+from gpu_worker import machine_size, models
+from gpu_worker.generation import Job
+from gpu_worker.models import Library
+from gpu_worker.pipeline import adapters, modes, prompts, schedulers, sources
+from gpu_worker.pipeline.inputs import Inputs
+from gpu_worker.pipeline.loaded import Loaded
+from gpu_worker.request import GenerationRequest
+from gpu_worker.seam import DeviceLost, OnStep, OutOfMemory, Picture
+from gpu_worker.settings import WorkerSettings
+
+
+class DiffusersPipeline:
+    """One loaded model at most, on one device."""
+
+    def __init__(self, settings: WorkerSettings, library: Library) -> None:
+        self._settings = settings
+        self._library = library
+        self._device = machine_size.choose_device(settings.device, settings.gpu)
+        self._size: machine_size.Size = settings.machine_size or machine_size.choose_size(
+            machine_size.memory_bytes(self._device)
+        )
+        self._loaded: Loaded | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What every record says of the process and of the model that is loaded."""
+        facts: dict[str, Any] = {
+            "model": self._settings.model,
+            "device": _device_name(self._device),
+            "machine_size": self._size,
+            "diffusers": diffusers.__version__,
+            "torch": torch.__version__,
+        }
+        if self._loaded is not None:
+            facts |= {
+                "model": self._loaded.name,
+                "pipeline": type(self._loaded.pipe).__name__,
+                "dtype": str(self._loaded.pipe.dtype).removeprefix("torch."),
+                "scheduler": type(self._loaded.pipe.scheduler).__name__,
+                **self._loaded.facts,
+            }
+        return facts
+
+    def describe(self) -> dict[str, Any]:
+        """See `gpu_worker.runner.Pipeline.describe`."""
+        return {}
+
+    def load(self, model: str | None) -> None:
+        """See `gpu_worker.runner.Pipeline.load`."""
+        name = model or self._settings.model
+        if self._loaded is not None and self._loaded.name == name:
+            return
+        self.unload()
+        pipe = sources.from_source(self._settings, machine_size.choose_dtype(self._device))
+        pipe.set_progress_bar_config(disable=True)
+        machine_size.apply(pipe, self._size, self._device)
+        self._loaded = Loaded(name, pipe, self._size, self._device)
+
+    def unload(self) -> None:
+        """See `gpu_worker.runner.Pipeline.unload`."""
+        self._loaded = None
+        machine_size.free(self._device)
+
+    def default_side_px(self) -> int:
+        """Of the loaded model."""
+        return self._ready(None).default_side_px()
+
+    def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
+        """See `gpu_worker.runner.Pipeline.generate`."""
+        try:
+            loaded = self._ready(job.request.model)
+            return self._generate(loaded, job, on_step)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(self._memory_sentence()) from error
+        except torch.AcceleratorError as error:
+            raise DeviceLost(str(error).splitlines()[0]) from error
+        finally:
+            machine_size.free(self._device)
+
+    def _ready(self, model: str | None) -> Loaded:
+        self.load(model)
+        if self._loaded is None:
+            raise RuntimeError("no model is loaded")
+        return self._loaded
+
+    def _generate(self, loaded: Loaded, job: Job, on_step: OnStep) -> list[Picture]:
+        request = job.request
+        inputs = Inputs(self._settings.inputs_dir / job.uuid)
+        count = request.num_images_per_prompt
+        with contextlib.ExitStack() as stack:
+            pipe = modes.pipeline_for(loaded, request)
+            pipe, more = stack.enter_context(adapters.attached(loaded, pipe, request, inputs))
+            stack.enter_context(schedulers.chosen(loaded, pipe, request))
+            arguments = modes.arguments(loaded, pipe, request, inputs) | more
+            words, said = prompts.arguments(pipe, request)
+            arguments |= words
+            return [
+                self._picture(pipe, arguments, request, k, said, _counted(on_step, k, count))
+                for k in range(count)
+            ]
+
+    def _picture(
+        self,
+        pipe: Any,
+        arguments: dict[str, Any],
+        request: GenerationRequest,
+        place: int,
+        said: dict[str, Any],
+        on_step: OnStep,
+    ) -> Picture:
+        seed = (request.seed or 0) + place
+
+        def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
+            on_step(index + 1, int(pipe.num_timesteps))
+            return tensors
+
+        # The generator lives on the CPU: a seed means the same noise on every device.
+        output = pipe(
+            **arguments,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            callback_on_step_end=step_ended,
+        )
+        image: Image.Image = output.images[0]
+        return Picture(image, {"seed": seed, **said})
+
+    def _memory_sentence(self) -> str:
+        smaller = machine_size.next_smaller(self._size)
+        advice = f"MACHINE_SIZE={smaller}" if smaller else "a smaller picture"
+        device = _device_name(self._device)
+        return f"out of memory with MACHINE_SIZE={self._size} on {device}: try {advice}"
+
+
+def load(settings: WorkerSettings) -> DiffusersPipeline:
+    """The factory that SDE_PIPELINE names by default; the model of SDE_MODEL is loaded.
+
+    Raises:
+        ModelNotFound: SDE_MODEL names nothing loadable.
+        ModelsError: models.toml is not as it must be.
+        ValueError: SDE_DEVICE is not on this machine.
+    """
+    sources.quiet()
+    made = DiffusersPipeline(settings, models.read(settings.models_dir / "models.toml"))
+    made.load(None)
+    return made
+
+
+def _counted(on_step: OnStep, place: int, count: int) -> OnStep:
+    """Steps of one picture, counted over all of the job."""
+
+    def counted(step: int, steps: int, preview: Callable[[], Image.Image] | None = None) -> None:
+        on_step(place * steps + step, count * steps, preview)
+
+    return counted
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

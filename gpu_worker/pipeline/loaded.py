@@ -1,0 +1,41 @@
+"""A model on its device, and the sentence for a field that it does not know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from gpu_worker import machine_size
+from gpu_worker.models import Defaults
+from gpu_worker.request import SIDE_MULTIPLE_PX
+
+
+class NotSupported(ValueError):
+    """The loaded pipeline does not know a field, or not this value of it."""
+
+    def __init__(self, field_name: str, value: object, pipe: Any, why: str) -> None:
+        super().__init__(f"{field_name}: {type(pipe).__name__} {why} (got {value!r})")
+
+
+@dataclass
+class Loaded:
+    """`pipe` is the text-to-image pipeline as it was loaded; nothing of a job stays in it.
+
+    `name` is what clients call it; `facts` say where its weights came from.
+    """
+
+    name: str
+    pipe: Any
+    size: machine_size.Size
+    device: torch.device
+    defaults: Defaults = field(default_factory=Defaults)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def default_side_px(self) -> int:
+        """The model's own size, bounded by what MACHINE_SIZE affords, in pixels."""
+        config = getattr(self.pipe, "unet", None) or self.pipe.transformer
+        native = int(config.config.sample_size) * int(self.pipe.vae_scale_factor)
+        side = min(native, machine_size.SWITCHES[self.size].max_default_side_px)
+        return side - side % SIDE_MULTIPLE_PX

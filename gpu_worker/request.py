@@ -1,0 +1,185 @@
+"""What a client may ask of a generation, by diffusers' names: fields, units and limits. A leaf.
+
+Validated strictly in the gateway and again in the worker, by the same models. Does no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+MAX_PROMPT_CHARS = 4000
+"""Some fifty times the 77 tokens that CLIP reads at once, far below what would burden the log."""
+
+MAX_SEED = 2**53 - 1
+"""The largest integer that every JSON reader keeps exactly (RFC 8259, section 6)."""
+
+MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 2048, 8
+"""Sides of a picture. diffusers' pipelines need multiples of 8 (their own `check_inputs`)."""
+
+MAX_IMAGES = 16
+
+DEFAULT_STEPS = 50
+"""diffusers' own for Stable Diffusion; a model of fewer steps says so in its description."""
+
+
+def _printable(text: str) -> str:
+    """Refuse what cannot be stored or confuses a terminal; keep line breaks, tabs, any script.
+
+    Raises:
+        ValueError: on a lone surrogate or a control character.
+    """
+    for char in text:
+        if "\ud800" <= char <= "\udfff":
+            raise ValueError("must not contain a lone surrogate")
+        if (char < " " and char not in "\n\t\r") or char == "\x7f":
+            raise ValueError(f"must not contain the control character U+{ord(char):04X}")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+Text = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARS), AfterValidator(_printable)]
+Side = Annotated[int, Field(ge=MIN_SIDE_PX, le=MAX_SIDE_PX, multiple_of=SIDE_MULTIPLE_PX)]
+Steps = Annotated[int, Field(ge=1, le=500)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=-10.0, le=10.0)]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""What models.toml calls a file: it is looked up there, and never becomes a path."""
+
+Picture = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+"""A picture that came with the request: its file's digest. Over HTTP it is base64."""
+
+ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]{0,63}$")]
+OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+OptionText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-]{1,64}$")]
+OptionNumber = Annotated[float, Field(ge=-1e6, le=1e6)]
+Option = bool | int | OptionNumber | OptionText
+
+
+class Strict(BaseModel):
+    """Strict: neither `true` nor "5" is a number, an unknown field is an error, so is NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Lora(Strict):
+    """A LoRA of models.toml and how strongly it counts."""
+
+    name: Name
+    weight: Weight = 1.0
+
+
+class ControlNet(Strict):
+    """A ControlNet of models.toml and the picture that it follows."""
+
+    name: Name
+    image: Picture
+    conditioning_scale: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
+    guidance_start: Share = 0.0
+    guidance_end: Share = 1.0
+
+
+class IPAdapter(Strict):
+    """An IP-Adapter of models.toml and the picture that it imitates."""
+
+    name: Name
+    image: Picture
+    scale: Annotated[float, Field(ge=0.0, le=10.0)] = 0.6
+
+
+class Hires(Strict):
+    """A second pass over the picture made larger: by interpolated latents, or by an upscaler of
+    models.toml. `strength` and `num_inference_steps` are those of the second pass."""
+
+    scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
+    upscaler: Name = "latent"
+    strength: Share = 0.6
+    num_inference_steps: Steps | None = None
+
+
+class GenerationRequest(Strict):
+    """What a client asks for, by diffusers' names.
+
+    None means the model's own: `width` and `height` (pixels), `num_inference_steps`,
+    `guidance_scale`, `scheduler`, `vae`. `seed` None: the gateway draws one when it accepts the
+    job, so that a second run gives the same picture; picture i of a job has seed + i.
+    """
+
+    prompt: Annotated[Text, AfterValidator(_not_blank)]
+    negative_prompt: Text = ""
+    model: Name | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Annotated[float, Field(ge=0.0, le=50.0)] | None = None
+    width: Side | None = None
+    height: Side | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED - MAX_IMAGES)] | None = None
+    num_images_per_prompt: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
+    scheduler: ClassName | None = None
+    scheduler_options: Annotated[dict[OptionName, Option], Field(max_length=16)] = {}
+    clip_skip: Annotated[int, Field(ge=1, le=11)] | None = None
+    eta: Share | None = None
+    guidance_rescale: Share | None = None
+    image: Picture | None = None
+    mask_image: Picture | None = None
+    strength: Share | None = None
+    loras: Annotated[list[Lora], Field(max_length=8)] = []
+    controlnets: Annotated[list[ControlNet], Field(max_length=4)] = []
+    ip_adapter: IPAdapter | None = None
+    embeddings: Annotated[list[Name], Field(max_length=8)] = []
+    vae: Name | None = None
+    hires: Hires | None = None
+    step_log: bool = False
+
+    @model_validator(mode="after")
+    def _together(self) -> GenerationRequest:
+        if self.mask_image is not None and self.image is None:
+            raise ValueError("mask_image needs image: the picture that is painted over")
+        if self.strength is not None and self.image is None:
+            raise ValueError("strength needs image: it says how far to leave it")
+        names = [lora.name for lora in self.loras]
+        if len(names) != len(set(names)):
+            raise ValueError("loras names one more than once")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Of all its pictures, as far as the request says: for estimates before it runs."""
+        each = self.num_inference_steps or DEFAULT_STEPS
+        if self.hires is not None:
+            each += self.hires.num_inference_steps or each
+        return each * self.num_images_per_prompt
+
+    def pictures(self) -> list[str]:
+        """The digests of the pictures that belong to it, each once."""
+        found = [self.image, self.mask_image, *(net.image for net in self.controlnets)]
+        found.append(self.ip_adapter.image if self.ip_adapter else None)
+        return list(dict.fromkeys(digest for digest in found if digest is not None))
+
+    def asked(self) -> dict[str, Any]:
+        """What a result record says of it: what was not asked for is left out, the seed's first
+        fields are always there."""
+        always = {"negative_prompt", "num_inference_steps", "guidance_scale", "width", "height"}
+        dumped = self.model_dump(exclude={"prompt"})
+        plain = {
+            key: field.get_default(call_default_factory=True)
+            for key, field in type(self).model_fields.items()
+        }
+        return {
+            key: value
+            for key, value in dumped.items()
+            if key in always or key == "seed" or value != plain[key]
+        }
