@@ -111,6 +111,13 @@ class Hires(Strict):
     num_inference_steps: Steps | None = None
 
 
+class Upscale(Strict):
+    """`image` is made larger and nothing else: by lanczos, or by an upscaler of models.toml."""
+
+    scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
+    upscaler: Name = "lanczos"
+
+
 class GenerationRequest(Strict):
     """What a client asks for, by diffusers' names.
 
@@ -142,6 +149,7 @@ class GenerationRequest(Strict):
     embeddings: Annotated[list[Name], Field(max_length=8)] = []
     vae: Name | None = None
     hires: Hires | None = None
+    upscale: Upscale | None = None
     step_log: bool = False
 
     @model_validator(mode="after")
@@ -150,6 +158,8 @@ class GenerationRequest(Strict):
             raise ValueError("mask_image needs image: the picture that is painted over")
         if self.strength is not None and self.image is None:
             raise ValueError("strength needs image: it says how far to leave it")
+        if self.upscale is not None and self.image is None:
+            raise ValueError("upscale needs image: the picture that is made larger")
         names = [lora.name for lora in self.loras]
         if len(names) != len(set(names)):
             raise ValueError("loras names one more than once")
@@ -158,6 +168,8 @@ class GenerationRequest(Strict):
     @property
     def steps(self) -> int:
         """Of all its pictures, as far as the request says: for estimates before it runs."""
+        if self.upscale is not None:
+            return 1
         each = self.num_inference_steps or DEFAULT_STEPS
         if self.hires is not None:
             each += self.hires.num_inference_steps or each
