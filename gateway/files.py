@@ -30,7 +30,8 @@ class FileResource:
         uuid = parse_uuid(found[1], "uuid")
         number = int(found[2] or 1)
         etag = f'"{uuid}-{number}"'
-        data = self._index.read_data(uuid) if number == 1 else None
+        entry = next((e for e in self._index.find_all(uuid) if e.image_index == number - 1), None)
+        data = self._index.read_data(entry) if entry is not None else None
         if not data:
             self._absent(uuid, number)
             return

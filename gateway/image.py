@@ -57,12 +57,11 @@ class GenerateResource:
         with_data = truth_param(req, "data", default=True)
         entries: Iterable[Entry]
         if uuid is not None:
-            found = self._index.find(uuid)
-            entries = [found] if found else []
+            entries = self._index.find_all(uuid)
         elif "limit" in req.params or "before" in req.params:
             limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
             entries = page = self._page(req, limit)
-            if len(page) == limit:
+            if len(page) >= limit:
                 query = {**req.params, "before": page[-1].uuid}
                 resp.append_link(f"{req.path}?{urlencode(query)}", "next")
         else:

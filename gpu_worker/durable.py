@@ -104,9 +104,10 @@ def whole_length(path: Path) -> int:
         os.close(descriptor)
 
 
-def last_line(path: Path) -> bytes:
-    """The last whole line with its newline, or nothing. Raises OSError."""
-    end = whole_length(path)
+def last_line(path: Path, end: int | None = None) -> bytes:
+    """The last whole line with its newline, or nothing; before `end`, where a line ends.
+    Raises OSError."""
+    end = whole_length(path) if end is None else end
     descriptor = os.open(path, _READ)
     try:
         begin = max(0, end - 1)
@@ -180,6 +181,12 @@ class AppendFile:
                 self._cut_back()
             raise
         self.committed += len(lines)
+
+    def cut(self, length: int) -> None:
+        """Leave only so many bytes, on disk when it returns. Raises OSError."""
+        os.ftruncate(self._descriptor, length)
+        os.fdatasync(self._descriptor)
+        self.committed = length
 
     def close(self) -> None:
         """Close it; appending afterwards is an error."""

@@ -174,6 +174,12 @@ class Service:
 
     def result(self, uuid: str) -> dict[str, Any]:
         """The one record of a uuid, once it is there."""
+        records = self.results(uuid)
+        assert len(records) == 1
+        return records[0]
+
+    def results(self, uuid: str) -> list[dict[str, Any]]:
+        """All records of a uuid, once they are there."""
 
         def look() -> list[dict[str, Any]]:
             try:
@@ -185,11 +191,9 @@ class Service:
             return found
 
         try:
-            records = eventually(look, f"a result of {uuid}")
+            return eventually(look, f"a result of {uuid}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output()}") from None
-        assert len(records) == 1
-        return records[0]
 
     def lines(self) -> list[dict[str, Any]]:
         """Every record in the logs, as it stands on the disk."""

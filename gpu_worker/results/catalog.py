@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE results (
-    uuid TEXT PRIMARY KEY, sequence INTEGER NOT NULL, state TEXT NOT NULL, segment TEXT NOT NULL,
+    uuid TEXT NOT NULL, image_index INTEGER NOT NULL, num_images INTEGER NOT NULL,
+    sequence INTEGER NOT NULL, state TEXT NOT NULL, segment TEXT NOT NULL,
     offset INTEGER NOT NULL, length INTEGER NOT NULL,
-    data_at INTEGER NOT NULL, data_length INTEGER NOT NULL, submission TEXT
+    data_at INTEGER NOT NULL, data_length INTEGER NOT NULL, submission TEXT,
+    PRIMARY KEY (uuid, image_index)
 ) WITHOUT ROWID;
 CREATE INDEX results_in_order ON results (sequence, uuid);
 CREATE INDEX results_of_submission ON results (submission) WHERE submission IS NOT NULL;
@@ -30,10 +32,13 @@ CREATE TABLE segments (
 class Entry(NamedTuple):
     """Where a record stands: `length` bytes from `offset` of `segment`, the newline included.
 
-    `data_at` and `data_length`: the base64 text within the line, length 0 for null.
+    It is picture `image_index` of a job of `num_images`. `data_at` and `data_length`: the base64
+    text within the line, length 0 for null.
     """
 
     uuid: str
+    image_index: int
+    num_images: int
     sequence: int
     state: str
     segment: str
@@ -54,8 +59,8 @@ class Totals(NamedTuple):
 
 COLUMNS = ", ".join(Entry._fields)
 MARKS = ", ".join("?" * len(Entry._fields))
-_FIND = f"SELECT {COLUMNS} FROM results WHERE uuid = ?"
-_WHERE = "SELECT segment, offset, length FROM results WHERE uuid = ?"
+_FIND = f"SELECT {COLUMNS} FROM results WHERE uuid = ? ORDER BY image_index"
+_WHERE = "SELECT segment, offset, length FROM results WHERE uuid = ? ORDER BY image_index LIMIT 1"
 
 
 def files(path: Path) -> list[Path]:
@@ -136,22 +141,29 @@ class Catalog:
     # ---- results ------------------------------------------------------------------------------
 
     def find(self, uuid: str) -> Entry | None:
-        """One record's place."""
-        row = self._db.execute(_FIND, (uuid,)).fetchone()
+        """The place of a job's first record."""
+        row = self._db.execute(f"{_FIND} LIMIT 1", (uuid,)).fetchone()
         return Entry._make(row) if row else None
 
+    def find_all(self, uuid: str) -> list[Entry]:
+        """The places of all records of a job, in order."""
+        return [Entry._make(row) for row in self._db.execute(_FIND, (uuid,))]
+
     def where(self, uuid: str) -> tuple[str, int, int] | None:
-        """One record's segment, offset and length: all that a whole read needs."""
+        """The first record's segment, offset and length: all that a whole read needs."""
         return self._db.execute(_WHERE, (uuid,)).fetchone()  # type: ignore[no-any-return]
 
     def find_submission(self, key: str) -> Entry | None:
         """The record whose submission begins with this key's digest."""
-        query = f"SELECT {COLUMNS} FROM results WHERE submission > ? AND submission < ?"
+        query = (
+            f"SELECT {COLUMNS} FROM results WHERE submission > ? AND submission < ? "
+            "ORDER BY image_index LIMIT 1"
+        )
         row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
         return Entry._make(row) if row else None
 
     def delete(self, uuid: str) -> bool:
-        """Forget a record; whether it was there."""
+        """Forget a job's records; whether there were any."""
         with self._db:
             return bool(self._db.execute("DELETE FROM results WHERE uuid = ?", (uuid,)).rowcount)
 
@@ -162,21 +174,26 @@ class Catalog:
             with self._db:
                 self._db.executemany("DELETE FROM results WHERE uuid = ?", given)
 
-    def after(self, mark: tuple[int, str], limit: int) -> list[Entry]:
-        """The records behind (sequence, uuid), oldest first."""
+    def after(self, mark: tuple[int, str, int], limit: int) -> list[Entry]:
+        """The records behind (sequence, uuid, image_index), oldest first."""
         query = (
-            f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid) > (?, ?) "
-            "ORDER BY sequence, uuid LIMIT ?"
+            f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid, image_index) > (?, ?, ?) "
+            "ORDER BY sequence, uuid, image_index LIMIT ?"
         )
         return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
 
     def before(self, mark: tuple[int, str], limit: int) -> list[Entry]:
-        """The records before (sequence, uuid), newest first."""
+        """The records of the jobs before (sequence, uuid), newest job first, whole jobs only: a
+        few more than `limit` where that falls into a job."""
         query = (
             f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid) < (?, ?) "
-            "ORDER BY sequence DESC, uuid DESC LIMIT ?"
+            "ORDER BY sequence DESC, uuid DESC, image_index LIMIT ?"
         )
-        return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
+        page = [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
+        if page and page[-1].image_index + 1 < page[-1].num_images:
+            last = page[-1]
+            page += [e for e in self.find_all(last.uuid) if e.image_index > last.image_index]
+        return page
 
     def of_segment(self, name: str) -> list[Entry]:
         """The records of one segment, by offset."""

@@ -28,7 +28,7 @@ EXCEPT SELECT {COLUMNS} FROM main.results LIMIT 1
 _LACKING = """
 SELECT uuid, segment, offset FROM main.results JOIN trusted ON name = segment
 WHERE offset < read_to AND uuid NOT IN (SELECT uuid FROM deleted)
-AND uuid NOT IN (SELECT uuid FROM seen.results) LIMIT 1
+AND (uuid, image_index) NOT IN (SELECT uuid, image_index FROM seen.results) LIMIT 1
 """
 
 

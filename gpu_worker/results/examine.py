@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpu_worker.durable import DamagedLine
 from gpu_worker.results import compare, examine_jobs, line, place, raw_lines, scan, segments
+from gpu_worker.results.groups import Tail
 from gpu_worker.results.segments import Segment
 from gpu_worker.results.survey import Kind, Part, Survey
 from gpu_worker.settings import Settings
@@ -32,8 +33,10 @@ def store(settings: Settings, names: list[str], survey: Survey) -> None:
     notes = list(examine_jobs.read_notes(folder, names, survey))
     found = [segment for segment in map(segments.parse, names) if segment is not None]
     void = segments.replaced(found)
-    for segment in sorted(set(found) - set(void)):
-        _segment(folder, segment, survey)
+    live = sorted(set(found) - set(void))
+    newest = {segment.writer: segment for segment in live}
+    for segment in live:
+        _segment(folder, segment, segment == newest[segment.writer], survey)
     examine_jobs.read_journal(journal, survey)
     for segment in void:
         _replaced(folder, segment, survey)
@@ -46,8 +49,8 @@ def store(settings: Settings, names: list[str], survey: Survey) -> None:
     compare.index(folder, survey)
 
 
-def _segment(folder: Path, segment: Segment, survey: Survey) -> None:
-    path, last = folder / segment.name, None
+def _segment(folder: Path, segment: Segment, is_newest: bool, survey: Survey) -> None:
+    path, last, tail = folder / segment.name, None, Tail()
     for offset, text in raw_lines.examine(path, segment.writer, survey):
         try:
             drawn = line.draw(text)
@@ -57,13 +60,27 @@ def _segment(folder: Path, segment: Segment, survey: Survey) -> None:
             survey.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
             continue
         last = drawn.uuid
+        tail.take(offset, drawn)
         first = survey.add(place.entry(segment.name, offset, len(text), drawn))
         if first is not None:
             reason = f"{drawn.uuid} counts in {first.segment} at {first.offset}"
             survey.find(Kind.DOUBLED, path, offset, reason)
             survey.take_out(path, Part(offset, len(text), drawn.uuid))
+    if tail.begin is not None and is_newest:
+        _cut_short(path, segment.writer, tail.begin, survey)
     if path in survey.read_to:
         survey.end_segment(segment, survey.read_to[path], last)
+
+
+def _cut_short(path: Path, writer: str, begin: int, survey: Survey) -> None:
+    """A job's last lines lack: its worker cuts the others when it is back, and runs it again."""
+    length = survey.read_to[path] - begin
+    if survey.is_live(writer):
+        reason = f"{length} bytes: {writer} is appending a job's lines"
+        survey.find(Kind.TORN, path, begin, reason, is_fault=False)
+        return
+    survey.find(Kind.TORN, path, begin, f"{length} bytes of a job whose last lines lack")
+    survey.take_out(path, Part(begin, length, None))
 
 
 def _replaced(folder: Path, segment: Segment, survey: Survey) -> None:

@@ -57,14 +57,12 @@ class ResultIndex:
                 self._rebuild(error)
 
     def close(self) -> None:
-        """Close the index."""
+        """Close it."""
         with self._lock:
             if self._catalog is not None:
                 self._catalog.close()
                 self._catalog = None
                 self._open.forget()
-
-    # ---- taking in ----------------------------------------------------------------------------
 
     def refresh(self, name: str, committed: int | None) -> list[Entry]:
         """Take in one segment up to `committed` bytes (None: its last whole line), and before it
@@ -107,17 +105,20 @@ class ResultIndex:
                 # It is hidden all the same, and the row goes at the next start.
                 log.warning("the index does not take a deletion: %s", error)
 
-    # ---- looking up ---------------------------------------------------------------------------
-
     @property
     def open_segments(self) -> OpenSegments:
         """For who copies records as they are."""
         return self._open
 
     def find(self, uuid: str) -> Entry | None:
-        """Where a record stands."""
+        """Where a job's first record stands."""
         entry = self._ask(lambda db: db.find(uuid))
-        return None if entry is None or self._is_gone(entry) else entry
+        return None if entry is None or entry.uuid in self._reading.deleted else entry
+
+    def find_all(self, uuid: str) -> list[Entry]:
+        """Where all records of a job stand, in order."""
+        found = self._ask(lambda db: db.find_all(uuid))
+        return [entry for entry in found if entry.uuid not in self._reading.deleted]
 
     def find_submission(self, key: str) -> Entry | None:
         """The record of a job that was submitted with this Idempotency-Key's digest."""
@@ -149,16 +150,17 @@ class ResultIndex:
 
     def oldest_first(self) -> Iterator[Entry]:
         """Every record; what comes in meanwhile is included, what is deleted is not."""
-        mark = (-1, "")
+        mark = (-1, "", 0)
         while True:
             page = self._ask(lambda db, mark=mark: db.after(mark, _PAGE))  # type: ignore[misc]
             if not page:
                 return
-            mark = (page[-1].sequence, page[-1].uuid)
+            mark = (page[-1].sequence, page[-1].uuid, page[-1].image_index)
             yield from page
 
     def newest_first(self, limit: int, before: Entry | None = None) -> list[Entry]:
-        """A page; `before` is the last entry of the page before it."""
+        """A page of whole jobs, a few more than `limit` at most; `before` is the last entry of the
+        page before it."""
         mark = (before.sequence, before.uuid) if before else (1 << 62, "")
         return self._ask(lambda db: db.before(mark, limit))
 
@@ -197,16 +199,19 @@ class ResultIndex:
     ) -> bytes | None:
         """Read; when a merge has moved the line meanwhile, look again where it is now."""
         entry = self.find(what) if isinstance(what, str) else what
-        while entry is not None and not self._is_gone(entry):
+        while entry is not None and entry.uuid not in self._reading.deleted:
             try:
                 return take(self._open, entry)
             except (FileNotFoundError, DamagedLine):
                 self._open.forget(entry.segment)
-                found = self.find(entry.uuid)
-                if found == entry and not self._read_anew(entry.segment):
+                if self._again(entry) == entry and not self._read_anew(entry.segment):
                     raise
-                entry = self.find(entry.uuid)
+                entry = self._again(entry)
         return None
+
+    def _again(self, entry: Entry) -> Entry | None:
+        found = self.find_all(entry.uuid)
+        return next((each for each in found if each.image_index == entry.image_index), None)
 
     def _read_anew(self, name: str) -> bool:
         """An index older than its segment (a copy that was put back) misleads: once a segment."""
@@ -217,9 +222,6 @@ class ResultIndex:
             self._db.forget_segment(name)
             self._reading.take_in(self._db, name, None)
             return True
-
-    def _is_gone(self, entry: Entry) -> bool:
-        return entry.uuid in self._reading.deleted
 
     def _ask(self, question: Callable[[Catalog], Answer]) -> Answer:
         """A damaged index is made anew, and asked again. Raises sqlite3.OperationalError."""

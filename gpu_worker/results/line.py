@@ -22,7 +22,7 @@ FORMAT = 1
 SEED_KEYS = ("uuid", "prompt", "created_time", "errors")
 """They come first, in this order, and `data` follows."""
 
-INDEXED_KEYS = ("state", "sequence", "submission")
+INDEXED_KEYS = ("state", "sequence", "image_index", "num_images", "submission")
 """They follow `data` and `format`, so that an index needs no JSON parser."""
 
 _PREFIX = b'{"uuid":"'
@@ -31,6 +31,7 @@ _DATA = b',"data":'
 # Inside a JSON string a quote is escaped: an unescaped `,"data":` can only be the key.
 _FACTS = re.compile(
     rb',"format":(\d+),"state":"(succeeded|failed|canceled)","sequence":(\d+)'
+    rb'(?:,"image_index":(\d+),"num_images":(\d+))?'
     rb'(?:,"submission":(?:null|"([0-9a-f:]{65})"))?[,}]'
 )
 
@@ -48,6 +49,8 @@ class Drawn:
     data_at: int
     data_length: int
     submission: str | None = None
+    image_index: int = 0
+    num_images: int = 1
 
 
 def encode(record: dict[str, Any]) -> bytes:
@@ -104,5 +107,7 @@ def draw(line: bytes) -> Drawn:
         int(facts[3]),
         data_at + 1 if quoted else data_at,
         after - data_at - 2 if quoted else 0,
-        facts[4].decode() if facts[4] else None,
+        facts[6].decode() if facts[6] else None,
+        int(facts[4] or 0),
+        int(facts[5] or 1),
     )

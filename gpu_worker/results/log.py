@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu_worker import durable
 from gpu_worker.durable import AppendFile, DamagedLine
-from gpu_worker.results import line, segments
+from gpu_worker.results import groups, line, segments
 from gpu_worker.results.segments import Segment
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,11 @@ class ResultLog:
         cut = self._file.open()
         if cut:
             log.warning("%s: cut a torn line of %d bytes", self._file.path.name, cut)
+        begin = groups.cut_short(self._file.path)
+        if begin is not None:
+            size = self._file.committed - begin
+            log.warning("%s: cut %d bytes of a job whose end lacks", self._file.path.name, size)
+            self._file.cut(begin)
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record and have it on disk; all or nothing. Raises OSError."""

@@ -17,6 +17,8 @@ def entry(segment: str, offset: int, length: int, drawn: Drawn) -> Entry:
     """The index's entry of a line that was read there."""
     return Entry(
         drawn.uuid,
+        drawn.image_index,
+        drawn.num_images,
         drawn.sequence,
         drawn.state,
         segment,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpu_worker.results import place, scan, segments
 from gpu_worker.results.catalog import Catalog, Entry
+from gpu_worker.results.groups import Tail
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +49,29 @@ class Reading:
             known, start = None, 0
         fresh: list[Entry] = []
         batch: list[Entry] = []
-        read_to, damaged = start, 0
+        read_to, damaged, tail = start, 0, Tail()
         for found in scan.lines(path, start, committed):
             read_to = found.offset + found.length
+            tail.take(found.offset, found.drawn)
             if found.drawn is None:
                 damaged += 1
                 log.warning("%s: skipped the line at %d: it %s", name, found.offset, found.reason)
             elif found.drawn.uuid not in self.deleted:
                 batch.append(place.entry(name, found.offset, found.length, found.drawn))
-            if len(batch) >= _BATCH:
+            if len(batch) >= _BATCH and tail.begin is None:
                 fresh += catalog.add(name, batch, read_to, damaged)
                 batch, damaged = [], 0
+        if tail.begin is not None and committed is None and self._may_be_cut(name):
+            # Its writer died in the middle of a group, and cuts it when it is back.
+            read_to = tail.begin
+            batch = [entry for entry in batch if entry.offset < read_to]
         if read_to > start or known is None:
             fresh += catalog.add(name, batch, read_to, damaged)
         return fresh
+
+    def _may_be_cut(self, name: str) -> bool:
+        segment = segments.parse(name)
+        return segment is not None and segment == segments.newest(self._directory, segment.writer)
 
     def catch_up(self, catalog: Catalog) -> None:
         """All segments: those that are gone are forgotten, those that have grown are read on."""

@@ -18,7 +18,7 @@ from gpu_worker.results.segments import Segment
 
 _SCHEMA = f"""
 PRAGMA journal_mode = OFF;
-CREATE TABLE results ({COLUMNS}, PRIMARY KEY (uuid)) WITHOUT ROWID;
+CREATE TABLE results ({COLUMNS}, PRIMARY KEY (uuid, image_index)) WITHOUT ROWID;
 CREATE TABLE accepted (uuid TEXT PRIMARY KEY, offset INTEGER) WITHOUT ROWID;
 CREATE TABLE deleted (uuid TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE parts (
@@ -116,12 +116,12 @@ class Survey:
     # ---- taking in ----------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> Entry | None:
-        """Take in a record; the one that counts when its uuid was there already."""
+        """Take in a record; the one that counts when the same of its job was there already."""
         insert = f"INSERT OR IGNORE INTO results ({COLUMNS}) VALUES ({MARKS})"
         if self.db.execute(insert, entry).rowcount:
             return None
-        query = f"SELECT {COLUMNS} FROM results WHERE uuid = ?"
-        return Entry(*self.db.execute(query, (entry.uuid,)).fetchone())
+        query = f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND image_index = ?"
+        return Entry(*self.db.execute(query, (entry.uuid, entry.image_index)).fetchone())
 
     def end_segment(self, segment: Segment, size: int, last: str | None) -> None:
         """A live segment has been read; they come in order, so the last of a writer stands."""
