@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gateway.errors import NotDescribed, UnknownModel, UnsupportedField
+from gpu_worker.faults import shown
 from gpu_worker.protocol import WorkerStatus
 from gpu_worker.request import GenerationRequest
 
@@ -72,7 +73,7 @@ class Capabilities:
             names = {name: None for each in self._known() for name in _models(each)}
             if not names:
                 self.description()
-            raise UnknownModel(f"no model is called {model!r}; there are: {_listed(names)}")
+            raise UnknownModel(f"no model is called {shown(model)}; there are: {_listed(names)}")
         return known
 
     def check(self, request: GenerationRequest) -> None:
