@@ -6,18 +6,13 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any
-
-import waitress.server
 
 from gateway.assembly import assemble
 from gateway.settings import GatewaySettings
+from gateway.web_server import listen
 from gpu_worker import process, protocol
 from gpu_worker.process import StoreLocked
 from gpu_worker.settings import load
-
-SERVER_THREADS = 16
-"""Half of them may wait for a job's next change (gateway/jobs.py)."""
 
 EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 73, 75, 78  # sysexits.h
 
@@ -39,7 +34,10 @@ def main() -> int:
     process.leave_with_supervisor()
     try:
         process.make_directories(
-            settings.run_dir, settings.results_dir, settings.journal_path.parent
+            settings.run_dir,
+            settings.results_dir,
+            settings.journal_path.parent,
+            settings.inputs_dir,
         )
         held = process.lock(settings.run_dir / "gateway.lock", "the gateway's place")
     except StoreLocked as error:
@@ -60,7 +58,7 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
         return EX_UNAVAILABLE
     signal.signal(signal.SIGTERM, _leave)
     try:
-        server = _listen(settings, service.app)
+        server = listen(service.app, settings.host, settings.port, settings.max_body_mib << 20)
     except OSError as error:
         print(
             f"gateway: cannot listen on SDE_HOST={settings.host} SDE_PORT={settings.port}: "
@@ -72,26 +70,6 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
     print(f"gateway: listening on http://{settings.host}:{settings.port}", file=sys.stderr)
     server.run()
     return 0
-
-
-def _listen(settings: GatewaySettings, app: Any) -> Any:
-    return waitress.server.create_server(
-        app,
-        host=settings.host,
-        port=settings.port,
-        threads=SERVER_THREADS,
-        connection_limit=500,
-        asyncore_use_poll=True,  # select() ends the process beyond ~1000 connections
-        backlog=128,
-        channel_timeout=30,
-        cleanup_interval=2,
-        channel_request_lookahead=0,
-        max_request_header_size=32768,
-        max_request_body_size=2 << 20,
-        outbuf_overflow=8 << 20,  # else every picture over 1 MB goes through a temporary file
-        expose_tracebacks=False,
-        ident=None,
-    )
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

@@ -4,31 +4,52 @@ from __future__ import annotations
 
 import falcon
 
-from gateway import files, image, jobs, problems, server
+from gateway import events, files, image, jobs, models, problems, server
 from gateway.broker import Broker
+from gateway.capabilities import Capabilities
 from gateway.intake import Intake
 from gateway.journal import Journal
+from gateway.pictures import PictureReader
+from gateway.previews import PreviewResource, Previews
 from gateway.removal import Removal
 from gateway.storage import Storage
+from gateway.wishes import Wishes
 from gpu_worker.results import ResultIndex
 
 
 def create_app(
-    broker: Broker, journal: Journal, index: ResultIndex, storage: Storage, removal: Removal
+    broker: Broker,
+    journal: Journal,
+    index: ResultIndex,
+    storage: Storage,
+    removal: Removal,
+    *,
+    intake: Intake,
+    reader: PictureReader,
+    max_body_bytes: int,
+    capabilities: Capabilities,
+    wishes: dict[str, Wishes],
+    previews: Previews,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application."""
     app = falcon.App()
     app.req_options.media_handlers = falcon.media.Handlers()
     app.req_options.strip_url_path_trailing_slash = True
     problems.register(app)
-    intake = Intake(broker, journal, index, storage)
     whereabouts = jobs.Whereabouts(broker, journal, index)
     app.add_route("/server/status", server.StatusResource(broker, storage))
     app.add_route("/server/workers", server.WorkersResource(broker))
     app.add_route("/server/storage", server.StorageResource(index, journal, storage))
-    app.add_route("/image/generate", image.GenerateResource(intake, removal, journal, index))
+    load = models.LoadResource(capabilities, broker, wishes)
+    app.add_route("/server/models", models.ModelsResource(capabilities))
+    app.add_route("/server/models/{name}/load", load, suffix="load")
+    app.add_route("/server/models/{name}/unload", load, suffix="unload")
+    generate = image.GenerateResource(intake, reader, max_body_bytes, removal, journal, index)
+    app.add_route("/image/generate", generate)
     app.add_route("/image/jobs", jobs.JobsResource(broker))
     app.add_route("/image/jobs/{uuid}", jobs.JobResource(whereabouts, removal))
+    app.add_route("/image/jobs/{uuid}/preview", PreviewResource(previews, whereabouts))
+    app.add_route("/image/jobs/{uuid}/events", events.EventsResource(whereabouts, previews))
     app.add_route("/image/files/{name}", files.FileResource(index, whereabouts))
     app.add_route("/healthz", server.HealthResource())
     return app

@@ -9,12 +9,18 @@ import falcon
 
 from gateway.app import create_app
 from gateway.broker import Broker
+from gateway.capabilities import Capabilities
 from gateway.dispatcher import Dispatcher
 from gateway.housekeeping import Housekeeping, Retention
+from gateway.inputs import Inputs
+from gateway.intake import Intake
 from gateway.journal import Journal
+from gateway.pictures import PictureReader
+from gateway.previews import Previews
 from gateway.removal import Removal
 from gateway.settings import GatewaySettings
 from gateway.storage import Storage
+from gateway.wishes import Wishes
 from gateway.worker_link import WorkerLink
 from gpu_worker.results import ResultIndex, ResultLog, consolidation, segments
 
@@ -59,10 +65,23 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
     storage = Storage(
         settings.results_dir, settings.min_free_mib << 20, lambda: broker.workers().values()
     )
-    removal = Removal(broker, journal, index, own_log)
+    inputs = Inputs(settings.inputs_dir)
+    removal = Removal(broker, journal, index, own_log, inputs)
     _take_up(broker, journal, index)
+    inputs.sweep(lambda uuid: uuid in journal.pending or index.find(uuid) is not None)
+    capabilities = Capabilities()
+    wishes = {name: Wishes() for name in endpoints}
     dispatchers = {
-        name: Dispatcher(name, WorkerLink(endpoint), broker, journal, index, removal)
+        name: Dispatcher(
+            name,
+            WorkerLink(endpoint),
+            broker,
+            journal,
+            index,
+            removal,
+            capabilities,
+            wishes[name],
+        )
         for name, endpoint in endpoints.items()
     }
 
@@ -77,7 +96,19 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
 
     keep = Retention(settings.keep_days, settings.keep_results, settings.keep_mib << 20)
     housekeeping = Housekeeping(index, removal, keep, settings.segment_mib << 20, seal)
-    app = create_app(broker, journal, index, storage, removal)
+    app = create_app(
+        broker,
+        journal,
+        index,
+        storage,
+        removal,
+        intake=Intake(broker, journal, index, storage, inputs, capabilities),
+        reader=PictureReader(round(settings.max_input_mpix * 1_000_000)),
+        max_body_bytes=settings.max_body_mib << 20,
+        capabilities=capabilities,
+        wishes=wishes,
+        previews=Previews(settings.previews_dir, endpoints),
+    )
     return Gateway(app, dispatchers, housekeeping)
 
 

@@ -23,6 +23,11 @@ from gpu_worker.request import GenerationRequest
 SEED_LIMIT = 2**32
 """Seeds that we draw stay within 32 bits, as A1111's do, so that other tools can reuse them."""
 
+LOOKED = ("state", "position", "step", "attempts", "cancel_requested")
+"""What is worth waking for."""
+
+View = dict[str, Any]
+
 
 class Broker:
     """One table for all workers.
@@ -105,23 +110,18 @@ class Broker:
                 self._running[worker] = ticket
             self._table.add(ticket)
 
-    def view(self, uuid: str, wait_s: float = 0) -> dict[str, Any]:
-        """The job as GET /image/jobs/{uuid} shows it; after its next change, or so many seconds.
-
-        Raises:
-            UnknownJob: it is not in the table.
-        """
+    def view(self, uuid: str, wait_s: float = 0, told: View | None = None) -> View:
+        """The job as GET /image/jobs/{uuid} shows it; when it differs from what the caller was
+        told (None: from now), or after so many seconds. Raises UnknownJob: not in the table."""
         with self._changed:
-            seen = self._view(uuid)
-            if wait_s <= 0 or JobState(seen["state"]).ended:
-                return seen
-            looked = ("state", "position", "step", "attempts", "cancel_requested")
+            seen = told or self._view(uuid)
 
             def moved() -> bool:
                 now = self._view(uuid)
-                return any(now[key] != seen[key] for key in looked)
+                return any(now[key] != seen[key] for key in LOOKED)
 
-            self._changed.wait_for(moved, wait_s)
+            if wait_s > 0 and not JobState(seen["state"]).ended:
+                self._changed.wait_for(moved, wait_s)
             return self._view(uuid)
 
     def views(self, limit: int) -> list[dict[str, Any]]:

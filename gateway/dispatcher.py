@@ -10,10 +10,12 @@ import time
 import orjson
 
 from gateway.broker import Broker
+from gateway.capabilities import Capabilities
 from gateway.journal import Journal
 from gateway.removal import Removal
 from gateway.ticket import JobState, Ticket
-from gateway.worker_link import WorkerLink, WorkerUnavailable
+from gateway.wishes import Wishes
+from gateway.worker_link import WorkerLink, WorkerRefused, WorkerUnavailable
 from gpu_worker.protocol import Reply, WorkerStatus
 from gpu_worker.results import DamagedLine, Entry, ResultIndex
 
@@ -37,6 +39,8 @@ class Dispatcher:
         journal: Journal,
         index: ResultIndex,
         removal: Removal,
+        capabilities: Capabilities,
+        wishes: Wishes,
     ) -> None:
         self._worker = worker
         self._link = link
@@ -44,6 +48,8 @@ class Dispatcher:
         self._journal = journal
         self._index = index
         self._removal = removal
+        self._capabilities = capabilities
+        self._wishes = wishes
         self._seal: str | None = None
         self._stopping = threading.Event()
         self._seen: tuple[int, str | None] = (0, None)
@@ -78,6 +84,7 @@ class Dispatcher:
             if self._broker.workers()[self._worker] is not None:
                 log.warning("worker %s is unreachable: %s", self._worker, error)
             self._broker.observe(self._worker, None)
+            self._wishes.refuse()
         except (OSError, sqlite3.Error) as error:
             # The log or its index: nothing is lost, and it is tried again.
             log.error("worker %s waits for the disk: %s", self._worker, error)
@@ -86,7 +93,13 @@ class Dispatcher:
         return None
 
     def _speak(self) -> WorkerStatus:
-        status = self._collect(self._link.status())
+        reply = self._link.status()
+        if self._capabilities.lacks(self._worker, reply.status):
+            reply = self._learn()
+        status = self._collect(reply)
+        granted = self._wishes.grant(self._send_wish)
+        if granted is not None:
+            status = self._collect(granted)
         if status.uuid is not None and self._is_unwanted(status):
             status = self._collect(self._link.cancel(status.uuid))
         if self._seal is not None:
@@ -97,6 +110,19 @@ class Dispatcher:
             if ticket is not None:
                 status = self._collect(self._link.submit(ticket.job))
         return status
+
+    def _learn(self) -> Reply:
+        """Have it describe itself before anybody knows that it is there."""
+        try:
+            reply = self._link.describe()
+        except WorkerRefused as error:
+            log.error("worker %s cannot say what it can do: %s", self._worker, error)
+            reply = self._link.status()
+        self._capabilities.learn(self._worker, reply.status, reply.description)
+        return reply
+
+    def _send_wish(self, model: str | None) -> Reply:
+        return self._link.unload() if model is None else self._link.load(model)
 
     def _is_unwanted(self, status: WorkerStatus) -> bool:
         """Canceled, or a job that has its outcome: a note of a worker that was away for long."""

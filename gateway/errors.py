@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from gpu_worker.faults import describe, shown
+
 
 class QueueFull(RuntimeError):
     """No worker is idle and no place is left to wait."""
@@ -26,6 +30,46 @@ class StorageUnavailable(RuntimeError):
     def refusing(cls, what: str, error: OSError) -> StorageUnavailable:
         """It did not take this."""
         return cls(f"the disk does not take {what}: {error.strerror or error}")
+
+
+class InvalidRequest(ValueError):
+    """Fields are wrong: `faults` are `{field, message, value}`."""
+
+    def __init__(self, faults: list[dict[str, Any]]) -> None:
+        super().__init__(describe(faults))
+        self.faults = faults
+
+
+class UnsupportedField(ValueError):
+    """No worker can do what a field asks for, or not with this value; the text says what it can."""
+
+    def __init__(self, field: str, value: object, sentence: str) -> None:
+        super().__init__(f"{field}: {sentence} (got {shown(value)})")
+        self.field, self.value, self.sentence = field, value, sentence
+
+
+class UnknownModel(KeyError):
+    """No worker has a model of this name."""
+
+
+class NotDescribed(RuntimeError):
+    """No worker has said yet what it can do."""
+
+
+class NotLoaded(RuntimeError):
+    """A model that no worker has in its memory cannot leave it."""
+
+
+class WorkerBusy(RuntimeError):
+    """It does something else, and is asked again when it is idle."""
+
+
+class TooManyStreams(RuntimeError):
+    """Every place for who watches a job is taken."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("too many streams of events are open")
+        self.retry_after_s = retry_after_s
 
 
 class KeyReused(RuntimeError):

@@ -7,7 +7,10 @@ import uuid as uuids
 import falcon
 import orjson
 
-MAX_BODY_BYTES = 1 << 20
+PLAIN_BODY_BYTES = 1 << 20
+MAX_SEPARATORS = 20_000
+"""In a larger body: what is large is its pictures, and lists of nothing would fill the memory."""
+
 MAX_KEY_CHARS = 255
 JSON = "application/json"
 
@@ -88,7 +91,25 @@ def idempotency_key(req: falcon.Request) -> str | None:
     return key
 
 
-def json_body(req: falcon.Request) -> object:
+def same_origin(req: falcon.Request) -> None:
+    """For a POST without a body, that any page could make a browser send: it says where from.
+
+    Raises:
+        falcon.HTTPForbidden: from a page of another host.
+    """
+    origin = req.get_header("Origin")
+    if origin is not None and origin.partition("://")[2] != req.get_header("Host"):
+        raise falcon.HTTPForbidden(
+            title="Foreign page", description=f"a page of {ascii(origin)[:80]} may not ask this"
+        )
+
+
+def too_large(sentence: str) -> falcon.HTTPContentTooLarge:
+    """413."""
+    return falcon.HTTPContentTooLarge(title="Too large", description=sentence)
+
+
+def json_body(req: falcon.Request, limit_bytes: int) -> object:
     """The request's JSON; any other content type is refused, also none: a form on a foreign page
     could send those (cross-site request forgery).
 
@@ -101,11 +122,11 @@ def json_body(req: falcon.Request) -> object:
         raise falcon.HTTPUnsupportedMediaType(
             title="Unsupported media type", description=f"Content-Type must be {JSON}; {said}"
         )
-    body = req.bounded_stream.read(MAX_BODY_BYTES + 1)
-    if len(body) > MAX_BODY_BYTES:
-        raise falcon.HTTPContentTooLarge(
-            title="Too large", description=f"a request has at most {MAX_BODY_BYTES} bytes"
-        )
+    body = req.bounded_stream.read(limit_bytes + 1)
+    if len(body) > limit_bytes:
+        raise too_large(f"a request has at most {limit_bytes} bytes")
+    if len(body) > PLAIN_BODY_BYTES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_SEPARATORS:
+        raise too_large(f"a request without its pictures has at most {PLAIN_BODY_BYTES} bytes")
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

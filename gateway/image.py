@@ -22,8 +22,8 @@ from gateway.http_input import (
 )
 from gateway.intake import Intake
 from gateway.journal import Journal
+from gateway.pictures import PictureReader
 from gateway.removal import Removal
-from gpu_worker.request import GenerationRequest
 from gpu_worker.results import DamagedLine, Entry, ResultIndex
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,16 @@ class GenerateResource:
     """They accept, look and delete; they do no work."""
 
     def __init__(
-        self, intake: Intake, removal: Removal, journal: Journal, index: ResultIndex
+        self,
+        intake: Intake,
+        reader: PictureReader,
+        limit_bytes: int,
+        removal: Removal,
+        journal: Journal,
+        index: ResultIndex,
     ) -> None:
+        self._reader = reader
+        self._limit_bytes = limit_bytes
         self._intake = intake
         self._removal = removal
         self._journal = journal
@@ -46,8 +54,10 @@ class GenerateResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 `{"generation_uuid": ...}`, or 4xx, 429, 503, 507."""
         key = idempotency_key(req)
-        request = GenerationRequest.model_validate(json_body(req))
-        resp.data = orjson.dumps({"generation_uuid": self._intake.submit(request, key)})
+        with self._reader.room(req.content_length or 0):
+            request, pictures = self._reader.request(json_body(req, self._limit_bytes))
+            uuid = self._intake.submit(request, key, pictures)
+        resp.data = orjson.dumps({"generation_uuid": uuid})
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Results as a JSON array streamed from the log: all, oldest first; a page, newest first;

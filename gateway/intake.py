@@ -6,8 +6,11 @@ import hashlib
 import threading
 
 from gateway.broker import Broker
+from gateway.capabilities import Capabilities
 from gateway.errors import KeyReused, StorageUnavailable
+from gateway.inputs import Inputs
 from gateway.journal import Journal
+from gateway.pictures import Pictures
 from gateway.storage import Storage
 from gpu_worker.request import GenerationRequest
 from gpu_worker.results import ResultIndex
@@ -17,31 +20,43 @@ class Intake:
     """Accepts generations exactly once. Thread-safe."""
 
     def __init__(
-        self, broker: Broker, journal: Journal, index: ResultIndex, storage: Storage
+        self,
+        broker: Broker,
+        journal: Journal,
+        index: ResultIndex,
+        storage: Storage,
+        inputs: Inputs,
+        capabilities: Capabilities,
     ) -> None:
         self._broker = broker
         self._journal = journal
         self._index = index
         self._storage = storage
+        self._inputs = inputs
+        self._capabilities = capabilities
         self._keyed = threading.Lock()
 
-    def submit(self, request: GenerationRequest, key: str | None = None) -> str:
+    def submit(
+        self, request: GenerationRequest, key: str | None = None, pictures: Pictures | None = None
+    ) -> str:
         """Accept a request; the uuid of its job, which is on disk.
 
         Args:
             key: the client's name for this submission: the same key gives the same uuid, for good.
+            pictures: those that the request names by digest; they are on disk before the job is.
 
         Raises:
+            UnsupportedField: no worker can do it.
             KeyReused: the key stands for another request.
             StorageUnavailable, NoWorker, QueueFull: it is not accepted, and will not run.
         """
         if key is None:
-            return self._accept(request, None)
+            return self._accept(request, None, pictures or {})
         named, wanted = _digest(key), _digest(request.model_dump_json())
         with self._keyed:
             made = self._made(named)
             if made is None:
-                return self._accept(request, f"{named}:{wanted}")
+                return self._accept(request, f"{named}:{wanted}", pictures or {})
             uuid, asked = made
             if asked != wanted:
                 raise KeyReused(
@@ -61,13 +76,19 @@ class Intake:
             return None
         return entry.uuid, entry.submission.partition(":")[2]
 
-    def _accept(self, request: GenerationRequest, submission: str | None) -> str:
+    def _accept(
+        self, request: GenerationRequest, submission: str | None, pictures: Pictures
+    ) -> str:
+        self._capabilities.check(request)
         self._storage.check()
         job = self._broker.reserve(request, submission)
         try:
+            self._inputs.keep(job.uuid, pictures)
             self._journal.accept(job)
         except BaseException as error:
             self._broker.give_up()
+            if pictures:
+                self._inputs.remove(job.uuid)
             if isinstance(error, OSError):
                 raise StorageUnavailable.refusing("the job", error) from error
             raise

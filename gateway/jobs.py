@@ -32,15 +32,17 @@ class Whereabouts:
         self._journal = journal
         self._index = index
 
-    def view(self, uuid: str, wait_s: float = 0) -> dict[str, Any]:
-        """As GET /image/jobs/{uuid} shows it.
+    def view(
+        self, uuid: str, wait_s: float = 0, told: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """As GET /image/jobs/{uuid} shows it; see Broker.view.
 
         Raises:
             UnknownJob: never seen.
             DeletedJob: its result has been deleted.
         """
         try:
-            return self._broker.view(uuid, wait_s)
+            return self._broker.view(uuid, wait_s, told)
         except UnknownJob:
             line = self._index.read_without_data(uuid)
         if line is not None:

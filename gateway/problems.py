@@ -8,22 +8,27 @@ from typing import Any
 
 import falcon
 import orjson
-from pydantic import ValidationError
 
 from gateway.errors import (
     AlreadyEnded,
     DeletedJob,
+    InvalidRequest,
     KeyReused,
     NoPicture,
+    NotDescribed,
     NotEnded,
+    NotLoaded,
     NoWorker,
     QueueFull,
     StorageUnavailable,
+    TooManyStreams,
     UnknownJob,
+    UnknownModel,
+    UnsupportedField,
+    WorkerBusy,
 )
 from gpu_worker.durable import DamagedLine
-from gpu_worker.faults import describe, field_errors
-from gpu_worker.request import GenerationRequest
+from gpu_worker.faults import shown
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +38,19 @@ _PLAIN: dict[type[Exception], tuple[int, str]] = {
     NoPicture: (404, "No picture"),
     AlreadyEnded: (409, "Already ended"),
     NotEnded: (409, "Not ended"),
+    NotLoaded: (409, "Not loaded"),
+    WorkerBusy: (409, "Worker busy"),
     KeyReused: (409, "Key reused"),
     DeletedJob: (410, "Deleted"),
     DamagedLine: (410, "Damaged on the disk"),
+    NotDescribed: (503, "Not described yet"),
     StorageUnavailable: (507, "Insufficient storage"),
+}
+
+_COME_BACK: dict[type[Exception], tuple[int, str]] = {
+    QueueFull: (429, "Not available"),
+    NoWorker: (503, "No worker"),
+    TooManyStreams: (503, "Too many streams"),
 }
 
 PROBLEM_JSON = "application/problem+json"
@@ -63,10 +77,13 @@ def register(app: falcon.App[falcon.Request, falcon.Response]) -> None:
     # falcon prefers the most recently added handler of a class; these are disjoint.
     app.add_error_handler(falcon.HTTPError, _falcon_error)
     app.add_error_handler(falcon.HTTPStatus, _falcon_status)
-    app.add_error_handler(ValidationError, _invalid)
+    app.add_error_handler(InvalidRequest, _invalid)
     app.add_error_handler(QueueFull, _come_back)
     app.add_error_handler(NoWorker, _come_back)
+    app.add_error_handler(TooManyStreams, _come_back)
+    app.add_error_handler(UnsupportedField, _unsupported)
     app.add_error_handler(UnknownJob, _unknown_job)
+    app.add_error_handler(UnknownModel, _unknown_model)
     for kind, (status, title) in _PLAIN.items():
         app.add_error_handler(kind, _plain(status, title))
 
@@ -86,17 +103,26 @@ def _falcon_status(
 
 
 def _invalid(
-    req: falcon.Request, resp: falcon.Response, ex: ValidationError, params: dict[str, Any]
+    req: falcon.Request, resp: falcon.Response, ex: InvalidRequest, params: dict[str, Any]
 ) -> None:
-    faults = field_errors(ex, GenerationRequest.model_fields)
-    fill(resp, 422, "Invalid request", describe(faults), errors=faults)
+    fill(resp, 422, "Invalid request", str(ex), errors=ex.faults)
+
+
+def _unsupported(
+    req: falcon.Request, resp: falcon.Response, ex: UnsupportedField, params: dict[str, Any]
+) -> None:
+    fault = {"field": ex.field, "message": ex.sentence, "value": shown(ex.value)}
+    fill(resp, 422, "Not supported", str(ex), errors=[fault])
 
 
 def _come_back(
-    req: falcon.Request, resp: falcon.Response, ex: QueueFull | NoWorker, params: dict[str, Any]
+    req: falcon.Request,
+    resp: falcon.Response,
+    ex: QueueFull | NoWorker | TooManyStreams,
+    params: dict[str, Any],
 ) -> None:
     resp.set_header("Retry-After", str(ex.retry_after_s))
-    status, title = (429, "Not available") if isinstance(ex, QueueFull) else (503, "No worker")
+    status, title = _COME_BACK[type(ex)]
     fill(resp, status, title, f"{ex}; try again in {ex.retry_after_s} s")
 
 
@@ -113,6 +139,12 @@ def _unknown_job(
     req: falcon.Request, resp: falcon.Response, ex: UnknownJob, params: dict[str, Any]
 ) -> None:
     fill(resp, 404, "Unknown job", f"no job has the uuid {ex.args[0]}")
+
+
+def _unknown_model(
+    req: falcon.Request, resp: falcon.Response, ex: UnknownModel, params: dict[str, Any]
+) -> None:
+    fill(resp, 404, "Unknown model", str(ex.args[0]))
 
 
 def _unexpected(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from gateway.broker import Broker
 from gateway.errors import AlreadyEnded, NotEnded, StorageUnavailable, UnknownJob
+from gateway.inputs import Inputs
 from gateway.journal import Journal
 from gateway.ticket import JobState, Ticket, iso_time
 from gpu_worker.generation import Outcome, result_record
@@ -29,12 +30,18 @@ class Removal:
     """
 
     def __init__(
-        self, broker: Broker, journal: Journal, index: ResultIndex, own_log: ResultLog
+        self,
+        broker: Broker,
+        journal: Journal,
+        index: ResultIndex,
+        own_log: ResultLog,
+        inputs: Inputs,
     ) -> None:
         self._broker = broker
         self._journal = journal
         self._index = index
         self._own_log = own_log
+        self._inputs = inputs
         self._lock = threading.Lock()
         self.rewrite: set[str] = set()
 
@@ -114,6 +121,7 @@ class Removal:
                 self.rewrite.add(entry.segment)
             self._index.delete(uuid)
             self._broker.forget(uuid)
+            self._inputs.remove(uuid)
         return len(there)
 
     def _not_pending(self, uuid: str) -> None:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import falcon
 import orjson
 
 from gateway.broker import Broker
 from gateway.journal import Journal
 from gateway.storage import Storage
+from gpu_worker.protocol import WorkerStatus
 from gpu_worker.results import ResultIndex, segments
 
 SHOWN = (
-    *("model", "device", "dtype", "machine_size"),
-    *("uuid", "step", "steps", "step_s", "trouble"),
+    *("boot_id", "model", "loaded", "load_error", "device", "dtype", "machine_size"),
+    *("memory_bytes", "versions", "uuid", "step", "steps", "step_s"),
+    *("log", "committed", "trouble"),
 )
+
+
+def worker_view(name: str, status: WorkerStatus | None) -> dict[str, Any]:
+    """A worker as GET /server/workers shows it; of one that does not answer all else is null."""
+    return {
+        "worker": name,
+        "name": name,
+        "state": status.state if status else "unreachable",
+        **{key: getattr(status, key, None) for key in SHOWN},
+    }
 
 
 class StatusResource:
@@ -38,14 +52,7 @@ class WorkersResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """An array; a worker that does not answer is `unreachable`, and all else is null."""
         resp.data = orjson.dumps(
-            [
-                {
-                    "name": name,
-                    "state": status.state if status else "unreachable",
-                    **{key: getattr(status, key, None) for key in SHOWN},
-                }
-                for name, status in self._broker.workers().items()
-            ]
+            [worker_view(name, status) for name, status in self._broker.workers().items()]
         )
 
 

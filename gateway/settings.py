@@ -28,6 +28,16 @@ class GatewaySettings(Settings):
         alias="SDE_MIN_FREE_MIB",
         description="with less free disk no job is accepted",
     )
+    max_body_mib: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=64,
+        alias="SDE_MAX_BODY_MIB",
+        description="the largest request with its pictures, which are base64",
+    )
+    max_input_mpix: Annotated[float, Field(gt=0, le=64)] = Field(
+        default=16.0,
+        alias="SDE_MAX_INPUT_MPIX",
+        description="the largest picture in a request, in millions of pixels",
+    )
     keep_days: Annotated[float, Field(ge=0, le=36500, allow_inf_nan=False)] = Field(
         default=0, alias="SDE_KEEP_DAYS", description="older results are deleted; 0: never"
     )

@@ -19,6 +19,10 @@ class WorkerUnavailable(RuntimeError):
     """The worker did not answer in time, or not in our protocol."""
 
 
+class WorkerRefused(WorkerUnavailable):
+    """It answered that it could not."""
+
+
 class WorkerLink:
     """Reuses its socket while it answers; after a miss the socket is thrown away."""
 
@@ -42,6 +46,18 @@ class WorkerLink:
         """Ask for a new segment after this one. Raises WorkerUnavailable."""
         return self._request(Request(op="seal", deadline=self._deadline(), log=segment))
 
+    def describe(self) -> Reply:
+        """Ask what it can do. Raises WorkerRefused when it cannot say, WorkerUnavailable."""
+        return self._request(Request(op="describe", deadline=self._deadline()))
+
+    def load(self, model: str) -> Reply:
+        """Ask for a model; `accepted` says whether it is being loaded. Raises WorkerUnavailable."""
+        return self._request(Request(op="load", deadline=self._deadline(), model=model))
+
+    def unload(self) -> Reply:
+        """Ask it to let go of its model. Raises WorkerUnavailable."""
+        return self._request(Request(op="unload", deadline=self._deadline()))
+
     def close(self) -> None:
         """Close the socket; the next request opens a fresh one."""
         if self._socket is not None:
@@ -63,7 +79,7 @@ class WorkerLink:
             self.close()
             raise WorkerUnavailable(f"{self._endpoint}: {error}") from error
         if reply.error is not None:
-            raise WorkerUnavailable(f"{self._endpoint}: {reply.error}")
+            raise WorkerRefused(f"{self._endpoint}: {reply.error}")
         return reply
 
     def _open(self) -> zmq.Socket[bytes]:

@@ -37,6 +37,8 @@ def describe(faults: list[dict[str, Any]]) -> str:
 
 def shown(value: object) -> str:
     """A value as it may stand in a sentence: printable, and not long."""
+    if isinstance(value, str):
+        value = value[: MAX_SHOWN_CHARS + 1]
     text = repr(value) if isinstance(value, str) else ascii(value)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…"

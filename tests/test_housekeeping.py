@@ -9,6 +9,7 @@ import pytest
 
 from gateway.broker import Broker
 from gateway.housekeeping import Housekeeping, Retention
+from gateway.inputs import Inputs
 from gateway.journal import Journal
 from gateway.removal import Removal
 from gpu_worker.results import ResultIndex, ResultLog
@@ -35,7 +36,9 @@ class Store:
         self.index = ResultIndex(self.folder)
         self.index.open()
         own = ResultLog(self.folder, "gateway")
-        self.removal = Removal(Broker(["gpu-0"], 0), self.journal, self.index, own)
+        self.removal = Removal(
+            Broker(["gpu-0"], 0), self.journal, self.index, own, Inputs(folder / "inputs")
+        )
         self.sealed: list[str] = []
         self.housekeeping = Housekeeping(
             self.index, self.removal, retention, 1 << 20, self.sealed.append, lambda: now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from PIL import Image
@@ -21,12 +22,15 @@ class Instant:
     def before_step(self, step: int, job: Job) -> None:
         """Called before each step, counted from 0."""
 
+    preview: Callable[[], Image.Image] | None = None
+    """Makes a picture of what there is so far; None: it offers none."""
+
     def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
         """Noise."""
         request = job.request
         for step in range(request.steps):
             self.before_step(step, job)
-            on_step(step + 1, request.steps)
+            on_step(step + 1, request.steps, self.preview)
         width, height = request.width or SIDE_PX, request.height or SIDE_PX
         pictures = []
         for number in range(request.num_images_per_prompt):

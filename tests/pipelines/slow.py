@@ -1,8 +1,10 @@
-"""Sleeps at each step, so that a test can act in the middle of a job."""
+"""Sleeps at each step, so that a test can act in the middle of a job; offers previews."""
 
 from __future__ import annotations
 
 import time
+
+from PIL import Image
 
 from gpu_worker.generation import Job
 from tests.pipelines.instant import Instant
@@ -15,6 +17,10 @@ class Slow(Instant):
 
     def before_step(self, step: int, job: Job) -> None:
         time.sleep(STEP_S)
+
+    def preview(self) -> Image.Image:
+        """A small grey one."""
+        return Image.new("RGB", (32, 32), "grey")
 
 
 def load(settings: object) -> Slow:

@@ -1,0 +1,121 @@
+"""Says what it can do, and writes what it was asked to load into SDE_DATA_DIR/asked.txt.
+
+The model `broken` cannot be loaded; `slow` takes a while; `mute` in SDE_MODEL describes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from gpu_worker.generation import Job
+from gpu_worker.seam import OnStep, Picture
+from gpu_worker.settings import WorkerSettings
+from tests.pipelines.instant import Instant
+
+LOADING_S = 1.0
+
+COMMON = ["negative_prompt", "guidance_scale", "strength", "scheduler_options", "hires"]
+FULL: dict[str, Any] = {
+    "pipeline": "StableDiffusionPipeline",
+    "source": "built in",
+    "revision": None,
+    "modes": ["txt2img", "img2img", "inpaint"],
+    "takes": [
+        *COMMON,
+        *("clip_skip", "loras", "embeddings", "controlnets", "ip_adapter", "vae"),
+    ],
+    "schedulers": ["DDIMScheduler", "EulerDiscreteScheduler"],
+    "defaults": {"num_inference_steps": 20, "guidance_scale": 7.5},
+}
+PLAIN: dict[str, Any] = {
+    "pipeline": "FluxPipeline",
+    "source": "flux",
+    "revision": "abc123",
+    "modes": ["txt2img"],
+    "takes": ["guidance_scale"],
+    "schedulers": ["FlowMatchEulerDiscreteScheduler"],
+    "defaults": {},
+}
+
+
+class Describes(Instant):
+    """Several models, one in memory at most."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._record = settings.data_dir / "asked.txt"
+        self._mute = settings.model == "mute"
+        self._loaded: str | None = "demo"
+
+    @property
+    def facts(self) -> dict[str, Any]:  # type: ignore[override]
+        """Of the model in memory."""
+        return {"model": self._loaded or "demo", "loaded": self._loaded, "device": "cpu"}
+
+    def describe(self) -> dict[str, Any]:
+        """As docs/http-api.md draws it."""
+        if self._mute:
+            return {}
+        models = {"demo": FULL, "plain": PLAIN, "slow": FULL, "broken": FULL}
+        return {
+            "default": "demo",
+            "models": {
+                **{
+                    name: {**model, "loaded": name == self._loaded}
+                    for name, model in models.items()
+                },
+                "absent": {"loaded": False, "error": "flux-2: is not under the models folder"},
+            },
+            "loras": ["pixel", "ink"],
+            "embeddings": ["bad-hands"],
+            "controlnets": ["canny"],
+            "ip_adapters": ["face"],
+            "vaes": ["sharp"],
+            "upscalers": ["esrgan"],
+        }
+
+    def load(self, model: str | None) -> None:
+        """Written down; what was there has gone when it fails, as of a real one."""
+        name = model or "demo"
+        if name == self._loaded:
+            return
+        self._say(f"load {name}")
+        self._loaded = None
+        if name == "broken":
+            raise RuntimeError("broken on purpose")
+        if name == "slow":
+            time.sleep(LOADING_S)
+        self._loaded = name
+
+    def unload(self) -> None:
+        """Written down."""
+        self._say("unload")
+        self._loaded = None
+
+    def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
+        """Loads the job's model when it is not there."""
+        self.load(job.request.model)
+        return super().generate(job, on_step)
+
+    def before_step(self, step: int, job: Job) -> None:
+        """A prompt of `slow` takes its time."""
+        if "slow" in job.request.prompt:
+            time.sleep(0.05)
+
+    def _say(self, line: str) -> None:
+        with open(self._record, "a", encoding="utf-8") as record:
+            record.write(line + "\n")
+
+
+def asked(data_dir: Path) -> list[str]:
+    """What it has written down."""
+    try:
+        return (data_dir / "asked.txt").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def load(settings: WorkerSettings) -> Describes:
+    """The factory."""
+    return Describes(settings)
