@@ -152,7 +152,7 @@ def test_the_keys_stand_in_their_order() -> None:
         strength=0.6,
         clip_skip=1,
         eta=0.5,
-        hires={"scale": 2.0, "num_inference_steps": 9},
+        hires={"scale": 2.0, "num_inference_steps": 9, "upscaler": "latent"},
         loras=[{"name": "pixel", "weight": 0.8}, {"name": "ink", "weight": 1.0}],
         lora_hashes={"pixel": "a" * 64, "ink": "b" * 64},
         parts_sha256={"vaes/fine": "c" * 64},
