@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import falcon
 
-from gateway import files, image, jobs, problems, server
+from gateway import files, image, input_files, jobs, problems, server
 from gateway.broker import Broker
 from gateway.intake import Intake
 from gateway.journal import Journal
@@ -14,7 +16,12 @@ from gpu_worker.results import ResultIndex
 
 
 def create_app(
-    broker: Broker, journal: Journal, index: ResultIndex, storage: Storage, removal: Removal
+    broker: Broker,
+    journal: Journal,
+    index: ResultIndex,
+    storage: Storage,
+    removal: Removal,
+    inputs_dir: Path,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application."""
     app = falcon.App()
@@ -29,6 +36,10 @@ def create_app(
     app.add_route("/image/generate", image.GenerateResource(intake, removal, journal, index))
     app.add_route("/image/jobs", jobs.JobsResource(broker))
     app.add_route("/image/jobs/{uuid}", jobs.JobResource(whereabouts, removal))
+    app.add_route(
+        "/image/jobs/{uuid}/inputs/{sha256}",
+        input_files.InputFileResource(index, whereabouts, inputs_dir),
+    )
     app.add_route("/image/files/{name}", files.FileResource(index, whereabouts))
     app.add_route("/healthz", server.HealthResource())
     return app

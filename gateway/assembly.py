@@ -77,7 +77,7 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
 
     keep = Retention(settings.keep_days, settings.keep_results, settings.keep_mib << 20)
     housekeeping = Housekeeping(index, removal, keep, settings.segment_mib << 20, seal)
-    app = create_app(broker, journal, index, storage, removal)
+    app = create_app(broker, journal, index, storage, removal, settings.inputs_dir)
     return Gateway(app, dispatchers, housekeeping)
 
 

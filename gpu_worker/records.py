@@ -30,7 +30,6 @@ def picture_records(
         facts = said | picture.facts | {"image_index": place, "num_images": len(pictures)}
         facts["width"], facts["height"] = picture.image.size
         facts["pixels_sha256"] = pixels_sha256(picture.image)
-        facts["request"] = asked(job)
         record = result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data=None, facts=facts)
         encoded = png.encode(picture.image, _texts(record) if texts else None)
         record["data"] = base64.b64encode(encoded).decode("ascii")
@@ -44,11 +43,6 @@ def pixels_sha256(image: Image.Image) -> str:
     digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode("ascii"))
     digest.update(image.tobytes())
     return digest.hexdigest()
-
-
-def asked(job: Job) -> dict[str, Any]:
-    """The request as it came, without its prompts: only what is not the field's default."""
-    return job.request.model_dump(exclude_defaults=True, exclude={"prompt", "negative_prompt"})
 
 
 def _texts(record: dict[str, Any]) -> dict[str, str]:
