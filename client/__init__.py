@@ -1,6 +1,7 @@
 """The Python client of the service. HTTP is its contract: it imports nothing of the server."""
 
 from client.api import Client
+from client.comparison import Comparison, Distance
 from client.errors import (
     BadAddress,
     Conflict,
@@ -8,6 +9,7 @@ from client.errors import (
     GatewayUnreachable,
     GenerationCanceled,
     GenerationFailed,
+    Incomparable,
     InvalidRequest,
     NoPicture,
     NotAvailable,
@@ -16,6 +18,8 @@ from client.errors import (
     StorageUnavailable,
     UnexpectedReply,
     UnknownJob,
+    UnknownModel,
+    UnreadableFile,
     WaitTimeout,
     WorkerUnavailable,
 )
@@ -24,11 +28,14 @@ from client.records import Job, Result, Storage, Worker
 __all__ = [
     "BadAddress",
     "Client",
+    "Comparison",
     "Conflict",
     "Deleted",
+    "Distance",
     "GatewayUnreachable",
     "GenerationCanceled",
     "GenerationFailed",
+    "Incomparable",
     "InvalidRequest",
     "Job",
     "NoPicture",
@@ -40,6 +47,8 @@ __all__ = [
     "StorageUnavailable",
     "UnexpectedReply",
     "UnknownJob",
+    "UnknownModel",
+    "UnreadableFile",
     "WaitTimeout",
     "Worker",
     "WorkerUnavailable",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +10,19 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from client import picture_file
+from client import comparison, picture_file
+from client.comparison import Comparison
 from client.connection import Connection
 from client.errors import (
     GatewayUnreachable,
     GenerationCanceled,
     GenerationFailed,
+    NoPicture,
+    SdeError,
     UnexpectedReply,
     UnknownJob,
 )
+from client.parameters import body, digest_of, request_of, with_pictures
 from client.records import Job, Result
 from client.routes import Routes
 from client.waiting import Watch
@@ -73,10 +78,13 @@ class Client(Routes):
         Args:
             idempotency_key: the server takes a key once, and answers with the same uuid ever after.
                 1 to 255 printable ASCII characters; None for a new one.
-            parameters: by diffusers' names: negative_prompt, num_inference_steps, guidance_scale,
-                width and height (pixels), seed. None is not sent; the server judges all else.
+            parameters: by diffusers' names, as docs/http-api.md lists them: negative_prompt,
+                num_inference_steps, guidance_scale, width and height (pixels), seed ... A picture
+                (image, mask_image, controlnets[].image, ip_adapter.image) is a path, or a file's
+                bytes. None is not sent; the server judges all else.
 
         Raises:
+            UnreadableFile: a picture cannot be read.
             GatewayUnreachable: at once when there is no connection at the first try, else after
                 the patience; then the text names the key, so that it can be sent again.
             NotAvailable: no free place now; WorkerUnavailable: no worker can take it.
@@ -84,17 +92,16 @@ class Client(Routes):
             InvalidRequest: the server names the field and the value.
             Conflict: the key was used for another request.
         """
-        given = {name: value for name, value in parameters.items() if value is not None}
-        body = {"prompt": prompt, **given}
+        request = body(prompt, parameters)
         key = str(uuid4()) if idempotency_key is None else idempotency_key
         try:
-            return self._submit_once(body, key)
+            return self._submit_once(request, key)
         except GatewayUnreachable as error:
             if not error.reached:
                 raise
         watch = Watch(key, None, self._patience_s)
         try:
-            return watch.patiently(lambda: self._submit_once(body, key))
+            return watch.patiently(lambda: self._submit_once(request, key))
         except GatewayUnreachable as error:
             reason = (
                 f"{error.reason}, and whether it took the job is not known: "
@@ -139,6 +146,46 @@ class Client(Routes):
     ) -> list[Result]:
         """submit() and wait() in one. Raises what these raise."""
         return self.wait(self.submit(prompt, **parameters), on_progress=on_progress)
+
+    def request_of(self, result: Result) -> dict[str, Any]:
+        """What submit() takes to ask for a result's picture again, its own pictures fetched.
+
+        Raises:
+            NoPicture: the server has one of them no more.
+        """
+
+        def fetched(picture: Any) -> Any:
+            digest = digest_of(picture)
+            return picture if digest is None else self.input(result.uuid, digest)
+
+        return with_pictures(request_of(result), fetched)
+
+    def verify(
+        self, result: Result, *, keep: bool = False, on_progress: OnProgress | None = None
+    ) -> Comparison:
+        """Make a result's picture once more and compare the two.
+
+        The repeat is a job of its own; its result is deleted unless `keep`. Raises what submit()
+        and wait() raise.
+
+        Raises:
+            NoPicture: the result has none.
+            Incomparable: see `client.comparison.compare`.
+        """
+        if result.png is None:
+            raise NoPicture(f"{result.uuid} has no picture to compare with")
+        uuid = self.submit(**self.request_of(result))
+        try:
+            return comparison.compare(result, self.wait(uuid, on_progress=on_progress)[0])
+        except KeyboardInterrupt:
+            # Nobody waits for it any more.
+            with contextlib.suppress(SdeError):
+                self.cancel(uuid)
+            raise
+        finally:
+            if not keep:
+                with contextlib.suppress(SdeError):
+                    self.delete(uuid)
 
     def save(self, result: Result, path: str | Path) -> Path:
         """Write the picture to `path`, replacing a file there; return where it lies.

@@ -1,21 +1,19 @@
 """The `sde` command: arguments in, sentences and exit codes out. The Client does the work.
 
-Here are the commands that make and fetch a picture; the others register themselves.
+Here is what all commands share; each register()s itself.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from client import commands, errors, fsck, picture_file, progress, tables
+from client import commands, errors, fsck, generating, proof, serving, tables
 from client.api import DEFAULT_URL, Client
-from client.terminal import INTERRUPTED, Uuid, err, exit_code, say
+from client.terminal import INTERRUPTED, exit_code, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,8 +23,6 @@ app = typer.Typer(
     help="Send prompts to a Stable Diffusion service and fetch the pictures.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File; default UUID.png.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,93 +48,10 @@ def root(
     context.obj = context.with_resource(Client(url))
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`512x768` as (width, height) in pixels. Raises typer.BadParameter."""
-    width, cross, height = text.lower().partition("x")
-    if not (
-        cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()
-    ):
-        raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHT, such as 512x512")
-    return int(width), int(height)
-
-
-@app.command()
-def generate(
-    context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="What the picture shall show.")],
-    negative: Annotated[str | None, typer.Option(help="What it shall not show.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
-    size: Annotated[
-        Any, typer.Option(parser=parse_size, metavar="WxH", help="Pixels, such as 512x768.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
-    output: Output = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the uuid, go.")] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")] = False,
-    key: Annotated[
-        str | None, typer.Option(help="Sent again, the same key is the same job.")
-    ] = None,
-) -> None:
-    """Make a picture and save it. Ctrl-C leaves the job running."""
-    client: Client = context.obj
-    if output is not None:
-        picture_file.check(output)
-    width, height = size or (None, None)
-    parameters = {
-        "negative_prompt": negative,
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "width": width,
-        "height": height,
-        "seed": seed,
-    }
-    uuid = _submit(client, prompt, parameters | {"idempotency_key": key}, retry)
-    if no_wait:
-        print(uuid)
-        return
-    _wait_and_save(client, uuid, output)
-
-
-def _submit(client: Client, prompt: str, parameters: dict[str, Any], retry: bool) -> str:
-    while True:
-        try:
-            return client.submit(prompt, **parameters)
-        except errors.NotAvailable as error:
-            if not retry:
-                raise
-            say(f"{tables.plain(error)}; waiting")
-            time.sleep(error.retry_after_s)
-
-
-def _wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
-    try:
-        with progress.display(err) as shown:
-            results = client.wait(uuid, on_progress=shown.show)
-        for number, result in enumerate(results, 1):
-            target = output or Path(f"{uuid}.png")
-            if number > 1:
-                target = target.with_stem(f"{target.stem}-{number}")
-            path = client.save(result, target)
-            say(f"seed {result.seed}, saved to")
-            print(str(path))
-    except KeyboardInterrupt:
-        say(f"\njob {uuid} goes on; to fetch it: sde save {uuid}; to end it: sde cancel {uuid}")
-        raise typer.Exit(INTERRUPTED) from None
-    except (errors.GatewayUnreachable, errors.NotSaved):
-        say(f"job {uuid} is not lost; to fetch it: sde save {uuid}")
-        raise
-
-
-@app.command()
-def save(context: typer.Context, uuid: Uuid, output: Output = None) -> None:
-    """Save a job's picture; wait for it where it has not ended."""
-    if output is not None:
-        picture_file.check(output)
-    _wait_and_save(context.obj, uuid, output)
-
-
+generating.register(app)
+proof.register(app)
 commands.register(app)
+serving.register(app)
 fsck.register(app)
 
 

@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 20
 
 SUCCESSES = {
     "GET": (HTTPStatus.OK,),
-    "POST": (HTTPStatus.OK,),
+    "POST": (HTTPStatus.OK, HTTPStatus.ACCEPTED),
     "DELETE": (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT),
 }
 
@@ -66,15 +66,17 @@ class Connection:
             except requests.RequestException as error:
                 raise self._unreachable(error) from error
 
-    def post(self, path: str, body: dict[str, Any], key: str) -> object:
-        """Send `body` as JSON, and `key` as its Idempotency-Key; the reply's JSON."""
+    def post(self, path: str, body: dict[str, Any], key: str | None = None) -> object:
+        """Send `body` as JSON, and a `key` as its Idempotency-Key; the reply's JSON."""
         try:
             content = json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
             raise InvalidRequest(f"a parameter cannot be sent as JSON: {error}") from None
-        if not (key.isascii() and key.isprintable() and key == key.strip()):
-            raise InvalidRequest(f"idempotency_key: {key!a} is no header's value")
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        headers = {"Content-Type": "application/json"}
+        if key is not None:
+            if not (key.isascii() and key.isprintable() and key == key.strip()):
+                raise InvalidRequest(f"idempotency_key: {key!a} is no header's value")
+            headers["Idempotency-Key"] = key
         with self._send("POST", path, content=content, headers=headers) as reply:
             return self._json(reply, path)
 

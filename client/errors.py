@@ -8,6 +8,7 @@ SdeError
 ├── InvalidRequest        400, 413, 415, 422: the request itself is wrong
 ├── UnknownJob            404: no such uuid
 ├── NoPicture             404: no such picture
+├── UnknownModel          404: no such model
 ├── Conflict              409: the job's state, or an earlier request, forbids it
 ├── Deleted               410: it was there
 ├── StorageUnavailable    507: the server's disk takes nothing now
@@ -15,6 +16,8 @@ SdeError
 ├── GenerationFailed      the job ended without a picture
 │   └── GenerationCanceled  because somebody canceled it
 ├── WaitTimeout           wait() ran out of time; the job goes on
+├── Incomparable          of two results one does not say what its pixels are
+├── UnreadableFile        a picture that was to be sent could not be read
 └── NotSaved              a picture could not be written
 """
 
@@ -81,6 +84,10 @@ class NoPicture(SdeError):
     """The server has no such picture: the job is unknown, has none, or has not ended."""
 
 
+class UnknownModel(SdeError):
+    """The server has no model of this name; the text lists those that it has."""
+
+
 class Conflict(SdeError):
     """It cannot be done as things stand: the job has ended, has not ended, or the key is taken."""
 
@@ -121,6 +128,24 @@ class WaitTimeout(SdeError):
     def __init__(self, uuid: str, timeout_s: float) -> None:
         super().__init__(f"generation {uuid} has not ended within {timeout_s:g} s; it goes on")
         self.uuid = uuid
+
+
+class Incomparable(SdeError):
+    """The record does not say what its pixels are, and Pillow is not installed to look at them."""
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(
+            f"the record of {uuid} does not say what its pixels are; "
+            "install Pillow to have them compared"
+        )
+
+
+class UnreadableFile(SdeError):
+    """A picture that was to be sent cannot be read."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"cannot read {path}: {reason}")
+        self.path = path
 
 
 class NotSaved(SdeError):

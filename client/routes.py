@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from client import records
 from client.connection import Connection
-from client.errors import NoPicture, SdeError, UnexpectedReply, UnknownJob
+from client.errors import NoPicture, SdeError, UnexpectedReply, UnknownJob, UnknownModel
 from client.records import Job, Result, Storage, Worker
 from client.refusals import NotFound
 
@@ -131,6 +131,18 @@ class Routes:
             raise UnexpectedReply(f"{self.url}/image/files/{name}.png is not a PNG file")
         return png
 
+    def input(self, uuid: str, sha256: str) -> bytes:
+        """A picture that came with a job's request, as its record names it without `sha256:`.
+
+        Raises:
+            NoPicture: the server has none, and says why.
+        """
+        path = f"{_job_path(uuid)}/inputs/{quote(sha256, safe='')}"
+        try:
+            return self._connection.get_bytes(path)
+        except NotFound as error:
+            raise NoPicture(str(error) or f"no picture {sha256} came with {uuid!r}") from None
+
     def delete(self, uuid: str) -> None:
         """Delete a job's result, the picture with it, for good.
 
@@ -156,6 +168,37 @@ class Routes:
     def workers(self) -> list[Worker]:
         """The GPU processes behind the gateway."""
         return [records.worker(raw) for raw in self._list("/server/workers")]
+
+    def models(self) -> dict[str, Any]:
+        """What can be asked for: models, their schedulers, adapters, as docs/http-api.md says.
+
+        Raises:
+            WorkerUnavailable: no worker has said yet.
+        """
+        with self._ours("/server/models"):
+            reply = self._connection.get("/server/models")
+        if not isinstance(reply, dict):
+            raise UnexpectedReply(f"{self.url}/server/models did not send an object")
+        return reply
+
+    def load(self, model: str) -> None:
+        """Have a worker load a model; it has begun when this returns.
+
+        Raises:
+            UnknownModel: there is none of this name.
+            NotAvailable: the worker is busy; WorkerUnavailable: there is none.
+        """
+        self._switch(model, "load")
+
+    def unload(self, model: str) -> None:
+        """Have a model leave the memory. Raises as load() does."""
+        self._switch(model, "unload")
+
+    def _switch(self, model: str, verb: str) -> None:
+        try:
+            self._connection.post(f"/server/models/{quote(model, safe='')}/{verb}", {})
+        except NotFound as error:
+            raise UnknownModel(str(error) or f"there is no model {model!r}") from None
 
     def storage(self) -> Storage:
         """The server's log of results and its disk."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import falcon
 
-from gateway import events, files, image, jobs, models, problems, server
+from gateway import events, files, image, input_files, jobs, models, problems, server
 from gateway.broker import Broker
 from gateway.capabilities import Capabilities
 from gateway.intake import Intake
@@ -30,6 +32,7 @@ def create_app(
     capabilities: Capabilities,
     wishes: dict[str, Wishes],
     previews: Previews,
+    inputs_dir: Path,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application."""
     app = falcon.App()
@@ -50,6 +53,10 @@ def create_app(
     app.add_route("/image/jobs/{uuid}", jobs.JobResource(whereabouts, removal))
     app.add_route("/image/jobs/{uuid}/preview", PreviewResource(previews, whereabouts))
     app.add_route("/image/jobs/{uuid}/events", events.EventsResource(whereabouts, previews))
+    app.add_route(
+        "/image/jobs/{uuid}/inputs/{sha256}",
+        input_files.InputFileResource(index, whereabouts, inputs_dir),
+    )
     app.add_route("/image/files/{name}", files.FileResource(index, whereabouts))
     app.add_route("/healthz", server.HealthResource())
     return app

@@ -108,6 +108,7 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
         capabilities=capabilities,
         wishes=wishes,
         previews=Previews(settings.previews_dir, endpoints),
+        inputs_dir=settings.inputs_dir,
     )
     return Gateway(app, dispatchers, housekeeping)
 

@@ -94,6 +94,7 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         stopping=stop.is_set,
         preview=PreviewFile(settings.previews_dir, f"gpu-{settings.gpu}"),
         unload_after_s=settings.unload_after_s,
+        png_texts=settings.png_metadata == "on",
     )
     log.info("ready: %s", pipeline.facts)
     try:

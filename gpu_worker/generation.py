@@ -59,4 +59,5 @@ def result_record(
         "submission": job.submission,
         **job.request.asked(),
         **facts,
+        "request": job.request.given(),
     }

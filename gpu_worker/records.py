@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from typing import Any
 
-from gpu_worker import png
+from PIL import Image
+
+from gpu_worker import infotext, png
 from gpu_worker.generation import Job, Outcome, result_record
 from gpu_worker.seam import Picture
 
+OWN_CHUNK = infotext.PROGRAM
+"""The PNG text chunk that holds the whole record but the picture, as JSON."""
+
 
 def picture_records(
-    job: Job, pictures: list[Picture], said: dict[str, Any]
+    job: Job, pictures: list[Picture], said: dict[str, Any], *, texts: bool = True
 ) -> list[dict[str, Any]]:
-    """One record for each picture of a job that has succeeded."""
+    """One record for each picture of a job that has succeeded.
+
+    Args:
+        texts: whether the PNG itself says how it was made.
+    """
     records = []
     for place, picture in enumerate(pictures):
         facts = said | picture.facts | {"image_index": place, "num_images": len(pictures)}
         facts["width"], facts["height"] = picture.image.size
-        data = base64.b64encode(png.encode(picture.image)).decode("ascii")
-        records.append(
-            result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data=data, facts=facts)
-        )
+        facts["pixels_sha256"] = pixels_sha256(picture.image)
+        record = result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data=None, facts=facts)
+        encoded = png.encode(picture.image, _texts(record) if texts else None)
+        record["data"] = base64.b64encode(encoded).decode("ascii")
+        records.append(record)
     return records
+
+
+def pixels_sha256(image: Image.Image) -> str:
+    """Of the ASCII text `MODE WIDTHxHEIGHT`, a line feed, and the pixels row by row from the top,
+    as Pillow's `tobytes` gives them: the picture itself, whatever the PNG's compression is."""
+    digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode("ascii"))
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def _texts(record: dict[str, Any]) -> dict[str, str]:
+    whole = {key: value for key, value in record.items() if key != "data"}
+    # ASCII only, so that the chunk is a plain tEXt, which every reader knows.
+    return {"parameters": infotext.parameters(record), OWN_CHUNK: json.dumps(whole)}

@@ -195,3 +195,7 @@ class GenerationRequest(Strict):
             for key, value in dumped.items()
             if key in always or key == "seed" or value != plain[key]
         }
+
+    def given(self) -> dict[str, Any]:
+        """The request as it came, without its words: only what is not a field's default."""
+        return self.model_dump(exclude_defaults=True, exclude={"prompt", "negative_prompt"})

@@ -56,6 +56,7 @@ class Runner:
         stopping: Callable[[], bool],
         preview: PreviewFile | None = None,
         unload_after_s: float = 0.0,
+        png_texts: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slot = slot
@@ -67,6 +68,7 @@ class Runner:
         self._stopping = stopping
         self._preview = preview
         self._unload_after_s = unload_after_s
+        self._png_texts = png_texts
         self._clock = clock
         self._idle_since = clock()
         self._armed_at = 0.0
@@ -193,7 +195,7 @@ class Runner:
         said = {**self._pipeline.facts, **facts}
         said["ended_time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         if pictures:
-            records = picture_records(job, pictures, said)
+            records = picture_records(job, pictures, said, texts=self._png_texts)
         else:
             said |= {"image_index": 0, "num_images": 1}
             records = [result_record(job, outcome=outcome, errors=errors, data=None, facts=said)]

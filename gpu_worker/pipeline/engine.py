@@ -20,6 +20,9 @@ from gpu_worker.models import Library
 from gpu_worker.pipeline import adapters, modes, prompts, schedulers, sources
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import Loaded
+from gpu_worker.pipeline.memory import PeakMemory
+from gpu_worker.pipeline.provenance import Provenance
+from gpu_worker.pipeline.step_log import StepLog
 from gpu_worker.request import GenerationRequest
 from gpu_worker.seam import DeviceLost, OnStep, OutOfMemory, Picture
 from gpu_worker.settings import WorkerSettings
@@ -36,6 +39,7 @@ class DiffusersPipeline:
             machine_size.memory_bytes(self._device)
         )
         self._loaded: Loaded | None = None
+        self._provenance = Provenance(settings, library)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class DiffusersPipeline:
         if self._loaded is not None and self._loaded.name == name:
             return
         self.unload()
+        self._provenance.loading(name)
         pipe = sources.from_source(self._settings, machine_size.choose_dtype(self._device))
         pipe.set_progress_bar_config(disable=True)
         machine_size.apply(pipe, self._size, self._device)
@@ -103,6 +108,7 @@ class DiffusersPipeline:
         request = job.request
         inputs = Inputs(self._settings.inputs_dir / job.uuid)
         count = request.num_images_per_prompt
+        peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
             pipe = modes.pipeline_for(loaded, request)
             pipe, more = stack.enter_context(adapters.attached(loaded, pipe, request, inputs))
@@ -110,10 +116,13 @@ class DiffusersPipeline:
             arguments = modes.arguments(loaded, pipe, request, inputs) | more
             words, said = prompts.arguments(pipe, request)
             arguments |= words
-            return [
+            pictures = [
                 self._picture(pipe, arguments, request, k, said, _counted(on_step, k, count))
                 for k in range(count)
             ]
+            made_by = self._provenance.facts(pipe, request, self._device)
+            made_by["peak_memory_bytes"] = peak.read()
+            return [Picture(made.image, made_by | made.facts) for made in pictures]
 
     def _picture(
         self,
@@ -125,8 +134,11 @@ class DiffusersPipeline:
         on_step: OnStep,
     ) -> Picture:
         seed = (request.seed or 0) + place
+        steps = StepLog(self._device) if request.step_log else None
 
         def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
+            if steps is not None:
+                steps.note(pipe, timestep, tensors)
             on_step(index + 1, int(pipe.num_timesteps))
             return tensors
 
@@ -137,7 +149,8 @@ class DiffusersPipeline:
             callback_on_step_end=step_ended,
         )
         image: Image.Image = output.images[0]
-        return Picture(image, {"seed": seed, **said})
+        logged = {} if steps is None else {"steps_log": steps.rows}
+        return Picture(image, {"seed": seed, **said, **logged})
 
     def _memory_sentence(self) -> str:
         smaller = machine_size.next_smaller(self._size)

@@ -1,0 +1,188 @@
+"""`sde generate` and `sde save`: the commands that make and fetch pictures."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from client import errors, options, picture_file, progress, tables
+from client.api import Client
+from client.records import Result
+from client.terminal import INTERRUPTED, Uuid, err, say
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File; default UUID.png.")]
+Retry = Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add them to the `sde` command."""
+    app.command()(generate)
+    app.command()(save)
+
+
+def generate(
+    context: typer.Context,
+    prompt: Annotated[str | None, typer.Argument(help="What the picture shall show.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What it shall not show.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    size: Annotated[
+        Any, typer.Option(parser=options.size, metavar="WxH", help="Pixels, such as 512x768.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
+    images: Annotated[int | None, typer.Option("-n", "--images", help="So many pictures.")] = None,
+    model: Annotated[str | None, typer.Option(help="A name of `sde models`.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Its class name in diffusers.")] = None,
+    scheduler_option: Annotated[
+        list[Any] | None,
+        typer.Option(help="Of its configuration.", parser=options.scheduler_option, metavar="K=V"),
+    ] = None,
+    clip_skip: Annotated[int | None, typer.Option(help="Layers of the text encoder.")] = None,
+    eta: Annotated[float | None, typer.Option(help="Noise of DDIM, 0 to 1.")] = None,
+    guidance_rescale: Annotated[float | None, typer.Option(help="0 to 1.")] = None,
+    lora: Annotated[
+        list[Any] | None,
+        typer.Option(help="One or more.", parser=options.lora, metavar="NAME[:WEIGHT]"),
+    ] = None,
+    embedding: Annotated[
+        list[str] | None, typer.Option(help="A textual inversion.", metavar="NAME")
+    ] = None,
+    vae: Annotated[str | None, typer.Option(help="Another one.", metavar="NAME")] = None,
+    image: Annotated[Path | None, typer.Option(help="To change.", metavar="FILE")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="White is painted over.", metavar="FILE")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How far to leave the image, 0 to 1.")
+    ] = None,
+    controlnet: Annotated[
+        list[Any] | None,
+        typer.Option(
+            help="A picture to follow.",
+            parser=options.controlnet,
+            metavar="NAME:FILE[:SCALE]",
+        ),
+    ] = None,
+    ip_adapter: Annotated[
+        Any,
+        typer.Option(
+            help="A picture to imitate.",
+            parser=options.ip_adapter,
+            metavar="NAME:FILE[:SCALE]",
+        ),
+    ] = None,
+    hires: Annotated[
+        Any,
+        typer.Option(
+            help="A second pass, larger.", parser=options.hires, metavar="SCALE[:UPSCALER]"
+        ),
+    ] = None,
+    step_log: Annotated[
+        bool, typer.Option("--step-log", help="Note each step, for `sde diff`.")
+    ] = False,
+    like: Annotated[
+        str | None, typer.Option(metavar="UUID", help="As that result, but what is said here.")
+    ] = None,
+    output: Output = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the uuid, go.")] = False,
+    retry: Retry = False,
+    key: Annotated[
+        str | None, typer.Option(help="Sent again, the same key is the same job.")
+    ] = None,
+) -> None:
+    """Make pictures and save them. Ctrl-C leaves the job running."""
+    client: Client = context.obj
+    if prompt is None and like is None:
+        raise typer.BadParameter("a PROMPT is missing, or --like UUID to take one from")
+    if output is not None:
+        picture_file.check(output)
+    width, height = size or (None, None)
+    said = {
+        "prompt": prompt,
+        "negative_prompt": negative,
+        "model": model,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "width": width,
+        "height": height,
+        "seed": seed,
+        "num_images_per_prompt": images,
+        "scheduler": scheduler,
+        "scheduler_options": dict(scheduler_option or []) or None,
+        "clip_skip": clip_skip,
+        "eta": eta,
+        "guidance_rescale": guidance_rescale,
+        "image": image,
+        "mask_image": mask,
+        "strength": strength,
+        "loras": lora or None,
+        "controlnets": controlnet or None,
+        "ip_adapter": ip_adapter,
+        "embeddings": embedding or None,
+        "vae": vae,
+        "hires": hires,
+        "step_log": step_log or None,
+    }
+    given = {name: value for name, value in said.items() if value is not None}
+    if like is not None:
+        given = _as_it_was(client, like) | given
+    uuid = submit(client, given | {"idempotency_key": key}, retry)
+    if no_wait:
+        print(uuid)
+        return
+    _wait_and_save(client, uuid, output)
+
+
+def _as_it_was(client: Client, uuid: str) -> dict[str, Any]:
+    """What asks for all pictures of a result again."""
+    found = results_of(client, uuid, data=False)
+    return {**client.request_of(found[0]), "num_images_per_prompt": len(found)}
+
+
+def results_of(client: Client, uuid: str, data: bool = True) -> list[Result]:
+    """A job's results. Raises UnknownJob, Deleted, or Conflict while it has none yet."""
+    found = list(client.results(uuid, data=data))
+    if not found:
+        raise errors.Conflict(f"the job {uuid} is {client.job(uuid).state}: it has no result yet")
+    return found
+
+
+def submit(client: Client, parameters: dict[str, Any], retry: bool) -> str:
+    """The job's uuid; with `retry` as soon as the server takes it."""
+    while True:
+        try:
+            return client.submit(**parameters)
+        except errors.NotAvailable as error:
+            if not retry:
+                raise
+            say(f"{tables.plain(error)}; waiting")
+            time.sleep(error.retry_after_s)
+
+
+def _wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
+    try:
+        with progress.display(err) as shown:
+            results = client.wait(uuid, on_progress=shown.show)
+        for number, result in enumerate(results, 1):
+            target = output or Path(f"{uuid}.png")
+            if len(results) > 1:
+                target = target.with_stem(f"{target.stem}-{number}")
+            path = client.save(result, target)
+            say(f"seed {result.seed}, saved to")
+            print(str(path))
+    except KeyboardInterrupt:
+        say(f"\njob {uuid} goes on; to fetch it: sde save {uuid}; to end it: sde cancel {uuid}")
+        raise typer.Exit(INTERRUPTED) from None
+    except (errors.GatewayUnreachable, errors.NotSaved):
+        say(f"job {uuid} is not lost; to fetch it: sde save {uuid}")
+        raise
+
+
+def save(context: typer.Context, uuid: Uuid, output: Output = None) -> None:
+    """Save a job's pictures; wait for them where it has not ended."""
+    if output is not None:
+        picture_file.check(output)
+    _wait_and_save(context.obj, uuid, output)

@@ -1,0 +1,92 @@
+"""The commands about what the service can do: its models and its workers; load and unload."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from client import tables
+from client.api import Client
+from client.terminal import AsJson, out
+
+KINDS = ("loras", "embeddings", "controlnets", "ip_adapters", "vaes", "upscalers")
+
+Model = Annotated[str, typer.Argument(help="A name of `sde models`.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add them to the `sde` command."""
+    app.command()(models)
+    app.command()(workers)
+    app.command()(load)
+    app.command()(unload)
+
+
+def models(context: typer.Context, as_json: AsJson = False) -> None:
+    """List what can be asked for: models, and what goes with them."""
+    client: Client = context.obj
+    found = client.models()
+    if as_json:
+        tables.print_json(found)
+        return
+    rows = [_row(name, about, found.get("default")) for name, about in _items(found.get("models"))]
+    tables.print_rows(out, ("model", "pipeline", "modes", ""), rows)
+    for kind in KINDS:
+        names = [tables.plain(name) for name, _ in _items(found.get(kind))]
+        if names:
+            print(f"{kind}: {', '.join(names)}")
+
+
+def _items(found: object) -> list[tuple[str, dict[str, Any]]]:
+    """Of a table, or of a list of names."""
+    if isinstance(found, dict):
+        return [
+            (str(name), about if isinstance(about, dict) else {}) for name, about in found.items()
+        ]
+    return [(str(name), {}) for name in found] if isinstance(found, list) else []
+
+
+def _row(name: str, about: dict[str, Any], default: object) -> tuple[str, ...]:
+    modes = about.get("modes")
+    notes = [
+        "default" if name == default else "",
+        "loaded" if about.get("loaded") else "",
+        f"cannot be loaded: {about['error']}" if about.get("error") else "",
+    ]
+    return (
+        tables.plain(name),
+        tables.plain(about.get("pipeline") or ""),
+        tables.plain(", ".join(map(str, modes)) if isinstance(modes, list) else ""),
+        tables.plain(", ".join(note for note in notes if note)),
+    )
+
+
+def workers(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the GPU processes and what they do."""
+    client: Client = context.obj
+    found = client.workers()
+    if as_json:
+        tables.print_json([dataclasses.asdict(worker) for worker in found])
+    else:
+        tables.print_workers(found)
+
+
+def load(context: typer.Context, name: Model) -> None:
+    """Have a worker load a model; `sde status --wait` waits until it has."""
+    client: Client = context.obj
+    client.load(name)
+    print(f"{tables.plain(name)} is being loaded")
+
+
+def unload(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Default: each that is loaded.")] = None,
+) -> None:
+    """Have a model leave the GPU's memory."""
+    client: Client = context.obj
+    loaded = {worker.model: None for worker in client.workers() if worker.model is not None}
+    for each in [name] if name is not None else loaded:
+        client.unload(each)
+        print(f"{tables.plain(each)} leaves the memory")

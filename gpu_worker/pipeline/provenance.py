@@ -1,0 +1,179 @@
+"""What made a picture, beside the request: the weights' digests, libraries, device, attention.
+
+Reads weight files, in a thread of its own; loads none of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from gpu_worker import models
+from gpu_worker.file_digests import FileDigests
+from gpu_worker.models import Kind, Library, ModelsError, Part
+from gpu_worker.pipeline.sources import DEMO_MODEL
+from gpu_worker.request import GenerationRequest
+from gpu_worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Provenance:
+    """Of one worker. A model's files are read while it loads, so that a picture seldom waits."""
+
+    def __init__(self, settings: WorkerSettings, library: Library) -> None:
+        self._settings = settings
+        self._library = library
+        self._digests = FileDigests(settings.run_dir / f"weights.gpu-{settings.gpu}.json")
+        self._model: Future[dict[str, Any]] | None = None
+
+    def loading(self, name: str) -> None:
+        """A model is being loaded: begin to read its files."""
+        found: Future[dict[str, Any]] = Future()
+
+        def read() -> None:
+            try:
+                found.set_result(self._model_facts(name))
+            except Exception as error:
+                found.set_exception(error)
+
+        # A daemon: a worker that is told to stop does not wait for gigabytes to be read.
+        threading.Thread(target=read, name="weights", daemon=True).start()
+        self._model = found
+
+    def facts(self, pipe: Any, request: GenerationRequest, device: torch.device) -> dict[str, Any]:
+        """What the records of this request say; waits until the model's files have been read."""
+        return {
+            **environment(pipe, device),
+            **(self._model.result() if self._model is not None else {}),
+            **self._part_facts(request),
+        }
+
+    def _model_facts(self, name: str) -> dict[str, Any]:
+        part = self._library.models.get(name, Part(source=name))
+        place, revision = self._place(part, own=name not in self._library.models)
+        facts: dict[str, Any] = {}
+        if place is not None and (digest := _known(self._digests.of, place)):
+            facts["weights_sha256"] = digest
+        if revision is not None:
+            facts["revision"] = revision
+        return facts
+
+    def _part_facts(self, request: GenerationRequest) -> dict[str, Any]:
+        named: list[tuple[Kind, str]] = [("loras", lora.name) for lora in request.loras]
+        named += [("embeddings", name) for name in request.embeddings]
+        named += [("controlnets", net.name) for net in request.controlnets]
+        if request.ip_adapter is not None:
+            named.append(("ip_adapters", request.ip_adapter.name))
+        if request.vae is not None:
+            named.append(("vaes", request.vae))
+        if request.hires is not None and request.hires.upscaler in self._library.upscalers:
+            named.append(("upscalers", request.hires.upscaler))
+        parts: dict[str, str] = {}
+        loras: dict[str, str] = {}
+        for kind, name in named:
+            place, _ = self._place(self._library.part(kind, name))
+            if place is None:
+                continue
+            if digest := _known(self._digests.of, place):
+                parts[f"{kind}/{name}"] = digest
+            named_by_sites = kind == "loras" and place.suffix == ".safetensors"
+            if named_by_sites and (digest := _known(self._digests.of_tensors, place)):
+                loras[name] = digest
+        return {
+            key: value for key, value in (("parts_sha256", parts), ("lora_hashes", loras)) if value
+        }
+
+    def _place(self, part: Part, own: bool = False) -> tuple[Path | None, str | None]:
+        """Where its files lie on this machine, and the commit they are of, as far as is known.
+
+        Args:
+            own: the operator's own word (SDE_MODEL), which may be a path anywhere.
+        """
+        if own and part.source == "demo":
+            return DEMO_MODEL, None
+        if own and Path(part.source).exists():
+            return Path(part.source), part.revision
+        try:
+            folder = models.locate(self._settings.models_dir, part.source)
+        except ModelsError:
+            return None, part.revision
+        revision = part.revision
+        if folder is None:
+            folder = self._snapshot(part)
+            if folder is not None and _COMMIT.fullmatch(folder.name):
+                revision = folder.name
+        if folder is None or folder.is_file():
+            return folder, revision
+        place = folder / (part.subfolder or "") / (part.weight_name or "")
+        return (place if place.exists() else folder), revision
+
+    def _snapshot(self, part: Part) -> Path | None:
+        """Of a hub model as it has been downloaded; nothing is fetched."""
+        from huggingface_hub import snapshot_download
+
+        cache = None if os.environ.get("HF_HOME") else self._settings.model_cache
+        try:
+            found = snapshot_download(
+                part.source, revision=part.revision, cache_dir=cache, local_files_only=True
+            )
+        except (OSError, ValueError) as error:
+            log.warning("the files of %s are not found: %s", part.source, error)
+            return None
+        return Path(found)
+
+
+def _known(digest: Callable[[Path], str], place: Path) -> str | None:
+    try:
+        return digest(place)
+    except OSError as error:
+        log.warning("the digest of %s is not known: %s", place, error)
+        return None
+
+
+def environment(pipe: Any, device: torch.device) -> dict[str, Any]:
+    """What else pixels depend on: the same noise on every device, but not the same rounding."""
+    found: dict[str, Any] = {
+        "rng": "cpu",
+        "transformers": transformers.__version__,
+        "attention": attention(pipe),
+    }
+    if device.type == "cuda":
+        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    elif device.type == "cpu":
+        found |= {
+            "cpu_threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        }
+    return found
+
+
+def attention(pipe: Any) -> str:
+    """The classes that compute the denoiser's attention; those that leave it to diffusers'
+    dispatcher with its backend: `FluxAttnProcessor/native`."""
+    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    processors = getattr(denoiser, "attn_processors", {}).values()
+    return "+".join(sorted({_processor(each) for each in processors}))
+
+
+def _processor(processor: Any) -> str:
+    name = type(processor).__name__
+    if not hasattr(processor, "_attention_backend"):
+        return name
+    backend = processor._attention_backend
+    if backend is None:
+        from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+        backend = _AttentionBackendRegistry.get_active_backend()[0]
+    return f"{name}/{getattr(backend, 'value', backend)}"
