@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_worker.pipeline import (
+    clip_skip,
     controlnet,
     embeddings,
     ip_adapter,
@@ -46,7 +47,7 @@ def attached(
         parts["controlnet"] = controlnet.loaded_for(loaded, request, shelf)
     if not (parts or request.image or _names_something(request)):
         pipe = modes.pipeline_for(loaded, request)
-        with placement.rested(pipe):
+        with placement.rested(pipe), clip_skip.possible(pipe, request):
             yield pipe, {}
         return
     pipe = modes.copy_of(loaded, request, **parts)
@@ -57,6 +58,7 @@ def attached(
         stack.enter_context(embeddings.attached(pipe, request, shelf))
         more |= stack.enter_context(ip_adapter.attached(pipe, request, inputs, shelf))
         stack.enter_context(placement.placed(pipe, offload, loaded.device))
+        stack.enter_context(clip_skip.possible(pipe, request))
         yield pipe, more
 
 
