@@ -7,6 +7,7 @@ not depend on what it was asked together with.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,12 @@ from PIL import Image
 from gpu_worker import machine_size, models
 from gpu_worker.generation import Job
 from gpu_worker.models import Library
-from gpu_worker.pipeline import adapters, modes, prompts, schedulers, sources
+from gpu_worker.pipeline import adapters, canvas, modes, prompts, schedulers, sources
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import Loaded
 from gpu_worker.pipeline.memory import PeakMemory
 from gpu_worker.pipeline.provenance import Provenance
+from gpu_worker.pipeline.shelf import Shelf
 from gpu_worker.pipeline.step_log import StepLog
 from gpu_worker.request import GenerationRequest
 from gpu_worker.seam import DeviceLost, OnStep, OutOfMemory, Picture
@@ -34,6 +36,8 @@ class DiffusersPipeline:
     def __init__(self, settings: WorkerSettings, library: Library) -> None:
         self._settings = settings
         self._library = library
+        cache_dir = None if os.environ.get("HF_HOME") else str(settings.model_cache)
+        self._shelf = Shelf(library, settings.models_dir, cache_dir)
         self._device = machine_size.choose_device(settings.device, settings.gpu)
         self._size: machine_size.Size = settings.machine_size or machine_size.choose_size(
             machine_size.memory_bytes(self._device)
@@ -107,15 +111,17 @@ class DiffusersPipeline:
     def _generate(self, loaded: Loaded, job: Job, on_step: OnStep) -> list[Picture]:
         request = job.request
         inputs = Inputs(self._settings.inputs_dir / job.uuid)
+        drawn_on = canvas.of(loaded, request, inputs)
         count = request.num_images_per_prompt
         peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
-            pipe = modes.pipeline_for(loaded, request)
-            pipe, more = stack.enter_context(adapters.attached(loaded, pipe, request, inputs))
-            stack.enter_context(schedulers.chosen(loaded, pipe, request))
-            arguments = modes.arguments(loaded, pipe, request, inputs) | more
-            words, said = prompts.arguments(pipe, request)
-            arguments |= words
+            attached = adapters.attached(loaded, request, inputs, self._shelf, drawn_on)
+            pipe, more = stack.enter_context(attached)
+            said = stack.enter_context(schedulers.chosen(loaded, pipe, request))
+            arguments, resolved = modes.arguments(loaded, pipe, request, drawn_on)
+            words, said_of_words = prompts.arguments(pipe, request)
+            arguments = arguments | more | words
+            said = said | resolved | said_of_words
             pictures = [
                 self._picture(pipe, arguments, request, k, said, _counted(on_step, k, count))
                 for k in range(count)

@@ -1,44 +1,148 @@
-"""Text to image, image to image, or inpainting: the pipeline class and its arguments."""
+"""Text to image, image to image, or inpainting: the pipeline, and the arguments of its call."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-from gpu_worker.pipeline.inputs import Inputs
+from gpu_worker.pipeline import derived
+from gpu_worker.pipeline.canvas import Canvas
+from gpu_worker.pipeline.derived import Task
 from gpu_worker.pipeline.loaded import Loaded, NotSupported
 from gpu_worker.request import GenerationRequest
 
+FIELDS = (
+    "negative_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "width",
+    "height",
+    "clip_skip",
+    "eta",
+    "guidance_rescale",
+    "image",
+    "mask_image",
+    "strength",
+)
+"""Those of a request that a pipeline's call may know, under the same name."""
 
-def pipeline_for(loaded: Loaded, request: GenerationRequest) -> Any:
-    """The pipeline that this request needs, of the loaded one's parts.
+RESOLVED = ("num_inference_steps", "guidance_scale", "strength")
+"""What a picture's record says even if nobody asked: the pipeline's own value then."""
+
+WHAT: dict[Task, str] = {
+    "text": "makes no pictures from words alone; it needs image and mask_image",
+    "image": "makes no pictures from a picture alone",
+    "inpaint": "paints no part of a picture anew",
+}
+
+
+def task_of(request: GenerationRequest) -> Task:
+    """What a request wants made."""
+    if request.image is None:
+        return "text"
+    return "image" if request.mask_image is None else "inpaint"
+
+
+def pipeline_for(loaded: Loaded, request: GenerationRequest, **parts: Any) -> Any:
+    """The pipeline that this request needs: the loaded one, or a new one of the loaded one's
+    parts, with `parts` (vae, controlnet) instead of its own.
 
     Raises:
         NotSupported: there is none of this family.
     """
-    if request.image is not None:
-        raise NotSupported("image", request.image, loaded.pipe, "makes pictures from text only")
-    return loaded.pipe
+    task = task_of(request)
+    if task != "inpaint" and _needs_mask(loaded.pipe):
+        field, value = ("image", request.image) if task == "image" else ("prompt", request.prompt)
+        raise NotSupported(field, value, loaded.pipe, WHAT["text"])
+    own = derived.parameters(loaded.pipe)
+    if task == "text" and not parts and not _is_required(own.get("image")):
+        return loaded.pipe
+    pipe = derived.made(loaded.pipe, task, **parts)
+    if pipe is None and parts.get("controlnet") is not None:
+        names = [net.name for net in request.controlnets]
+        raise NotSupported("controlnets", names, loaded.pipe, "takes no ControlNet for this")
+    if pipe is None:
+        field = {"text": "prompt", "image": "image", "inpaint": "mask_image"}[task]
+        raise NotSupported(field, getattr(request, field), loaded.pipe, WHAT[task])
+    return pipe
+
+
+def copy_of(loaded: Loaded, request: GenerationRequest, **parts: Any) -> Any:
+    """As `pipeline_for`, but never the loaded one itself: what a job sets in it goes with it."""
+    pipe = pipeline_for(loaded, request, **parts)
+    return derived.made(pipe, "text") if pipe is loaded.pipe else pipe
+
+
+def _needs_mask(pipe: Any) -> bool:
+    """UNets made for inpainting read latents, a mask and the masked latents: 4 + 1 + 4."""
+    unet, vae = getattr(pipe, "unet", None), getattr(pipe, "vae", None)
+    if unet is None or vae is None:
+        return False
+    return bool(unet.config.in_channels == 2 * vae.config.latent_channels + 1)
+
+
+def _is_required(parameter: inspect.Parameter | None) -> bool:
+    return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
 def arguments(
-    loaded: Loaded, pipe: Any, request: GenerationRequest, inputs: Inputs
-) -> dict[str, Any]:
-    """What the pipeline is called with, but prompts, generator and callback.
+    loaded: Loaded, pipe: Any, request: GenerationRequest, canvas: Canvas
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the pipeline is called with, but prompts, adapters, generator and callback; and what
+    the record says of it.
 
     Raises:
         NotSupported: a field that this pipeline does not know.
     """
-    side = loaded.default_side_px()
-    given: dict[str, Any] = {
-        "width": request.width or side,
-        "height": request.height or side,
+    known = derived.parameters(pipe)
+    asked = {
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "clip_skip": request.clip_skip,
+        "eta": request.eta,
+        "guidance_rescale": request.guidance_rescale,
+        "strength": request.strength,
     }
-    steps = request.num_inference_steps or loaded.defaults.num_inference_steps
-    if steps is not None:
-        given["num_inference_steps"] = steps
-    guidance = request.guidance_scale
-    if guidance is None:
-        guidance = loaded.defaults.guidance_scale
-    if guidance is not None:
-        given["guidance_scale"] = guidance
-    return given
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    for name in (*given, *(["negative_prompt"] if request.negative_prompt else [])):
+        if name not in known:
+            takes = ", ".join(field for field in FIELDS if field in known)
+            raise NotSupported(name, getattr(request, name), pipe, f"takes only {takes}")
+    _check_eta(pipe, request)
+    for name in ("num_inference_steps", "guidance_scale"):
+        default = getattr(loaded.defaults, name)
+        if name in known and default is not None:
+            given.setdefault(name, default)
+    pictures = {"image": canvas.image, "mask_image": canvas.mask}
+    sizes = {"width": canvas.width, "height": canvas.height}
+    given |= {name: value for name, value in pictures.items() if value is not None}
+    given |= {name: value for name, value in sizes.items() if name in known}
+    resolved = {
+        name: given.get(name, known[name].default if name in known else None) for name in RESOLVED
+    }
+    if canvas.image is None:
+        del resolved["strength"]
+    else:
+        _check_strength(pipe, resolved)
+    return given, resolved
+
+
+def _check_eta(pipe: Any, request: GenerationRequest) -> None:
+    """diffusers leaves it out without a word where the scheduler does not know it."""
+    if request.eta is None or "eta" in inspect.signature(pipe.scheduler.step).parameters:
+        return
+    why = (
+        f"has the scheduler {type(pipe.scheduler).__name__}, which knows none (DDIMScheduler does)"
+    )
+    raise NotSupported("eta", request.eta, pipe, why)
+
+
+def _check_strength(pipe: Any, resolved: dict[str, Any]) -> None:
+    """Fewer than one step is an error deep inside of diffusers; flow matching rounds up."""
+    strength, steps = resolved["strength"], resolved["num_inference_steps"]
+    if strength is None or steps is None:
+        return
+    least = 0.0 if type(pipe.scheduler).__name__.startswith("FlowMatch") else 1.0
+    if strength * steps < least or strength == 0:
+        why = f"makes strength times num_inference_steps ({steps}) steps, and that is none"
+        raise NotSupported("strength", strength, pipe, why)

@@ -1,0 +1,74 @@
+"""The size of a job's pictures, and the pictures that came with it brought to that size.
+
+Knows no pipeline's arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from gpu_worker.pipeline.inputs import Inputs
+from gpu_worker.pipeline.loaded import Loaded
+from gpu_worker.request import (
+    MAX_SIDE_PX,
+    MIN_SIDE_PX,
+    SIDE_MULTIPLE_PX,
+    GenerationRequest,
+)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """`width` and `height` in pixels; `image` (RGB) and `mask` (L, white is painted anew) have
+    exactly that size."""
+
+    width: int
+    height: int
+    image: Image.Image | None = None
+    mask: Image.Image | None = None
+
+    def fitted(self, picture: Image.Image) -> Image.Image:
+        """The picture in this size; not cropped, so another aspect ratio is stretched."""
+        return _resized(picture, (self.width, self.height), Image.Resampling.LANCZOS)
+
+
+def of(loaded: Loaded, request: GenerationRequest, inputs: Inputs) -> Canvas:
+    """What a request asks for; without sizes those of its picture, or the model's own.
+
+    Raises:
+        MissingPicture: a picture is gone or cannot be read.
+    """
+    if request.image is None:
+        side = loaded.default_side_px()
+        return Canvas(request.width or side, request.height or side)
+    image = inputs.picture(request.image)
+    width, height = _size(request, *image.size)
+    mask = None
+    if request.mask_image is not None:
+        nearest = Image.Resampling.NEAREST
+        mask = _resized(inputs.mask(request.mask_image), (width, height), nearest)
+    image = _resized(image, (width, height), Image.Resampling.LANCZOS)
+    return Canvas(width, height, image, mask)
+
+
+def _size(request: GenerationRequest, width: int, height: int) -> tuple[int, int]:
+    """One side asked for: the other follows. None: the picture's own, scaled into the limits."""
+    if request.width is not None and request.height is not None:
+        return request.width, request.height
+    if request.width is not None:
+        return request.width, _side(height * request.width / width)
+    if request.height is not None:
+        return _side(width * request.height / height), request.height
+    scale = min(1.0, MAX_SIDE_PX / max(width, height))
+    scale = max(scale, MIN_SIDE_PX / min(width, height))
+    return _side(width * scale), _side(height * scale)
+
+
+def _side(px: float) -> int:
+    return min(max(int(px) // SIDE_MULTIPLE_PX * SIDE_MULTIPLE_PX, MIN_SIDE_PX), MAX_SIDE_PX)
+
+
+def _resized(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    return picture if picture.size == size else picture.resize(size, how)
