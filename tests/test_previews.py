@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from gpu_worker import pipeline
-from gpu_worker.pipeline import hires
-from gpu_worker.pipeline.previews import LEAST_FIT, Previews, Projection, shrunk
+from gpu_worker.pipeline.latents import LEAST_FIT, Projection, decode
+from gpu_worker.pipeline.previews import Previews, shrunk
 from tests.test_pipeline import settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -42,7 +42,7 @@ def test_the_picture_is_seen_before_it_is_there(
     assert ours._loaded is not None
     pipe = ours._loaded.pipe
     pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
-    previews = Previews(pipe.scheduler, int(pipe.vae_scale_factor), lambda z: hires.decode(pipe, z))
+    previews = Previews(pipe.scheduler, int(pipe.vae_scale_factor), lambda z: decode(pipe, z))
     made: list[Image.Image] = []
 
     def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -18,14 +17,14 @@ from PIL import Image
 from gpu_worker import machine_size, models
 from gpu_worker.generation import Job
 from gpu_worker.models import Library
-from gpu_worker.pipeline import adapters, canvas, modes, prompts, schedulers, sources
+from gpu_worker.pipeline import adapters, canvas, modes, prompts, schedulers, sources, upscalers
+from gpu_worker.pipeline.drawing import Drawing
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import Loaded
 from gpu_worker.pipeline.memory import PeakMemory
 from gpu_worker.pipeline.provenance import Provenance
 from gpu_worker.pipeline.shelf import Shelf
-from gpu_worker.pipeline.step_log import StepLog
-from gpu_worker.request import GenerationRequest
+from gpu_worker.request import Upscale
 from gpu_worker.seam import DeviceLost, OnStep, OutOfMemory, Picture
 from gpu_worker.settings import WorkerSettings
 
@@ -93,6 +92,8 @@ class DiffusersPipeline:
     def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
         """See `gpu_worker.runner.Pipeline.generate`."""
         try:
+            if job.request.upscale is not None:
+                return self._upscaled(job, job.request.upscale, on_step)
             loaded = self._ready(job.request.model)
             return self._generate(loaded, job, on_step)
         except torch.OutOfMemoryError as error:
@@ -112,7 +113,6 @@ class DiffusersPipeline:
         request = job.request
         inputs = Inputs(self._settings.inputs_dir / job.uuid)
         drawn_on = canvas.of(loaded, request, inputs)
-        count = request.num_images_per_prompt
         peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
             attached = adapters.attached(loaded, request, inputs, self._shelf, drawn_on)
@@ -120,43 +120,32 @@ class DiffusersPipeline:
             said = stack.enter_context(schedulers.chosen(loaded, pipe, request))
             arguments, resolved = modes.arguments(loaded, pipe, request, drawn_on)
             words, said_of_words = prompts.arguments(pipe, request)
-            arguments = arguments | more | words
-            said = said | resolved | said_of_words
+            drawing = Drawing(
+                loaded,
+                pipe,
+                request,
+                arguments | more | words,
+                said | resolved | said_of_words,
+                self._enlarge,
+            )
             pictures = [
-                self._picture(pipe, arguments, request, k, said, _counted(on_step, k, count))
-                for k in range(count)
+                drawing.picture(place, on_step) for place in range(request.num_images_per_prompt)
             ]
             made_by = self._provenance.facts(pipe, request, self._device)
-            made_by["peak_memory_bytes"] = peak.read()
-            return [Picture(made.image, made_by | made.facts) for made in pictures]
+        made_by["peak_memory_bytes"] = peak.read()
+        return [Picture(made.image, made_by | made.facts) for made in pictures]
 
-    def _picture(
-        self,
-        pipe: Any,
-        arguments: dict[str, Any],
-        request: GenerationRequest,
-        place: int,
-        said: dict[str, Any],
-        on_step: OnStep,
-    ) -> Picture:
-        seed = (request.seed or 0) + place
-        steps = StepLog(self._device) if request.step_log else None
+    def _upscaled(self, job: Job, asked: Upscale, on_step: OnStep) -> list[Picture]:
+        """The job's own picture made larger: no model of pictures is needed for that."""
+        image = Inputs(self._settings.inputs_dir / job.uuid).picture(str(job.request.image))
+        size = round(image.width * asked.scale), round(image.height * asked.scale)
+        made = self._enlarge(image, asked.upscaler, size)
+        on_step(1, 1)
+        return [Picture(made, {"seed": job.request.seed})]
 
-        def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
-            if steps is not None:
-                steps.note(pipe, timestep, tensors)
-            on_step(index + 1, int(pipe.num_timesteps))
-            return tensors
-
-        # The generator lives on the CPU: a seed means the same noise on every device.
-        output = pipe(
-            **arguments,
-            generator=torch.Generator("cpu").manual_seed(seed),
-            callback_on_step_end=step_ended,
-        )
-        image: Image.Image = output.images[0]
-        logged = {} if steps is None else {"steps_log": steps.rows}
-        return Picture(image, {"seed": seed, **said, **logged})
+    def _enlarge(self, image: Image.Image, name: str, size: tuple[int, int]) -> Image.Image:
+        shelf = self._shelf
+        return upscalers.enlarge(image, name, size, shelf.library, shelf.folder, self._device)
 
     def _memory_sentence(self) -> str:
         smaller = machine_size.next_smaller(self._size)
@@ -177,15 +166,6 @@ def load(settings: WorkerSettings) -> DiffusersPipeline:
     made = DiffusersPipeline(settings, models.read(settings.models_dir / "models.toml"))
     made.load(None)
     return made
-
-
-def _counted(on_step: OnStep, place: int, count: int) -> OnStep:
-    """Steps of one picture, counted over all of the job."""
-
-    def counted(step: int, steps: int, preview: Callable[[], Image.Image] | None = None) -> None:
-        on_step(place * steps + step, count * steps, preview)
-
-    return counted
 
 
 def _device_name(device: torch.device) -> str:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from gpu_worker.pipeline.latents import decode
 from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.pipeline.upscalers import LATENT
 from gpu_worker.request import SIDE_MULTIPLE_PX, Hires
@@ -55,13 +56,3 @@ def larger(
         shape = (size[1] // factor, size[0] // factor)
         return functional.interpolate(latents.float(), shape, mode="bilinear").to(latents.dtype)
     return enlarge(decode(pipe, latents), size)
-
-
-def decode(pipe: Any, latents: torch.Tensor) -> Image.Image:
-    """The picture of latents, as the pipeline itself decodes them."""
-    vae = pipe.vae
-    scaled = latents / vae.config.scaling_factor + (getattr(vae.config, "shift_factor", None) or 0)
-    with torch.no_grad():
-        pixels = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
-    made: Image.Image = pipe.image_processor.postprocess(pixels.detach())[0]
-    return made

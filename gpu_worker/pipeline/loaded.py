@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from PIL import Image
 
 from gpu_worker import machine_size
 from gpu_worker.models import Defaults
+from gpu_worker.pipeline.latents import LEAST_FIT, Projection, decode
 from gpu_worker.request import SIDE_MULTIPLE_PX
 
 
@@ -32,6 +34,15 @@ class Loaded:
     device: torch.device
     defaults: Defaults = field(default_factory=Defaults)
     facts: dict[str, Any] = field(default_factory=dict)
+    _projection: Projection | None = None
+
+    def colors(self, pipe: Any, latents: torch.Tensor) -> Image.Image:
+        """Latents (1, channels, h, w) as colours, cheaply where the VAE is nearly linear."""
+        if self._projection is None:
+            self._projection = Projection.fitted(pipe.vae, int(pipe.vae_scale_factor))
+        if self._projection.fit >= LEAST_FIT:
+            return self._projection.picture(latents)
+        return decode(pipe, latents)
 
     def default_side_px(self) -> int:
         """The model's own size, bounded by what MACHINE_SIZE affords, in pixels."""

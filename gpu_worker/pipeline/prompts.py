@@ -41,9 +41,7 @@ def arguments(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], di
     facts: dict[str, Any] = {"prompt_tokens": tokens}
     longest = max(tokens, _tokens(pipe, weights.plain(said[1])))
     fits = longest <= pipe.tokenizer.model_max_length - 2
-    # diffusers 0.42 cannot skip layers of transformers 5's CLIP for Stable Diffusion 1 and 2.
-    skips = request.clip_skip is not None and not _is_xl(pipe)
-    if fits and not skips and not any(weights.is_weighted(fragments) for fragments in said):
+    if fits and not any(weights.is_weighted(fragments) for fragments in said):
         return _plain(*map(weights.plain, said)), facts
     if _is_xl(pipe):
         return _xl(pipe, request, *said), facts

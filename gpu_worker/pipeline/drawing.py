@@ -1,0 +1,123 @@
+"""Draws one picture: the call of diffusers, its steps told, and the second pass where one is asked.
+
+Everything that a job brings stands in the pipeline already; nothing is loaded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+
+from gpu_worker.pipeline import derived, hires
+from gpu_worker.pipeline.loaded import Loaded, NotSupported
+from gpu_worker.pipeline.previews import Previews
+from gpu_worker.pipeline.step_log import StepLog
+from gpu_worker.request import GenerationRequest, Hires
+from gpu_worker.seam import OnStep, Picture
+
+Enlarge = Callable[[Image.Image, str, tuple[int, int]], Image.Image]
+"""A picture, an upscaler's name, and width and height in pixels."""
+
+
+@dataclass
+class Drawing:
+    """A job's pictures, one after another. `arguments` are the call's, `said` the record's."""
+
+    loaded: Loaded
+    pipe: Any
+    request: GenerationRequest
+    arguments: dict[str, Any]
+    said: dict[str, Any]
+    enlarge: Enlarge
+    _steps: int = field(default=0, init=False)
+
+    def picture(self, place: int, on_step: OnStep) -> Picture:
+        """The picture of seed + `place`.
+
+        Raises:
+            NotSupported: this family has no second pass.
+        """
+        seed = (self.request.seed or 0) + place
+        # The generator lives on the CPU: a seed means the same noise on every device.
+        generator = torch.Generator("cpu").manual_seed(seed)
+        log = StepLog(self.loaded.device) if self.request.step_log else None
+        told = _Told(on_step, place, self.request.num_images_per_prompt)
+        if self.request.hires is None:
+            image = self._call(self.pipe, self.arguments, generator, told, log)
+            said = self.said
+        else:
+            image, said = self._twice(self.request.hires, generator, told, log)
+        logged = {} if log is None else {"steps_log": log.rows}
+        return Picture(image, {"seed": seed, **said, **logged})
+
+    def _twice(
+        self, asked: Hires, generator: torch.Generator, told: _Told, log: StepLog | None
+    ) -> tuple[Image.Image, dict[str, Any]]:
+        second = derived.made(self.pipe, "image", controlnet=None)
+        if second is None:
+            why = "has no image to image, which a second pass is"
+            raise NotSupported("hires", asked.model_dump(), self.pipe, why)
+        first_steps = self.said["num_inference_steps"]
+        after = hires.steps_after(asked, first_steps)
+        told.more = after
+        first = self.arguments | {"output_type": "latent"}
+        latents = self._call(self.pipe, first, generator, told, log)
+        told.more, told.before = 0, told.total
+        begun = hires.larger(
+            self.pipe,
+            asked,
+            latents if latents.ndim == 4 else latents[None],
+            lambda image, size: self.enlarge(image, asked.upscaler, size),
+        )
+        known = derived.parameters(second)
+        again = {
+            name: value
+            for name, value in self.arguments.items()
+            if name in known and name not in hires.FIRST_PASS_ONLY
+        }
+        again |= {"image": begun, "strength": asked.strength}
+        again["num_inference_steps"] = asked.num_inference_steps or first_steps
+        return self._call(second, again, generator, told, log), self.said
+
+    def _call(
+        self,
+        pipe: Any,
+        arguments: dict[str, Any],
+        generator: torch.Generator,
+        told: _Told,
+        log: StepLog | None,
+    ) -> Any:
+        factor = int(getattr(pipe, "vae_scale_factor", 8))
+        previews = Previews(pipe.scheduler, factor, lambda z: self.loaded.colors(pipe, z))
+
+        def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
+            if log is not None:
+                log.note(pipe, timestep, tensors)
+            told.step(index + 1, int(pipe.num_timesteps), previews.after(index, tensors["latents"]))
+            return tensors
+
+        output = pipe(**arguments, generator=generator, callback_on_step_end=step_ended)
+        return output.images[0]
+
+
+class _Told:
+    """Steps of a picture's passes, counted over all pictures of the job."""
+
+    def __init__(self, on_step: OnStep, place: int, count: int) -> None:
+        self._on_step = on_step
+        self._place = place
+        self._count = count
+        self.before = 0
+        self.more = 0
+        self.total = 0
+
+    def step(self, step: int, steps: int, preview: Callable[[], Image.Image] | None) -> None:
+        """`steps` of this pass; `before` were of the first, `more` come after it."""
+        self.total = self.before + steps
+        each = self.total + self.more
+        done = self._place * each + self.before + step
+        self._on_step(done, self._count * each, preview)
