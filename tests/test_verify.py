@@ -131,6 +131,7 @@ def test_another_environment_is_named_and_measured(folder: Path) -> None:
     assert "attention: AttnProcessor2_0 -> SlicedAttnProcessor" in said
     assert any(row.startswith("torch: 1.0 -> ") for row in said)
     assert any(row.startswith("scheduler_config.beta_end: 0.5 -> ") for row in said)
+    assert said[-2].startswith("they part at step 1: other latents at timestep ")
     assert "the pixels differ: PSNR " in said[-1] and said[-1].endswith(" of 255")
 
 
