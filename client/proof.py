@@ -50,6 +50,8 @@ def verify(
         _print_differences(compared.differences)
         if not compared.identical:
             same = False
+            if result.extra.get("steps_log"):
+                _print_parting(result, compared.second)
             _print_distance(compared)
     raise typer.Exit(0 if same else 1)
 
@@ -63,15 +65,7 @@ def diff(context: typer.Context, first: Uuid, second: Uuid, image: Image = None)
     pair = [_chosen(results_of(client, uuid), image or 1)[0][1] for uuid in (first, second)]
     compared = comparison.compare(pair[0], pair[1])
     _print_differences(compared.differences)
-    try:
-        parting = comparison.parting(*pair)
-    except ValueError as error:
-        say(f"where they part is not known: {tables.plain(error)}")
-    else:
-        if parting is None:
-            print("no step differs")
-        else:
-            print(f"they part at step {parting.step}: {_step(parting.first, parting.second)}")
+    _print_parting(pair[0], pair[1])
     if compared.identical:
         print("the pixels are identical")
     else:
@@ -102,6 +96,18 @@ def _repeat(client: Client, result: Result, keep: bool, retry: bool) -> Comparis
 def _print_differences(differences: Iterable[tuple[str, Any, Any]]) -> None:
     for name, then, now in differences:
         print(f"{tables.plain(name)}: {_shown(then)} -> {_shown(now)}")
+
+
+def _print_parting(first: Result, second: Result) -> None:
+    try:
+        parting = comparison.parting(first, second)
+    except ValueError as error:
+        say(f"where they part is not known: {tables.plain(error)}")
+        return
+    if parting is None:
+        print("no step differs")
+    else:
+        print(f"they part at step {parting.step}: {_step(parting.first, parting.second)}")
 
 
 def _shown(value: object) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from client import tables
 from client.api import Client
-from client.terminal import AsJson, out
+from client.terminal import AsJson, out, say
 
 KINDS = ("loras", "embeddings", "controlnets", "ip_adapters", "vaes", "upscalers")
 
@@ -86,7 +86,13 @@ def unload(
 ) -> None:
     """Have a model leave the GPU's memory."""
     client: Client = context.obj
-    loaded = {worker.model: None for worker in client.workers() if worker.model is not None}
-    for each in [name] if name is not None else loaded:
+    names = [name] if name is not None else _loaded(client.models())
+    for each in names:
         client.unload(each)
         print(f"{tables.plain(each)} leaves the memory")
+    if not names:
+        say("no model is loaded")
+
+
+def _loaded(found: dict[str, Any]) -> list[str]:
+    return [name for name, about in _items(found.get("models")) if about.get("loaded")]

@@ -88,7 +88,8 @@ def print_facts(facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         if value not in (None, [], ""):
             shown = "; ".join(map(plain, value)) if isinstance(value, list) else plain(value)
-            print(f"{name}: {shown}")
+            # Hundreds of digests: `sde diff` reads them, and --json shows them.
+            print(f"{name}: {f'{len(value)} steps' if name == 'steps_log' else shown}")
 
 
 def result_facts(result: Result) -> dict[str, Any]:

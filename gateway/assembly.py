@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 
 import falcon
@@ -26,6 +27,9 @@ from gpu_worker.results import ResultIndex, ResultLog, consolidation, segments
 
 log = logging.getLogger(__name__)
 
+FIRST_MEETING_S = 1.0
+"""A worker that is there answers in milliseconds; one that is not has been given up by then."""
+
 OWN_WRITER = "gateway"
 """The gateway's own result log: outcomes of jobs that no worker ran."""
 
@@ -39,10 +43,14 @@ class Gateway:
     housekeeping: Housekeeping
 
     def start(self) -> None:
-        """Start the threads: one a worker, and the housekeeper."""
+        """Start the threads: one a worker, and the housekeeper. Returns when the workers have been
+        asked once, so that the first request after a restart does not find them unknown."""
         for dispatcher in self.dispatchers.values():
             dispatcher.start()
         self.housekeeping.start()
+        ends = time.monotonic() + FIRST_MEETING_S
+        for dispatcher in self.dispatchers.values():
+            dispatcher.meet(max(0.0, ends - time.monotonic()))
 
 
 def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:

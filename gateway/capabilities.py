@@ -24,7 +24,7 @@ ANY_PIPELINE = frozenset(
 )
 """Fields that every pipeline takes."""
 
-OWN_LIST = frozenset({"image", "mask_image", "scheduler"})
+OWN_LIST = frozenset({"image", "mask_image", "strength", "scheduler"})
 """Fields that `modes` and `schedulers` speak of, rather than `takes`."""
 
 LATENT = "latent"

@@ -52,6 +52,7 @@ class Dispatcher:
         self._wishes = wishes
         self._seal: str | None = None
         self._stopping = threading.Event()
+        self._met = threading.Event()
         self._seen: tuple[int, str | None] = (0, None)
         self._seen_at = time.monotonic()
 
@@ -63,6 +64,10 @@ class Dispatcher:
         """Ask the thread to end; it does within a poll."""
         self._stopping.set()
 
+    def meet(self, timeout_s: float) -> bool:
+        """Wait until the worker has been asked once, whether it answered or not."""
+        return self._met.wait(timeout_s)
+
     def seal(self, segment: str) -> None:
         """Have the worker begin a new segment after this one, when it answers."""
         self._seal = segment
@@ -71,6 +76,7 @@ class Dispatcher:
         """Ask, collect, submit, wait; a worker that is away is asked again until it is back."""
         while not self._stopping.is_set():
             status = self._round()
+            self._met.set()
             if status is None:
                 self._stopping.wait(IDLE_POLL_S)
             else:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gpu_worker.request import SIDE_MULTIPLE_PX
+
 PROGRAM = "stable-diffusion-environment"
 
 LATENT_UPSCALER = "Latent"
@@ -135,11 +137,16 @@ def _size(record: Mapping[str, Any], hires: Mapping[str, Any]) -> str | None:
     width, height = record.get("width"), record.get("height")
     if not width or not height:
         return None
-    scale = hires.get("scale", 1)
-    asked = record.get("request") or {}
-    width = asked.get("width") or round(width / scale) if hires else width
-    height = asked.get("height") or round(height / scale) if hires else height
+    if hires:
+        asked = record.get("request") or {}
+        width = asked.get("width") or _first_side(width, hires)
+        height = asked.get("height") or _first_side(height, hires)
     return f"{width}x{height}"
+
+
+def _first_side(side: int, hires: Mapping[str, Any]) -> int:
+    scale = float(hires.get("scale", 1))
+    return round(side / scale / SIDE_MULTIPLE_PX) * SIDE_MULTIPLE_PX
 
 
 def _model(model: str | None) -> str | None:

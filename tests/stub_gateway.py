@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 Reply = tuple[int, dict[str, str], bytes]
 
 
 @contextmanager
-def answering(replies: dict[str, Reply]) -> Iterator[str]:
-    """Serve `{"GET /path": (status, headers, body)}`; the url is yielded. The query is ignored."""
+def answering(replies: dict[str, Reply], received: list[Any] | None = None) -> Iterator[str]:
+    """Serve `{"GET /path": (status, headers, body)}`; the url is yielded. The query is ignored;
+    the JSON of each POST is put into `received`."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
-            self.rfile.read(length)
+            content = self.rfile.read(length)
+            if received is not None and self.command == "POST":
+                received.append(json.loads(content))
             key = f"{self.command} {self.path.partition('?')[0]}"
             status, headers, body = replies.get(key, (404, {}, b"no such page"))
             self.send_response(status)

@@ -80,9 +80,10 @@ def test_what_it_can_do_is_taken(describing: Service, fields: dict[str, Any]) ->
     eventually(lambda: describing.job(uuid)["state"] == "succeeded", "it has succeeded")
 
 
-def test_a_worker_that_says_nothing_refuses_nothing(folder: Path) -> None:
+@pytest.mark.parametrize("model", ["mute", "speechless"])
+def test_a_worker_that_says_nothing_refuses_nothing(folder: Path, model: str) -> None:
     with running(
-        folder, "gateway", "gpu_worker", SDE_PIPELINE=DESCRIBES, SDE_MODEL="mute"
+        folder, "gateway", "gpu_worker", SDE_PIPELINE=DESCRIBES, SDE_MODEL=model
     ) as service:
         uuid = service.submit(model="anything", scheduler="Whatever", num_inference_steps=1)
         assert service.result(uuid)["errors"] == []

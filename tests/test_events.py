@@ -151,7 +151,7 @@ def test_a_job_that_ends_while_the_gateway_is_dead_is_told_after_it(slow: Servic
     eventually(lambda: [line["uuid"] for line in slow.lines()] == [uuid], "the worker has ended it")
     slow.start("gateway")
     slow.wait_answering()
-    # Before the worker has been asked, the gateway knows the end from the log alone.
+    # The gateway knows the end from the log alone.
     again = everything(slow, uuid, last=seen[-1].number)
     assert [event.name for event in again] == ["end"]
     assert again[0].data["state"] == "succeeded"

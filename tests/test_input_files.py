@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
+from client import Client, NoPicture
 from gpu_worker.results import line
 from tests.service import running
 
@@ -71,3 +74,16 @@ def test_a_picture_comes_back_as_it_came_and_nothing_else_does(folder: Path) -> 
             reply = service.get(f"/image/jobs/{uuid}/inputs/{digest}")
             assert reply.status_code == status, reply.text
             assert said in reply.json()["detail"]
+
+
+def test_a_client_gets_them_back_to_ask_again(folder: Path) -> None:
+    store(folder)
+    with running(folder, "gateway") as service, Client(service.url) as remote:
+        (found,) = remote.results(WITH)
+        with pytest.raises(NoPicture, match="is gone"):
+            remote.request_of(found)
+        (folder / "inputs" / WITH / sha256(b"gone")).write_bytes(b"gone")
+        asked = remote.request_of(found)
+        assert asked["image"] == PNG
+        assert asked["controlnets"] == [{"name": "canny", "image": PAGE}]
+        assert asked["ip_adapter"] == {"name": "face", "image": b"gone"}

@@ -272,6 +272,21 @@ def test_a_full_disk_is_507_and_nothing_remains(folder: Path) -> None:
         assert folders(service) == [uuid]
 
 
+def test_a_journal_that_refuses_leaves_no_pictures(folder: Path) -> None:
+    with running(folder, "gateway", "gpu_worker") as service:
+        first = service.submit("x" * 4000)
+        service.result(first)
+        service.wait_available()
+        journal = folder / "journal" / "jobs.jsonl"
+        may_grow_to(service, "gateway", journal.stat().st_size + 10)
+        reply = service.post({"prompt": "a", "image": GOOD})
+        assert reply.status_code == 507, reply.text
+        assert "the job" in reply.json()["detail"]
+        assert folders(service) == []
+        may_grow_to(service, "gateway", None)
+        assert service.result(service.submit(image=GOOD))["errors"] == []
+
+
 def headers_only(service: Service, length: int) -> bytes:
     """What is answered to who announces so large a body."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as raw:

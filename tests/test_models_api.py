@@ -145,3 +145,27 @@ def test_a_strange_name_is_only_unknown(folder: Path, name: str) -> None:
             reply = b"".join(iter(lambda: raw.recv(65536), b""))
         assert reply.startswith(b"HTTP/1.0 404 ") and len(reply) < 2000
         assert asked(folder) == []
+
+
+def test_two_workers_load_one_after_the_other(folder: Path) -> None:
+    with running(folder, "gateway", SDE_PIPELINE=DESCRIBES, SDE_GPUS="2") as service:
+        for gpu in "01":
+            service.settings["SDE_GPU"] = gpu
+            service.start("gpu_worker")
+            service.children[f"gpu_worker-{gpu}"] = service.children.pop("gpu_worker")
+        eventually(lambda: states(service) == ["idle", "idle"], "both are there")
+        eventually(lambda: order(service, "slow", "load").status_code == 202, "the first one")
+        eventually(lambda: order(service, "slow", "load").json().get("worker") == "gpu-1", "both")
+        eventually(lambda: [w["loaded"] for w in workers(service)] == ["slow", "slow"], "done")
+        assert order(service, "demo", "unload").status_code == 409
+        for gpu in "01":
+            service.kill(f"gpu_worker-{gpu}", signal.SIGTERM)
+
+
+def workers(service: Service) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = service.get("/server/workers").json()
+    return found
+
+
+def states(service: Service) -> list[str]:
+    return [each["state"] for each in workers(service)]

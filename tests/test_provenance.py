@@ -98,12 +98,13 @@ def test_a_loras_notes_do_not_change_its_name(tmp_path: Path) -> None:
 def test_what_a_request_adds_is_named_with_its_digest(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     (folder / "nets" / "canny").mkdir(parents=True)
-    save_file({"x": torch.ones(2)}, folder / "pixel.safetensors")
+    (folder / "pixel").mkdir()
+    save_file({"x": torch.ones(2)}, folder / "pixel" / "any.safetensors")
     (folder / "nets" / "canny" / "model.safetensors").write_bytes(b"net")
     (folder / "big.safetensors").write_bytes(b"big")
     library = Library(
         models={"big": Model(source="big.safetensors", revision="v1")},
-        loras={"pixel": Part(source="pixel.safetensors")},
+        loras={"pixel": Part(source="pixel")},
         controlnets={
             "canny": Part(source="nets", subfolder="canny", weight_name="model.safetensors"),
             "gone": Part(source="nowhere.safetensors"),
@@ -121,7 +122,7 @@ def test_what_a_request_adds_is_named_with_its_digest(tmp_path: Path) -> None:
     facts = provenance.facts(tiny_models.build(), GenerationRequest(**asked), CPU)
     assert (facts["weights_sha256"], facts["revision"]) == (sha256(b"big"), "v1")
     assert facts["parts_sha256"] == {
-        "loras/pixel": sha256((folder / "pixel.safetensors").read_bytes()),
+        "loras/pixel": sha256((folder / "pixel" / "any.safetensors").read_bytes()),
         "controlnets/canny": sha256(b"net"),
     }
     assert facts["lora_hashes"] == {"pixel": sha256(torch.ones(2).numpy().tobytes())}

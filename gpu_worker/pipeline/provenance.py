@@ -86,6 +86,7 @@ class Provenance:
             place, _ = self._place(self._library.part(kind, name))
             if place is None:
                 continue
+            place = _only_file(place)
             if digest := _known(self._digests.of, place):
                 parts[f"{kind}/{name}"] = digest
             named_by_sites = kind == "loras" and place.suffix == ".safetensors"
@@ -132,6 +133,12 @@ class Provenance:
             log.warning("the files of %s are not found: %s", part.source, error)
             return None
         return Path(found)
+
+
+def _only_file(place: Path) -> Path:
+    """The weights of a directory that has one file of them: it is that file which others know."""
+    files = [path for path in place.glob("*") if path.suffix in models.SAFE_SUFFIXES]
+    return files[0] if len(files) == 1 else place
 
 
 def _known(digest: Callable[[Path], str], place: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Says what it can do, and writes what it was asked to load into SDE_DATA_DIR/asked.txt.
 
-The model `broken` cannot be loaded; `slow` takes a while; `mute` in SDE_MODEL describes nothing.
+The model `broken` cannot be loaded; `slow` takes a while. SDE_MODEL `mute` describes nothing, and
+`speechless` fails at it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tests.pipelines.instant import Instant
 
 LOADING_S = 1.0
 
-COMMON = ["negative_prompt", "guidance_scale", "strength", "scheduler_options", "hires"]
+COMMON = ["negative_prompt", "guidance_scale", "scheduler_options", "hires"]
 FULL: dict[str, Any] = {
     "pipeline": "StableDiffusionPipeline",
     "source": "built in",
@@ -45,7 +46,7 @@ class Describes(Instant):
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._record = settings.data_dir / "asked.txt"
-        self._mute = settings.model == "mute"
+        self._said = settings.model
         self._loaded: str | None = "demo"
 
     @property
@@ -55,7 +56,9 @@ class Describes(Instant):
 
     def describe(self) -> dict[str, Any]:
         """As docs/http-api.md draws it."""
-        if self._mute:
+        if self._said == "speechless":
+            raise RuntimeError("no words, on purpose")
+        if self._said == "mute":
             return {}
         models = {"demo": FULL, "plain": PLAIN, "slow": FULL, "broken": FULL}
         return {
