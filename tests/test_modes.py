@@ -70,7 +70,7 @@ def test_a_batch_of_diffusers_is_measured_against_single_pictures(sd: Bench) -> 
     pipe.set_progress_bar_config(disable=True)
     seeds = [torch.Generator("cpu").manual_seed(7 + place) for place in range(3)]
     batch = pipe(
-        tiny_jobs.PROMPT, num_inference_steps=3, num_images_per_prompt=3, generator=seeds
+        tiny_jobs.PROMPT, num_inference_steps=2, num_images_per_prompt=3, generator=seeds
     ).images
     alone = [picture.image for picture in sd.make(num_images_per_prompt=3)]
     same = [a.tobytes() == b.tobytes() for a, b in zip(batch, alone, strict=True)]
@@ -199,7 +199,7 @@ def test_a_field_that_the_pipeline_does_not_know_is_refused_with_what_it_takes(s
 
 def test_the_record_says_what_was_really_used(sd: Bench, xl: Bench) -> None:
     facts = sd.make()[0].facts
-    assert (facts["num_inference_steps"], facts["guidance_scale"]) == (3, 7.5)
+    assert (facts["num_inference_steps"], facts["guidance_scale"]) == (2, 7.5)
     assert facts["scheduler"] == "DDIMScheduler"
     assert facts["scheduler_config"]["num_train_timesteps"] == 1000
     assert "strength" not in facts
@@ -213,13 +213,13 @@ def test_what_the_description_says_is_used_unless_the_request_says_more(folder: 
     bench = Bench(folder, "sd")
     assert bench.ours._loaded is not None
     bench.ours._loaded.defaults = Defaults(
-        num_inference_steps=2,
+        num_inference_steps=3,
         guidance_scale=3.0,
         scheduler="EulerDiscreteScheduler",
         scheduler_options={"use_karras_sigmas": True},
     )
     facts = bench.make(num_inference_steps=None)[0].facts
-    assert (facts["num_inference_steps"], facts["guidance_scale"]) == (2, 3.0)
+    assert (facts["num_inference_steps"], facts["guidance_scale"]) == (3, 3.0)
     assert facts["scheduler"] == "EulerDiscreteScheduler"
     assert facts["scheduler_config"]["use_karras_sigmas"] is True
     more = bench.make(scheduler_options={"timestep_spacing": "trailing"})[0].facts
