@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,16 @@ def attached(pipe: Any, request: GenerationRequest, shelf: Shelf) -> Iterator[No
 
 def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
     try:
-        pipe.load_lora_weights(
-            str(file.parent),
-            weight_name=file.name,
-            adapter_name=adapter,
-            use_safetensors=True,
-            local_files_only=True,
-        )
+        with warnings.catch_warnings():
+            # peft warns of a second adapter, which is what was asked for.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            pipe.load_lora_weights(
+                str(file.parent),
+                weight_name=file.name,
+                adapter_name=adapter,
+                use_safetensors=True,
+                local_files_only=True,
+            )
     except DEVICE_FAULTS:
         raise
     except Exception as error:  # peft and the many formats of LoRAs fail in many ways

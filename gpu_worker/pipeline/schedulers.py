@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from gpu_worker.pipeline.loaded import Loaded, NotSupported
 from gpu_worker.request import GenerationRequest
 
 MORE = ("LCMScheduler", "TCDScheduler")
-"""Distilled models' and their LoRAs': compatible by their own word, but missing in the lists."""
+"""Distilled models' and their LoRAs': every scheduler with a list can be one, none lists them."""
 
 MAX_OPTION = 1_000_000
 """Bounds whole numbers as well: num_train_timesteps is the length of several arrays."""
@@ -34,8 +35,7 @@ def allowed(scheduler: Any) -> dict[str, Any]:
     if own.__name__.startswith("FlowMatch"):
         names += [name for name in dir(diffusers) if name.startswith("FlowMatch")]
     elif names:
-        more = [name for name in MORE if own.__name__ in getattr(diffusers, name)._compatibles]
-        names += more
+        names += MORE
     found = {name: getattr(diffusers, name, None) for name in sorted(set(names))}
     usable = {name: cls for name, cls in found.items() if cls and not hasattr(cls, "_backends")}
     return {own.__name__: own} | usable
@@ -106,12 +106,17 @@ def _steps(loaded: Loaded, request: GenerationRequest) -> int:
 
 def _refusal(loaded: Loaded, name: str, given: dict[str, Any], error: Exception) -> NotSupported:
     said = " ".join(str(error).split())
-    blamed = [option for option in given if option in said] or list(given)
+    words = {option: {option, str(value)} for option, value in given.items()}
+    blamed = [option for option in given if words[option] & set(_words(said))] or list(given)
     if not blamed:
         return NotSupported("scheduler", name, loaded.pipe, f"could not make it: {said}")
     field = ", ".join(f"scheduler_options.{option}" for option in blamed)
     values = given[blamed[0]] if len(blamed) == 1 else {key: given[key] for key in blamed}
     return NotSupported(field, values, loaded.pipe, f"could not make {name} with it: {said}")
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w+-]+", text)
 
 
 def _plain_config(scheduler: Any) -> dict[str, Any]:
