@@ -15,6 +15,7 @@ from gateway.pictures import PictureReader
 from gateway.previews import PreviewResource, Previews
 from gateway.removal import Removal
 from gateway.storage import Storage
+from gateway.upscale import UpscaleResource
 from gateway.wishes import Wishes
 from gpu_worker.results import ResultIndex
 
@@ -49,6 +50,7 @@ def create_app(
     app.add_route("/server/models/{name}/unload", load, suffix="unload")
     generate = image.GenerateResource(intake, reader, max_body_bytes, removal, journal, index)
     app.add_route("/image/generate", generate)
+    app.add_route("/image/upscale", UpscaleResource(intake, whereabouts, index))
     app.add_route("/image/jobs", jobs.JobsResource(broker))
     app.add_route("/image/jobs/{uuid}", jobs.JobResource(whereabouts, removal))
     app.add_route("/image/jobs/{uuid}/preview", PreviewResource(previews, whereabouts))

@@ -10,7 +10,7 @@ import falcon
 from gateway.errors import NoPicture
 from gateway.http_input import bad, parse_uuid
 from gateway.jobs import Whereabouts
-from gpu_worker.results import ResultIndex
+from gpu_worker.results import Entry, ResultIndex
 
 _NAME = re.compile(r"([0-9a-fA-F-]{36})(?:-([1-9]\d{0,3}))?\.png")
 
@@ -30,11 +30,8 @@ class FileResource:
         uuid = parse_uuid(found[1], "uuid")
         number = int(found[2] or 1)
         etag = f'"{uuid}-{number}"'
-        entry = next((e for e in self._index.find_all(uuid) if e.image_index == number - 1), None)
-        data = self._index.read_data(entry) if entry is not None else None
-        if not data:
-            self._absent(uuid, number)
-            return
+        entry = picture_of(self._index, self._whereabouts, uuid, number)
+        data = self._index.read_data(entry) or b""
         resp.set_header("ETag", etag)
         resp.set_header("Cache-Control", "private, max-age=31536000, immutable")
         if etag in (req.get_header("If-None-Match") or ""):
@@ -43,9 +40,19 @@ class FileResource:
         resp.content_type = "image/png"
         resp.data = binascii.a2b_base64(data)
 
-    def _absent(self, uuid: str, number: int) -> None:
-        """Raises NoPicture, or what says that there is no such job."""
-        state = self._whereabouts.view(uuid)["state"]
-        if state == "succeeded":
-            raise NoPicture(f"the job {uuid} has no picture {number}")
-        raise NoPicture(f"the job {uuid} is {state} and has no picture")
+
+def picture_of(index: ResultIndex, whereabouts: Whereabouts, uuid: str, number: int) -> Entry:
+    """Where the N-th picture of a job stands, from 1.
+
+    Raises:
+        NoPicture: it has none, or not so many, or not yet.
+        UnknownJob, DeletedJob: there is no such job any more, or never was.
+    """
+    found = (e for e in index.find_all(uuid) if e.image_index == number - 1 and e.data_length)
+    entry = next(found, None)
+    if entry is not None:
+        return entry
+    state = whereabouts.view(uuid)["state"]
+    if state == "succeeded":
+        raise NoPicture(f"the job {uuid} has no picture {number}")
+    raise NoPicture(f"the job {uuid} is {state} and has no picture")

@@ -1,0 +1,58 @@
+"""POST /image/upscale: a stored picture made larger, as a job like any other."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from typing import Annotated
+
+import falcon
+import orjson
+from pydantic import Field, ValidationError
+
+from gateway.errors import InvalidRequest
+from gateway.files import picture_of
+from gateway.http_input import idempotency_key, json_body, parse_uuid
+from gateway.intake import Intake
+from gateway.jobs import Whereabouts
+from gpu_worker.faults import field_errors
+from gpu_worker.request import GenerationRequest, Strict, Upscale
+from gpu_worker.results import ResultIndex
+
+MAX_BODY_BYTES = 4096
+
+
+class UpscaleRequest(Upscale, Strict):
+    """Which picture of which job, from 0, and how."""
+
+    generation_uuid: str
+    image_index: Annotated[int, Field(ge=0, le=999)] = 0
+
+
+class UpscaleResource:
+    """Submits a job that has the stored picture as its own."""
+
+    def __init__(self, intake: Intake, whereabouts: Whereabouts, index: ResultIndex) -> None:
+        self._intake = intake
+        self._whereabouts = whereabouts
+        self._index = index
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200 `{"generation_uuid": ...}` of the new job, or what POST /image/generate answers."""
+        key = idempotency_key(req)
+        try:
+            asked = UpscaleRequest.model_validate(json_body(req, MAX_BODY_BYTES))
+        except ValidationError as error:
+            raise InvalidRequest(field_errors(error, UpscaleRequest.model_fields)) from None
+        uuid = parse_uuid(asked.generation_uuid, "generation_uuid")
+        entry = picture_of(self._index, self._whereabouts, uuid, asked.image_index + 1)
+        content = binascii.a2b_base64(self._index.read_data(entry) or b"")
+        record = orjson.loads(self._index.read_without_data(entry) or b"{}")
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        request = GenerationRequest(
+            prompt=record["prompt"],
+            image=digest,
+            upscale=Upscale(scale=asked.scale, upscaler=asked.upscaler),
+        )
+        made = self._intake.submit(request, key, {digest: content})
+        resp.data = orjson.dumps({"generation_uuid": made})

@@ -1,0 +1,50 @@
+"""POST /image/upscale through the service: a stored picture made larger."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import requests
+from PIL import Image
+
+from tests.service import running
+
+NEVER = "00000000-0000-4000-8000-000000000000"
+
+
+def picture(record: dict[str, str]) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(record["data"])))
+
+
+def test_a_stored_picture_is_made_larger(folder: Path) -> None:
+    with running(
+        folder, "gateway", "gpu_worker", SDE_PIPELINE="gpu_worker.pipeline:load", SDE_DEVICE="cpu"
+    ) as service:
+
+        def ask(**body: object) -> requests.Response:
+            return requests.post(f"{service.url}/image/upscale", json=body, timeout=30)
+
+        first = service.submit("a red circle", num_inference_steps=2, num_images_per_prompt=2)
+        small = picture(service.results(first)[1])
+        service.wait_available()
+        reply = ask(generation_uuid=first, image_index=1, scale=3.0)
+        assert reply.status_code == 200, reply.text
+        record = service.result(reply.json()["generation_uuid"])
+        expected = small.convert("RGB").resize((192, 192), Image.Resampling.LANCZOS)
+        assert picture(record).tobytes() == expected.tobytes()
+        assert record["prompt"] == "a red circle" and record["width"] == 192
+        service.wait_available()
+        for status, body in (
+            (404, {"generation_uuid": NEVER}),
+            (404, {"generation_uuid": first, "image_index": 2}),
+            (400, {"generation_uuid": "x"}),
+            (422, {"generation_uuid": first, "scale": 99.0}),
+            (422, {"generation_uuid": first, "upscaler": "esrgan"}),
+            (422, {"generation_uuid": first, "more": 1}),
+            (422, {}),
+        ):
+            refused = ask(**body)
+            assert refused.status_code == status, refused.text
+            assert refused.headers["Content-Type"] == "application/problem+json"
