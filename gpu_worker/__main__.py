@@ -14,6 +14,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 from gpu_worker import process, protocol
 from gpu_worker.in_flight import InFlight
@@ -130,13 +131,20 @@ def _status_source(
             device=facts.get("device"),
             dtype=facts.get("dtype"),
             machine_size=facts.get("machine_size"),
-            described=int(bool(made)),
-            loaded=facts.get("loaded"),
+            described=made[0].described if made else 0,
+            loaded=made[0].loaded if made else None,
+            memory_bytes=_memory_bytes(),
             load_error=view.load_error,
             versions={name: facts[name] for name in _VERSIONS if name in facts},
         )
 
     return status
+
+
+def _memory_bytes() -> int:
+    """Resident in this process (proc(5), statm); a device's own memory is in each record."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _load_pipeline(settings: WorkerSettings) -> Pipeline:

@@ -111,11 +111,17 @@ class Hires(Strict):
     num_inference_steps: Steps | None = None
 
 
+def _no_latents(name: str) -> str:
+    if name == "latent":
+        raise ValueError("must not be latent: a picture is made larger, not drawn")
+    return name
+
+
 class Upscale(Strict):
     """`image` is made larger and nothing else: by lanczos, or by an upscaler of models.toml."""
 
     scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
-    upscaler: Name = "lanczos"
+    upscaler: Annotated[Name, AfterValidator(_no_latents)] = "lanczos"
 
 
 class GenerationRequest(Strict):

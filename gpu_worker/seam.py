@@ -43,6 +43,11 @@ class Pipeline(Protocol):
     """What SDE_PIPELINE's factory returns. `facts` go into every result record."""
 
     facts: dict[str, Any]
+    described: int
+    """Counts the changes of what describe() says."""
+
+    loaded: str | None
+    """The name of the model in memory."""
 
     def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
         """All pictures of a job, in order. Loads the job's model when it is not there.

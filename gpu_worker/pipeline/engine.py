@@ -17,7 +17,17 @@ from PIL import Image
 from gpu_worker import machine_size, models
 from gpu_worker.generation import Job
 from gpu_worker.models import Library
-from gpu_worker.pipeline import adapters, canvas, modes, prompts, schedulers, sources, upscalers
+from gpu_worker.pipeline import (
+    adapters,
+    canvas,
+    describe,
+    loading,
+    modes,
+    prompts,
+    schedulers,
+    sources,
+    upscalers,
+)
 from gpu_worker.pipeline.drawing import Drawing
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import Loaded
@@ -42,6 +52,8 @@ class DiffusersPipeline:
             machine_size.memory_bytes(self._device)
         )
         self._loaded: Loaded | None = None
+        self._description: dict[str, Any] = {}
+        self.described = 0
         self._provenance = Provenance(settings, library)
 
     @property
@@ -66,24 +78,40 @@ class DiffusersPipeline:
 
     def describe(self) -> dict[str, Any]:
         """See `gpu_worker.runner.Pipeline.describe`."""
-        return {}
+        return self._description
+
+    @property
+    def loaded(self) -> str | None:
+        """The name of the model in memory."""
+        return None if self._loaded is None else self._loaded.name
 
     def load(self, model: str | None) -> None:
         """See `gpu_worker.runner.Pipeline.load`."""
         name = model or self._settings.model
-        if self._loaded is not None and self._loaded.name == name:
+        if self.loaded == name:
             return
+        source = sources.find(name, self._library, self._settings)
         self.unload()
         self._provenance.loading(name)
-        pipe = sources.from_source(self._settings, machine_size.choose_dtype(self._device))
+        dtype = machine_size.choose_dtype(self._device)
+        pipe = loading.load(source, self._settings, dtype)
         pipe.set_progress_bar_config(disable=True)
         machine_size.apply(pipe, self._size, self._device)
-        self._loaded = Loaded(name, pipe, self._size, self._device)
+        self._loaded = Loaded(name, pipe, self._size, self._device, source.model.defaults)
+        self._describe()
 
     def unload(self) -> None:
         """See `gpu_worker.runner.Pipeline.unload`."""
-        self._loaded = None
-        machine_size.free(self._device)
+        if self._loaded is not None:
+            self._loaded = None
+            machine_size.free(self._device)
+            self._describe()
+
+    def _describe(self) -> None:
+        """For the control thread, which answers at once."""
+        found = type(self._loaded.pipe) if self._loaded is not None else None
+        self._description = describe.everything(self._library, self._settings, self.loaded, found)
+        self.described += 1
 
     def default_side_px(self) -> int:
         """Of the loaded model."""
@@ -162,7 +190,7 @@ def load(settings: WorkerSettings) -> DiffusersPipeline:
         ModelsError: models.toml is not as it must be.
         ValueError: SDE_DEVICE is not on this machine.
     """
-    sources.quiet()
+    loading.quiet()
     made = DiffusersPipeline(settings, models.read(settings.models_dir / "models.toml"))
     made.load(None)
     return made

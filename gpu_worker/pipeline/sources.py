@@ -1,77 +1,151 @@
-"""Finds a model and loads it: the built-in one, a directory, a single file or a hub id.
+"""Finds what a model's name stands for: the built-in one, one of models.toml, or SDE_MODEL's own.
 
-safetensors only, never remote code. Knows no request.
+Reads names and folders, no weights. What may hold code is refused here.
 """
 
 from __future__ import annotations
 
-import os
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
-from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline, StableDiffusionXLPipeline
 
+from gpu_worker import models
+from gpu_worker.models import Library, Model, ModelsError
 from gpu_worker.settings import WorkerSettings
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
+DEMO = Model.model_validate({"source": "demo", "defaults": {"guidance_scale": 4.0}})
+
+INDEX = "model_index.json"
+_LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion", "flux")
+"""Where a pipeline's parts may come from; the last two are pipeline folders of diffusers itself."""
+
+_UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
 class ModelNotFound(ValueError):
     """A model's name stands for nothing that can be loaded; the text says what was looked for."""
 
 
-def from_source(settings: WorkerSettings, dtype: torch.dtype) -> Any:
-    """demo, a directory, a .safetensors file or a hub id; safetensors only, never remote code."""
-    name = settings.model
-    common = {"dtype": dtype, "use_safetensors": True}
+@dataclass(frozen=True)
+class Source:
+    """A model's entry and where it lies: a directory or a file, or None for the hub."""
+
+    name: str
+    model: Model
+    path: Path | None
+
+    @property
+    def config(self) -> Path | None:
+        """The directory in diffusers' layout: of a single file the one that is named for it, or
+        has its name; without one, the hub is asked by what the weights look like."""
+        if self.path is None or self.path.is_dir():
+            return self.path
+        beside = self.path.with_suffix("")
+        return beside if (beside / INDEX).is_file() else None
+
+
+def find(name: str, library: Library, settings: WorkerSettings) -> Source:
+    """What a name stands for.
+
+    Raises:
+        ModelNotFound: SDE_MODEL names nothing.
+        ModelsError: no model has this name, or its files are not as they must be.
+    """
+    if name in library.models:
+        model = library.models[name]
+        return _checked(Source(name, model, models.locate(settings.models_dir, model.source)))
     if name == "demo":
-        return AutoPipelineForText2Image.from_pretrained(str(DEMO_MODEL), **common)
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise ModelNotFound(f"SDE_MODEL={name}: the directory has no model_index.json")
-        return AutoPipelineForText2Image.from_pretrained(str(path), **common)
-    cache_dir = None if os.environ.get("HF_HOME") else str(settings.model_cache)
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise ModelNotFound(f"SDE_MODEL={name}: there is no such file")
-        return _single_file_class(path).from_single_file(
-            str(path), dtype=dtype, cache_dir=cache_dir, config=_single_file_config(path)
-        )
-    if path.is_absolute() or path.suffix in (".ckpt", ".bin", ".pt") or name.count("/") != 1:
-        raise ModelNotFound(
-            f"SDE_MODEL={name}: is neither demo, nor a directory, nor a .safetensors file, "
-            "nor a hub id such as stabilityai/stable-diffusion-2-1"
-        )
-    return AutoPipelineForText2Image.from_pretrained(name, cache_dir=cache_dir, **common)
+        return Source(name, DEMO, DEMO_MODEL)
+    if name != settings.model:
+        known = ", ".join(names(library, settings))
+        raise ModelsError(f"no model is called {name!r}; there are: {known}")
+    return _checked(_of_setting(name))
 
 
-def _single_file_class(path: Path) -> Any:
+def names(library: Library, settings: WorkerSettings) -> list[str]:
+    """All that a request may name, the default first."""
+    return list(dict.fromkeys([settings.model, *library.models, "demo"]))
+
+
+def index(folder: Path) -> dict[str, Any]:
+    """The pipeline's parts as its index names them.
+
+    Raises:
+        ModelsError: it has none, or names code that is not of diffusers or transformers.
+    """
+    try:
+        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelsError(f"{folder.name}: the directory has no {INDEX}") from None
+    except ValueError as error:
+        raise ModelsError(f"{folder.name}: {INDEX} is no JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("_class_name"), str):
+        raise ModelsError(f"{folder.name}: {INDEX} names no pipeline that diffusers has")
+    for part, named in found.items():
+        is_part = isinstance(named, list) and len(named) == 2
+        if is_part and named[0] not in _LIBRARIES:
+            raise ModelsError(f"{folder.name}: {INDEX} wants code of its own for {part}: {named}")
+    return found
+
+
+def pipeline_class(source: Source) -> Any:
+    """The pipeline's class in diffusers, found without its weights; None where only the hub knows.
+
+    Raises:
+        ModelsError: diffusers has no such class.
+    """
+    if source.config is not None:
+        name = index(source.config)["_class_name"]
+        found = getattr(diffusers, name, None)
+        if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+            raise ModelsError(f"{source.name}: diffusers has no pipeline called {name!r}")
+        return found
+    if source.path is not None and source.path.suffix == ".safetensors":
+        return _class_by_keys(source.path)
+    return None
+
+
+def _class_by_keys(path: Path) -> Any:
     """SDXL checkpoints carry a second text encoder under this name; SD 1.x and 2.x do not."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
-    is_xl = any(name.startswith("conditioner.embedders.1.") for name in names)
-    return StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
+        keys = list(file.keys())
+    is_xl = any(key.startswith("conditioner.embedders.1.") for key in keys)
+    return diffusers.StableDiffusionXLPipeline if is_xl else diffusers.StableDiffusionPipeline
 
 
-def _single_file_config(path: Path) -> str | None:
-    """Such a file holds weights alone: sizes and vocabulary come from the directory of the same
-    name beside it, in diffusers' layout, or (None) from the hub by what the weights look like.
-    """
-    beside = path.with_suffix("")
-    return str(beside) if (beside / "model_index.json").is_file() else None
+def _of_setting(name: str) -> Source:
+    """SDE_MODEL is the operator's word: a directory, a .safetensors file, or a hub id."""
+    path, model = Path(name), Model(source=name)
+    if path.is_dir():
+        if not (path / INDEX).is_file():
+            raise ModelNotFound(f"SDE_MODEL={name}: the directory has no {INDEX}")
+        return Source(name, model, path)
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise ModelNotFound(f"SDE_MODEL={name}: there is no such file")
+        return Source(name, model, path)
+    if path.is_absolute() or path.suffix in _UNSAFE or not models.HUB_ID.fullmatch(name):
+        raise ModelNotFound(
+            f"SDE_MODEL={name}: is neither demo, nor a name of models.toml, nor a directory, nor a "
+            ".safetensors file, nor a hub id such as stabilityai/stable-diffusion-2-1"
+        )
+    return Source(name, model, None)
 
 
-def quiet() -> None:
-    """No warnings and no bars of the libraries in a user's terminal."""
-    # diffusers logs truncated prompts and both libraries warn about what the operator cannot mend.
-    from transformers.utils import logging as transformers_logging
-
-    diffusers.utils.logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+def _checked(source: Source) -> Source:
+    """Raises ModelsError when its index names code, or it lacks what only a directory says."""
+    if source.path is not None:
+        pipeline_class(source)
+        if source.path.suffix == ".gguf" and source.config is None:
+            beside = source.path.with_suffix("").name
+            raise ModelsError(
+                f"{source.name}: a .gguf file holds the transformer alone; the rest is wanted in "
+                f"diffusers' layout in {beside}/ beside it"
+            )
+    return source

@@ -47,12 +47,12 @@ class Describes(Instant):
     def __init__(self, settings: WorkerSettings) -> None:
         self._record = settings.data_dir / "asked.txt"
         self._said = settings.model
-        self._loaded: str | None = "demo"
+        self.loaded = "demo"
 
     @property
     def facts(self) -> dict[str, Any]:  # type: ignore[override]
         """Of the model in memory."""
-        return {"model": self._loaded or "demo", "loaded": self._loaded, "device": "cpu"}
+        return {"model": self.loaded or "demo", "device": "cpu"}
 
     def describe(self) -> dict[str, Any]:
         """As docs/http-api.md draws it."""
@@ -65,8 +65,7 @@ class Describes(Instant):
             "default": "demo",
             "models": {
                 **{
-                    name: {**model, "loaded": name == self._loaded}
-                    for name, model in models.items()
+                    name: {**model, "loaded": name == self.loaded} for name, model in models.items()
                 },
                 "absent": {"loaded": False, "error": "flux-2: is not under the models folder"},
             },
@@ -81,20 +80,20 @@ class Describes(Instant):
     def load(self, model: str | None) -> None:
         """Written down; what was there has gone when it fails, as of a real one."""
         name = model or "demo"
-        if name == self._loaded:
+        if name == self.loaded:
             return
         self._say(f"load {name}")
-        self._loaded = None
+        self.loaded = None
         if name == "broken":
             raise RuntimeError("broken on purpose")
         if name == "slow":
             time.sleep(LOADING_S)
-        self._loaded = name
+        self.loaded = name
 
     def unload(self) -> None:
         """Written down."""
         self._say("unload")
-        self._loaded = None
+        self.loaded = None
 
     def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
         """Loads the job's model when it is not there."""

@@ -19,6 +19,9 @@ class Instant:
 
     facts: ClassVar[dict[str, Any]] = {"model": "instant", "device": "cpu", "machine_size": "tiny"}
 
+    described = 1
+    loaded: str | None = "instant"
+
     def before_step(self, step: int, job: Job) -> None:
         """Called before each step, counted from 0."""
 
