@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import falcon
 
 from gateway import events, files, image, jobs, models, problems, server
@@ -30,6 +32,7 @@ def create_app(
     capabilities: Capabilities,
     wishes: dict[str, Wishes],
     previews: Previews,
+    stopping: threading.Event,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application."""
     app = falcon.App()
@@ -49,7 +52,8 @@ def create_app(
     app.add_route("/image/jobs", jobs.JobsResource(broker))
     app.add_route("/image/jobs/{uuid}", jobs.JobResource(whereabouts, removal))
     app.add_route("/image/jobs/{uuid}/preview", PreviewResource(previews, whereabouts))
-    app.add_route("/image/jobs/{uuid}/events", events.EventsResource(whereabouts, previews))
+    stream = events.EventsResource(whereabouts, previews, stopping)
+    app.add_route("/image/jobs/{uuid}/events", stream)
     app.add_route("/image/files/{name}", files.FileResource(index, whereabouts))
     app.add_route("/healthz", server.HealthResource())
     return app
