@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from gpu_worker.demo_model import shapes
+from gpu_worker.pipeline.sources import DEMO
 
 MODEL = Path(shapes.__file__).parent
 _PALETTE = np.array(list(shapes.PALETTE.values()), dtype=float)
@@ -226,7 +227,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--guidance", type=float, default=DEMO.defaults.guidance_scale)
     parser.add_argument("--sheet", type=Path, default=Path("docs/demo_model.png"))
     parser.add_argument("--sheet-pictures", type=int, default=36)
     parser.add_argument("--threads", type=int, default=2)

@@ -56,7 +56,13 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
     except OSError as error:
         print(f"gateway: the store cannot be read: {error}", file=sys.stderr)
         return EX_UNAVAILABLE
-    signal.signal(signal.SIGTERM, _leave)
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        service.stopping.set()
+        # waitress closes on SystemExit and KeyboardInterrupt only.
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, leave)
     try:
         server = listen(service.app, settings.host, settings.port, settings.max_body_mib << 20)
     except OSError as error:
@@ -70,11 +76,6 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
     print(f"gateway: listening on http://{settings.host}:{settings.port}", file=sys.stderr)
     server.run()
     return 0
-
-
-def _leave(signum: int, frame: FrameType | None) -> None:
-    # waitress closes on SystemExit and KeyboardInterrupt only.
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":

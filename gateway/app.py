@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import falcon
@@ -34,6 +35,7 @@ def create_app(
     wishes: dict[str, Wishes],
     previews: Previews,
     inputs_dir: Path,
+    stopping: threading.Event,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application."""
     app = falcon.App()
@@ -54,11 +56,12 @@ def create_app(
     app.add_route("/image/jobs", jobs.JobsResource(broker))
     app.add_route("/image/jobs/{uuid}", jobs.JobResource(whereabouts, removal))
     app.add_route("/image/jobs/{uuid}/preview", PreviewResource(previews, whereabouts))
-    app.add_route("/image/jobs/{uuid}/events", events.EventsResource(whereabouts, previews))
     app.add_route(
         "/image/jobs/{uuid}/inputs/{sha256}",
         input_files.InputFileResource(index, whereabouts, inputs_dir),
     )
+    stream = events.EventsResource(whereabouts, previews, stopping)
+    app.add_route("/image/jobs/{uuid}/events", stream)
     app.add_route("/image/files/{name}", files.FileResource(index, whereabouts))
     app.add_route("/healthz", server.HealthResource())
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 
@@ -36,11 +37,12 @@ OWN_WRITER = "gateway"
 
 @dataclass
 class Gateway:
-    """All parts, not started."""
+    """All parts, not started. `stopping` tells what would go on for long that the process ends."""
 
     app: falcon.App[falcon.Request, falcon.Response]
     dispatchers: dict[str, Dispatcher]
     housekeeping: Housekeeping
+    stopping: threading.Event
 
     def start(self) -> None:
         """Start the threads: one a worker, and the housekeeper. Returns when the workers have been
@@ -104,6 +106,7 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
 
     keep = Retention(settings.keep_days, settings.keep_results, settings.keep_mib << 20)
     housekeeping = Housekeeping(index, removal, keep, settings.segment_mib << 20, seal)
+    stopping = threading.Event()
     app = create_app(
         broker,
         journal,
@@ -117,8 +120,9 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
         wishes=wishes,
         previews=Previews(settings.previews_dir, endpoints),
         inputs_dir=settings.inputs_dir,
+        stopping=stopping,
     )
-    return Gateway(app, dispatchers, housekeeping)
+    return Gateway(app, dispatchers, housekeeping, stopping)
 
 
 def _take_up(broker: Broker, journal: Journal, index: ResultIndex) -> None:

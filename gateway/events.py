@@ -28,8 +28,9 @@ RETRY_MS = 1000
 HEARTBEAT_S = 15.0
 """A client that has gone is noticed when something is written to it."""
 
-PREVIEW_LOOK_S = 1.0
-"""A preview is written just after its step is told: look again even if no step follows soon."""
+LOOK_S = 1.0
+"""A preview is written just after its step is told, and the process may be asked to stop: look
+again even if no step follows soon."""
 
 END_ID = 10**12
 """The id of `end`, whatever came before: who has seen it is told to stay away."""
@@ -64,6 +65,7 @@ class EventStream:
         look: Callable[[float, View | None], View],
         preview: Callable[[], int | None],
         leave: Callable[[], None],
+        stopping: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = f"/image/jobs/{uuid}/preview"
@@ -71,6 +73,7 @@ class EventStream:
         self._look = look
         self._preview = preview
         self._leave = leave
+        self._stopping = stopping
         self._clock = clock
         self._lock = threading.Lock()
         self._closed = False
@@ -83,7 +86,8 @@ class EventStream:
             self._leave()
 
     def __iter__(self) -> Iterator[bytes]:
-        """First the state as it is now, then what changes, last `end`."""
+        """First the state as it is now, then what changes, last `end`; a process that stops ends it
+        before that, and the client comes again."""
         try:
             yield b"retry: %d\n\n" % RETRY_MS
             yield from self._events()
@@ -96,8 +100,8 @@ class EventStream:
         told: View | None = None
         drawn: int | None = None
         spoke = self._clock()
-        while True:
-            view = self._look(0.0 if told is None else self._pause_s(told, spoke), told)
+        while not self._stopping():
+            view = self._look(0.0 if told is None else self._pause_s(spoke), told)
             name = _name(told, view)
             if name is not None:
                 yield self._message(name, view, view)
@@ -112,9 +116,8 @@ class EventStream:
                 yield b": still here\n\n"
                 spoke = self._clock()
 
-    def _pause_s(self, told: View, spoke: float) -> float:
-        left = max(0.01, HEARTBEAT_S - (self._clock() - spoke))
-        return min(left, PREVIEW_LOOK_S) if told["state"] == JobState.RUNNING else left
+    def _pause_s(self, spoke: float) -> float:
+        return min(LOOK_S, max(0.01, HEARTBEAT_S - (self._clock() - spoke)))
 
     def _message(self, name: str, view: View, data: object) -> bytes:
         # A gateway that has just been restarted has not heard of the step yet.
@@ -137,9 +140,12 @@ def _name(told: View | None, view: View) -> str | None:
 class EventsResource:
     """Serves so many streams at a time."""
 
-    def __init__(self, whereabouts: Whereabouts, previews: Previews) -> None:
+    def __init__(
+        self, whereabouts: Whereabouts, previews: Previews, stopping: threading.Event
+    ) -> None:
         self._whereabouts = whereabouts
         self._previews = previews
+        self._stopping = stopping
         self._places = threading.BoundedSemaphore(MAX_STREAMS)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
@@ -163,4 +169,5 @@ class EventsResource:
             lambda wait_s, told: self._whereabouts.view(uuid, wait_s, told),
             lambda: self._previews.version(uuid),
             self._places.release,
+            self._stopping.is_set,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,7 +16,7 @@ import pytest
 import requests
 from PIL import Image
 
-from gateway.events import END_ID, HEARTBEAT_S, MAX_STREAMS, EventStream, event_id
+from gateway.events import END_ID, HEARTBEAT_S, LOOK_S, MAX_STREAMS, EventStream, event_id
 from gpu_worker.preview import LEAST_PAUSE_S, PreviewFile
 from tests.service import Service, eventually, running
 
@@ -143,6 +144,7 @@ def test_a_killed_gateway_costs_a_stream_nothing_but_a_reconnect(slow: Service) 
 
 def test_a_job_that_ends_while_the_gateway_is_dead_is_told_after_it(slow: Service) -> None:
     uuid = slow.submit(num_inference_steps=20)
+    slow.wait_step(uuid)
     with closing(open_stream(slow, uuid)) as reply:
         stream = events(reply)
         first = next(stream)
@@ -156,6 +158,16 @@ def test_a_job_that_ends_while_the_gateway_is_dead_is_told_after_it(slow: Servic
     assert [event.name for event in again] == ["end"]
     assert again[0].data["state"] == "succeeded"
     assert is_growing(seen + again)
+
+
+def test_a_gateway_that_is_asked_to_stop_waits_for_no_stream(slow: Service) -> None:
+    jobs = [slow.submit(num_inference_steps=400) for _ in range(2)]
+    replies = [open_stream(slow, uuid) for uuid in jobs]
+    streams = [events(reply) for reply in replies]
+    assert [next(stream).data["state"] for stream in streams] == ["running", "queued"]
+    slow.kill("gateway", signal.SIGTERM)
+    assert all(event.name != "end" for stream in streams for event in stream)
+    assert "still running" not in slow.output()
 
 
 def test_a_worker_that_dies_is_a_new_attempt_in_the_same_stream(slow: Service) -> None:
@@ -327,13 +339,14 @@ def test_silence_is_broken_by_a_heartbeat() -> None:
         return view("queued", position=0)
 
     left = threading.Event()
-    stream = EventStream("u", 7, look, lambda: None, left.set, clock)
+    stream = EventStream("u", 7, look, lambda: None, left.set, lambda: False, clock)
     spoken = iter(stream)
     assert next(spoken) == b"retry: 1000\n\n"
     assert next(spoken).startswith(b"id: 7\nevent: state\n")
     assert next(spoken) == b": still here\n\n"
     assert next(spoken) == b": still here\n\n"
-    assert pauses == [0.0, HEARTBEAT_S, HEARTBEAT_S]
+    assert pauses[0] == 0.0 and sum(pauses) == 2 * HEARTBEAT_S
+    assert set(pauses[1:]) == {LOOK_S}
     assert not left.is_set()
     stream.close()
     assert left.is_set()

@@ -191,7 +191,7 @@ def test_the_built_in_model_through_the_whole_service(folder: Path, direct: Any)
     expected = direct(
         asked.request.prompt,
         num_inference_steps=4,
-        guidance_scale=7.5,
+        guidance_scale=4.0,  # its own default
         generator=torch.Generator("cpu").manual_seed(7),
     ).images[0]
     assert made.tobytes() == expected.tobytes()

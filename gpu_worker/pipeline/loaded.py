@@ -13,6 +13,9 @@ from gpu_worker.models import Defaults
 from gpu_worker.pipeline.latents import LEAST_FIT, Projection, decode
 from gpu_worker.request import SIDE_MULTIPLE_PX
 
+_SAMPLE_SIZE = 128
+"""Latent pixels a side where neither denoiser nor pipeline says it: 1024 px at most VAEs."""
+
 
 class NotSupported(ValueError):
     """The loaded pipeline does not know a field, or not this value of it."""
@@ -46,7 +49,12 @@ class Loaded:
 
     def default_side_px(self) -> int:
         """The model's own size, bounded by what MACHINE_SIZE affords, in pixels."""
-        config = getattr(self.pipe, "unet", None) or self.pipe.transformer
-        native = int(config.config.sample_size) * int(self.pipe.vae_scale_factor)
+        denoiser = getattr(self.pipe, "unet", None) or self.pipe.transformer
+        sample = denoiser.config.get("sample_size") or getattr(
+            self.pipe, "default_sample_size", _SAMPLE_SIZE
+        )
+        if isinstance(sample, list | tuple):
+            sample = max(sample)
+        native = int(sample) * int(self.pipe.vae_scale_factor)
         side = min(native, machine_size.SWITCHES[self.size].max_default_side_px)
         return side - side % SIDE_MULTIPLE_PX
