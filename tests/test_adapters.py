@@ -246,7 +246,9 @@ def test_a_controlnet_leads_words_pictures_and_masks(sd: Bench, xl: Bench) -> No
         edges, picture, mask = bench.put(EDGES), bench.put(PICTURE), bench.put(MASK)
         ways = {"conditioning_scale": 0.9, "guidance_start": 0.3, "guidance_end": 0.9}
         asked = {"controlnets": [net(name, edges, **ways)], "width": 64, "height": 64}
+        asked |= {"num_inference_steps": 3}
         given = {
+            "num_inference_steps": 3,
             "controlnet_conditioning_scale": 0.9,
             "control_guidance_start": 0.3,
             "control_guidance_end": 0.9,

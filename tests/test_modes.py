@@ -65,7 +65,7 @@ def test_picture_i_is_the_single_picture_of_seed_plus_i(sd: Bench) -> None:
 
 
 def test_a_batch_of_diffusers_is_measured_against_single_pictures(sd: Bench) -> None:
-    """No claim: the figure that docs/http-api.md gives the reason for is printed (pytest -s)."""
+    """No claim, for it depends on the device: what docs/http-api.md speaks of is printed."""
     pipe = reference(sd, SD)
     pipe.set_progress_bar_config(disable=True)
     seeds = [torch.Generator("cpu").manual_seed(7 + place) for place in range(3)]
