@@ -102,8 +102,13 @@ def apply(pipe: Any, size: Size, device: torch.device) -> None:
         pipe.enable_sequential_cpu_offload(device=device)
 
 
-def free(device: torch.device) -> None:
+def empty_cache(device: torch.device) -> None:
     """Give what torch keeps of the device's memory back to it."""
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def free(device: torch.device) -> None:
+    """After a model was let go of. Finding its cycles takes half a second: not for each job."""
+    gc.collect()
+    empty_cache(device)

@@ -129,7 +129,7 @@ class DiffusersPipeline:
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error).splitlines()[0]) from error
         finally:
-            machine_size.free(self._device)
+            machine_size.empty_cache(self._device)
 
     def _ready(self, model: str | None) -> Loaded:
         self.load(model)
