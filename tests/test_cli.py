@@ -152,7 +152,7 @@ def test_ctrl_c_leaves_the_job_running(folder: Path, tmp_path: Path) -> None:
 
 def test_busy_is_75_and_retry_waits(folder: Path, tmp_path: Path) -> None:
     with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW) as service:
-        uuid = service.submit("first", num_inference_steps=30)
+        uuid = service.submit("first", num_inference_steps=120)
         service.wait_step(uuid)
         refused = sde(service.url, "generate", "second")
         assert refused.returncode == 75 and "try again in" in refused.stderr

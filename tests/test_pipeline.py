@@ -13,7 +13,7 @@ import torch
 from gpu_worker import machine_size, pipeline, png
 from gpu_worker.generation import Job
 from gpu_worker.request import GenerationRequest
-from gpu_worker.seam import OutOfMemory
+from gpu_worker.seam import OnStep, OutOfMemory
 from gpu_worker.settings import WorkerSettings, load
 from tests import tiny_models
 from tests.service import running
@@ -164,14 +164,40 @@ def test_the_size_follows_from_the_memory() -> None:
     assert machine_size.next_smaller("tiny") is None
 
 
-def test_out_of_memory_names_the_way_out(tiny: Path) -> None:
+def exhausting(sizes: int) -> OnStep:
+    """Runs out of memory in the first so many attempts."""
+    left = [sizes]
+
+    def on_step(step: int, steps: int, preview: object = None) -> None:
+        if step == 2 and left[0]:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    return on_step
+
+
+def test_out_of_memory_falls_back_one_size_for_that_job(tiny: Path) -> None:
+    loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory"), MACHINE_SIZE="big"))
+    plain = loaded.generate(job(), ignore)[0]
+    made = loaded.generate(job(), exhausting(1))[0]
+    assert made.image.tobytes() == plain.image.tobytes(), "the seed makes it the same job"
+    assert made.facts["machine_size"] == "medium"
+    assert made.facts["out_of_memory"].startswith("out of memory with MACHINE_SIZE=big")
+    after = loaded.generate(job(), ignore)[0]
+    assert "out_of_memory" not in after.facts and loaded.facts["machine_size"] == "big"
+
+
+def test_out_of_memory_again_names_the_way_out(tiny: Path) -> None:
     loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory"), MACHINE_SIZE="medium"))
+    with pytest.raises(OutOfMemory, match="try MACHINE_SIZE=tiny"):
+        loaded.generate(job(), exhausting(2))
+    assert loaded.generate(job(), ignore)[0].image.size == (32, 32)
 
-    def exhaust(step: int, steps: int, preview: object = None) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(OutOfMemory, match="try MACHINE_SIZE=little"):
-        loaded.generate(job(), exhaust)
+def test_out_of_memory_at_the_smallest_size(tiny: Path) -> None:
+    loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory"), MACHINE_SIZE="tiny"))
+    with pytest.raises(OutOfMemory, match="try a smaller picture"):
+        loaded.generate(job(), exhausting(1))
     assert loaded.generate(job(), ignore)[0].image.size == (32, 32)
 
 

@@ -7,6 +7,7 @@ not depend on what it was asked together with.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import Any
 
@@ -37,6 +38,8 @@ from gpu_worker.pipeline.shelf import Shelf
 from gpu_worker.request import Upscale
 from gpu_worker.seam import DeviceLost, OnStep, OutOfMemory, Picture
 from gpu_worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
 
 
 class DiffusersPipeline:
@@ -118,18 +121,43 @@ class DiffusersPipeline:
         return self._ready(None).default_side_px()
 
     def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
-        """See `gpu_worker.runner.Pipeline.generate`."""
+        """See `gpu_worker.runner.Pipeline.generate`. Where the memory does not suffice the job is
+        run again with the next smaller MACHINE_SIZE, and its pictures say so."""
+        try:
+            return self._attempt(job, on_step)
+        except torch.OutOfMemoryError as error:
+            smaller, sentence = machine_size.next_smaller(self._size), self._memory_sentence()
+            if smaller is None or job.request.upscale is not None:
+                raise OutOfMemory(sentence) from error
+        # Only here the first attempt's tensors are gone: the error had hold of them.
+        log.warning("%s; this job runs so", sentence)
+        return self._attempt_with_less(job, on_step, smaller, sentence)
+
+    def _attempt(self, job: Job, on_step: OnStep) -> list[Picture]:
         try:
             if job.request.upscale is not None:
                 return self._upscaled(job, job.request.upscale, on_step)
-            loaded = self._ready(job.request.model)
-            return self._generate(loaded, job, on_step)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(self._memory_sentence()) from error
+            return self._generate(self._ready(job.request.model), job, on_step)
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error).splitlines()[0]) from error
         finally:
             machine_size.empty_cache(self._device)
+
+    def _attempt_with_less(
+        self, job: Job, on_step: OnStep, smaller: machine_size.Size, sentence: str
+    ) -> list[Picture]:
+        """The model is loaded anew for this job alone; the next one finds the size of before."""
+        before, self._size = self._size, smaller
+        self.unload()
+        try:
+            made = self._attempt(job, on_step)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(self._memory_sentence()) from error
+        finally:
+            self.unload()
+            self._size = before
+        said = {"machine_size": smaller, "out_of_memory": sentence}
+        return [Picture(each.image, each.facts | said) for each in made]
 
     def _ready(self, model: str | None) -> Loaded:
         self.load(model)
