@@ -1,12 +1,13 @@
-"""`sde fsck`: hands over to the server's own check of its store. It does not touch it itself."""
+"""`sde fsck` and `sde pull`: hand over to the server's own tools. They touch nothing themselves."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,8 +19,9 @@ _NEEDED = ("gpu_worker", "orjson", "pydantic")
 
 
 def register(app: typer.Typer) -> None:
-    """Add it to the `sde` command."""
+    """Add them to the `sde` command."""
     app.command()(fsck)
+    app.command()(pull)
 
 
 def fsck(
@@ -31,10 +33,29 @@ def fsck(
     ] = None,
 ) -> None:
     """Check the store of a service on this machine: exit code 0 when it is sound."""
-    if any(find_spec(name) is None for name in _NEEDED):
-        print("sde: fsck runs on the server's machine, where the service is", file=sys.stderr)
+    given = ["--fix"] if fix else []
+    given += ["--data-dir", str(data_dir)] if data_dir is not None else []
+    _hand_over("fsck", _NEEDED, given)
+
+
+def pull(
+    repository: Annotated[str, typer.Argument(metavar="ID", help="stabilityai/sdxl-turbo or so.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    name: Annotated[str | None, typer.Option(help="What clients call it.")] = None,
+    variant: Annotated[str | None, typer.Option(help="fp16 or so, if there is one.")] = None,
+) -> None:
+    """Bring a model from the hub into this machine's models folder, and name it in models.toml.
+
+    safetensors only; the revision is pinned to a commit. A download that was broken off goes on.
+    """
+    options = {"--revision": revision, "--name": name, "--variant": variant}
+    given = [text for key, value in options.items() if value for text in (key, value)]
+    _hand_over("pull", (*_NEEDED, "huggingface_hub", "tomlkit"), [*given, "--", repository])
+
+
+def _hand_over(tool: str, needed: Sequence[str], given: Sequence[str]) -> NoReturn:
+    if any(find_spec(name) is None for name in needed):
+        print(f"sde: {tool} runs on the server's machine, where the service is", file=sys.stderr)
         raise typer.Exit(NOT_HERE)
-    command = [sys.executable, "-m", "gpu_worker.fsck"]
-    command += ["--fix"] if fix else []
-    command += ["--data-dir", str(data_dir)] if data_dir is not None else []
+    command = [sys.executable, "-m", f"gpu_worker.{tool}", *given]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
