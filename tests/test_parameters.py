@@ -125,8 +125,10 @@ def test_several_pictures_are_numbered(tmp_path: Path) -> None:
     common = {"uuid": NEVER, "created_time": "2026-01-01T00:00:00Z", "errors": []}
     job = {**common, "state": "succeeded", "step": 2, "steps": 2}
     lines = [
-        json.dumps({**common, "prompt": "x", "data": coded(text), "seed": seed})
-        for seed, text in enumerate(("one", "two"))
+        json.dumps(
+            {**common, "prompt": "x", "data": coded(text), "image_index": place, "num_images": 2}
+        )
+        for place, text in enumerate(("one", "two"))
     ]
     replies: dict[str, Reply] = {
         f"GET /image/jobs/{NEVER}": (200, JSON, json.dumps(job).encode()),
