@@ -89,7 +89,7 @@ def _fix(settings: Settings) -> int:
                 found = found or survey.faults
                 # What is doubled, orphaned or nowhere else is known only when all could be read.
                 unreadable = survey.counts[True, Kind.UNREADABLE]
-                if survey.faults and rounds_left and not unreadable:
+                if survey.mendable and rounds_left and not unreadable:
                     mend.store(settings.results_dir, survey)
                     print(f"mended: {_counts(survey, True)}; looking again")
                     continue
@@ -97,6 +97,8 @@ def _fix(settings: Settings) -> int:
                 if survey.faults:
                     if unreadable:
                         print("make readable, or move away, what cannot be read, and run it again")
+                    if survey.counts[True, Kind.INCOMPLETE]:
+                        print("what is incomplete stays so until it is deleted: sde delete UUID")
                     print(f"{survey.faults} faults are left")
                     return EX_FAULTS
                 break
