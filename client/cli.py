@@ -115,10 +115,10 @@ def _wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
     try:
         with progress.display(err) as shown:
             results = client.wait(uuid, on_progress=shown.show)
-        for number, result in enumerate(results, 1):
+        for result in results:
             target = output or Path(f"{uuid}.png")
-            if number > 1:
-                target = target.with_stem(f"{target.stem}-{number}")
+            if result.num_images > 1:
+                target = target.with_stem(f"{target.stem}-{result.image_index + 1}")
             path = client.save(result, target)
             say(f"seed {result.seed}, saved to")
             print(str(path))
@@ -132,7 +132,10 @@ def _wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
 
 @app.command()
 def save(context: typer.Context, uuid: Uuid, output: Output = None) -> None:
-    """Save a job's picture; wait for it where it has not ended."""
+    """Save a job's picture; wait for it where it has not ended.
+
+    Several are saved as NAME-1.png, NAME-2.png and so on.
+    """
     if output is not None:
         picture_file.check(output)
     _wait_and_save(context.obj, uuid, output)

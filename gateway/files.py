@@ -30,7 +30,8 @@ class FileResource:
         uuid = parse_uuid(found[1], "uuid")
         number = int(found[2] or 1)
         etag = f'"{uuid}-{number}"'
-        data = self._index.read_data(uuid) if number == 1 else None
+        entry = self._index.find_image(uuid, number - 1)
+        data = self._index.read_data(entry) if entry is not None else None
         if not data:
             self._absent(uuid, number)
             return
@@ -46,5 +47,9 @@ class FileResource:
         """Raises NoPicture, or what says that there is no such job."""
         state = self._whereabouts.view(uuid)["state"]
         if state == "succeeded":
-            raise NoPicture(f"the job {uuid} has no picture {number}")
+            first = self._index.find(uuid)
+            count = first.num_images if first is not None else 1
+            if number <= count:
+                raise NoPicture(f"picture {number} of the job {uuid} has been lost")
+            raise NoPicture(f"the job {uuid} has no picture {number}: it has {count}")
         raise NoPicture(f"the job {uuid} is {state} and has no picture")

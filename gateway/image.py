@@ -51,18 +51,17 @@ class GenerateResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Results as a JSON array streamed from the log: all, oldest first; a page, newest first;
-        or the one of `generation_uuid`."""
+        or those of `generation_uuid`, in their order."""
         known_params(req, "generation_uuid", "limit", "before", "data")
         uuid = uuid_param(req, "generation_uuid")
         with_data = truth_param(req, "data", default=True)
         entries: Iterable[Entry]
         if uuid is not None:
-            found = self._index.find(uuid)
-            entries = [found] if found else []
+            entries = self._index.find_all(uuid)
         elif "limit" in req.params or "before" in req.params:
             limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
             entries = page = self._page(req, limit)
-            if len(page) == limit:
+            if len(page) >= limit:
                 query = {**req.params, "before": page[-1].uuid}
                 resp.append_link(f"{req.path}?{urlencode(query)}", "next")
         else:
@@ -73,11 +72,13 @@ class GenerateResource:
         )
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """204: the result of `generation_uuid` is gone."""
+        """204: the results of `generation_uuid` are gone."""
         known_params(req, "generation_uuid")
         uuid = uuid_param(req, "generation_uuid")
         if uuid is None:
-            raise bad("generation_uuid", None, "is missing: one result is deleted at a time")
+            raise bad(
+                "generation_uuid", None, "is missing: one job's results are deleted at a time"
+            )
         if not self._removal.delete(uuid):
             if uuid in self._journal.deleted:
                 raise DeletedJob(uuid)
