@@ -416,6 +416,31 @@ class TestSeveralPictures:
         assert (store.folder / name).read_bytes().find(b"".join(left)) > 0
         assert store.served().count(further.uuid) == 2
 
+    @pytest.mark.parametrize("vice", ["error", "before", "after"])
+    def test_a_mending_that_dies_leaves_them_too(
+        self, tmp_path: Path, vice: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        template = Store(tmp_path / "template")
+        further, lines = self.grown(template, NEWEST)
+        template.append(NEWEST, b"".join((*lines[:2], lines[2].replace(b"zz", b"yy", 1))))
+        for number in range(1, 100):
+            store = template.copied(tmp_path / str(number))
+            arguments = ["--fix", "--data-dir", str(store.data)]
+            with pytest.MonkeyPatch.context() as patch:
+                disk = FaultyDisk(patch, number, vice)
+                with contextlib.suppress(Crash):
+                    assert fsck.main(arguments, {}) in (1, 74)
+                untouched = 0 <= disk.calls < number
+            # The service comes before the next mending.
+            with contextlib.closing(ResultLog(store.folder, "gpu-0")) as worker:
+                worker.open()
+            assert fsck.main(arguments, {}) == 1, capsys.readouterr().out
+            assert store.served().count(further.uuid) == 2, number
+            if untouched:
+                assert number > 20
+                return
+        raise AssertionError("it never passed untouched")
+
     def test_a_doubled_one_is_taken_out_line_by_line(self, store: Store, check: Check) -> None:
         further, lines = self.grown(store, FIRST)
         store.append(FIRST, b"".join(lines))

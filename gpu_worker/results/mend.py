@@ -62,14 +62,14 @@ def _take_out(path: Path, saved: Path, survey: Survey) -> None:
         if part.uuid is None or not survey.is_deleted(part.uuid):
             _save(path, saved / f"{path.name}.{part.offset}", part)
         taken, last = taken + 1, part
-    _leave(path, left if last.offset + last.length == size else size)
+    _keep_from_its_writer(path, left if last.offset + last.length == size else size)
     if taken == 1 and last.offset + last.length == size:
         _cut(path, last.offset)
     else:
         _rewrite(path, survey.parts(path), size)
 
 
-def _leave(path: Path, left: int) -> None:
+def _keep_from_its_writer(path: Path, left: int) -> None:
     """A segment that ends within an outcome once the damage behind it is gone (what stands before
     `left`) looks to its writer as after a crash, and is cut further: have it append to a new one.
     """
