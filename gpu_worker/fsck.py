@@ -73,7 +73,9 @@ def _check(settings: Settings) -> int:
         if not survey.faults:
             print("the store is sound")
             return 0
-        print("stop the service and run: sde fsck --fix")
+        if survey.mendable:
+            print("stop the service and run: sde fsck --fix")
+        _tell_what_stays(survey)
         return EX_FAULTS
 
 
@@ -97,8 +99,7 @@ def _fix(settings: Settings) -> int:
                 if survey.faults:
                     if unreadable:
                         print("make readable, or move away, what cannot be read, and run it again")
-                    if survey.counts[True, Kind.INCOMPLETE]:
-                        print("what is incomplete stays so until it is deleted: sde delete UUID")
+                    _tell_what_stays(survey)
                     print(f"{survey.faults} faults are left")
                     return EX_FAULTS
                 break
@@ -129,6 +130,11 @@ def _surveyed(
     with contextlib.closing(Survey(say, is_live)) as survey:
         examine.store(settings, names, survey)
         yield survey
+
+
+def _tell_what_stays(survey: Survey) -> None:
+    if survey.counts[True, Kind.INCOMPLETE]:
+        print("what is incomplete stays so until it is deleted: sde delete UUID")
 
 
 def _summarize(survey: Survey) -> None:

@@ -381,6 +381,7 @@ class TestSeveralPictures:
         before = (store.folder / name).read_bytes()
         code, said = check()
         assert code == 1 and faults(said) == [said_of_it]
+        assert "until it is deleted" in said and "--fix" not in said
         code, said = check("--fix")
         assert code == 1 and faults(said) == [said_of_it]
         assert "1 faults are left" in said and "stays so until it is deleted" in said

@@ -23,8 +23,8 @@ from gateway.housekeeping import Housekeeping, Retention
 from gateway.journal import Journal
 from gateway.removal import Removal
 from gateway.worker_link import WorkerLink
-from gpu_worker.__main__ import _status_source
 from gpu_worker.generation import GenerationRequest
+from gpu_worker.protocol import WorkerStatus
 from gpu_worker.results import DamagedLine, ResultIndex, ResultLog, consolidation, groups, place
 from gpu_worker.results.catalog import Catalog
 from gpu_worker.results.line import draw, encode
@@ -495,10 +495,19 @@ def test_a_job_ends_once_when_all_its_results_are_there(folder: Path) -> None:
     log.open()
     slot = Slot(log.position)
     endpoint = f"ipc://{folder}/run/gpu-0.sock"
-    ControlServer(endpoint, _status_source(slot, {}), slot).start()
+
+    def status() -> WorkerStatus:
+        view = slot.view()
+        return WorkerStatus(
+            state=view.state.value,
+            boot_id="a",
+            log=view.log,
+            committed=view.committed,
+            uuid=view.job.uuid if view.job else None,
+        )
+
+    ControlServer(endpoint, status, slot).start()
     slot.ready()
-    journal = Journal(folder / "journal" / "jobs.jsonl")
-    journal.open()
     index = index_of(folder / "disk_backups")
     broker = Broker(["gpu-0"], 1)
     ended: list[int] = []
@@ -508,7 +517,7 @@ def test_a_job_ends_once_when_all_its_results_are_there(folder: Path) -> None:
             ended.append(len(index.find_all(uuid)))
             super().end(uuid)
 
-    counting = Counting(folder / "journal" / "counted.jsonl")
+    counting = Counting(folder / "journal" / "jobs.jsonl")
     counting.open()
     removal = Removal(broker, counting, index, ResultLog(folder / "disk_backups", "gateway"))
     dispatcher = Dispatcher("gpu-0", WorkerLink(endpoint), broker, counting, index, removal)

@@ -31,7 +31,7 @@ class ShortCut:
         self._places: dict[str, tuple[str, int, int]] = {}
 
     def read(self, uuid: str) -> bytes | None:
-        """A job's first record, verified, without its newline; None where it needs a closer look."""
+        """A job's first record, verified, without newline; None where a closer look is needed."""
         at = self._places.get(uuid)
         try:
             if at is None:
