@@ -94,8 +94,7 @@ def show(context: typer.Context, uuid: Uuid, as_json: AsJson = False) -> None:
     """Show where a job stands, and what its result says."""
     client: Client = context.obj
     facts: dict[str, Any] = tables.job_facts(client.job(uuid))
-    for result in client.results(uuid, data=False):
-        facts |= tables.result_facts(result)
+    facts |= tables.facts_of_all(list(client.results(uuid, data=False)))
     if as_json:
         tables.print_json(facts)
     else:

@@ -23,6 +23,7 @@ class Result:
     """One record of the server's log. `png` is None when there is no picture, or when it was asked
     for without; `state` tells: succeeded, failed or canceled, None from a server that says none.
 
+    It is the `image_index`-th, from 0, of the `num_images` of its job.
     `errors` say why there is no picture.
     `extra` holds every further key as the server sent it: model, width, height (pixels),
     num_inference_steps, guidance_scale, negative_prompt, seconds ...
@@ -35,6 +36,8 @@ class Result:
     png: bytes | None = field(repr=False)
     seed: int | None = None
     state: str | None = None
+    image_index: int = 0
+    num_images: int = 1
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -102,6 +105,7 @@ def result(raw: object) -> Result:
     """Raises UnexpectedReply when `raw` is not a result record."""
     given = _object(raw, "a result")
     known = {"uuid", "prompt", "created_time", "errors", "data", "seed", "state"}
+    known |= {"image_index", "num_images"}
     return Result(
         uuid=_get(given, "uuid", str),
         prompt=_get(given, "prompt", str),
@@ -110,6 +114,8 @@ def result(raw: object) -> Result:
         png=_png(given),
         seed=_get(given, "seed", int, NoneType),
         state=_get(given, "state", str, NoneType),
+        image_index=_get(given, "image_index", int, NoneType) or 0,
+        num_images=_get(given, "num_images", int, NoneType) or 1,
         extra={key: value for key, value in given.items() if key not in known},
     )
 

@@ -91,9 +91,11 @@ class Routes:
         With `limit` or `before` the newest first. An iterator that reads as it goes: one picture is
         in memory at a time. Errors are raised while iterating.
 
+        A job may have several, one a picture, which have one uuid and stand side by side.
+
         Args:
-            limit: so many at most.
-            before: only results older than that of this uuid.
+            limit: so many, and what is left of the last one's job.
+            before: only results of jobs older than that of this uuid.
             data: False for all but the picture, which the server then does not read: fast.
 
         Raises:
@@ -111,8 +113,9 @@ class Routes:
                 query["limit"] = str(min(MAX_PAGE, left))
             with self._ours("/image/generate"):
                 found, query = self._connection.stream("/image/generate", query)
-            yield from map(records.result, found)
-            left -= MAX_PAGE
+            for raw in found:
+                left -= 1
+                yield records.result(raw)
             if not query or left <= 0:
                 return
 
@@ -144,7 +147,7 @@ class Routes:
             raise NoPicture(str(error) or f"no picture {sha256} came with {uuid!r}") from None
 
     def delete(self, uuid: str) -> None:
-        """Delete a job's result, the picture with it, for good.
+        """Delete a job's results, the pictures with them, for good.
 
         Raises:
             UnknownJob: there is none; Deleted: it has been deleted before.

@@ -87,9 +87,15 @@ def print_facts(facts: dict[str, Any]) -> None:
     """One `name: value` a line; what is not known is left out."""
     for name, value in facts.items():
         if value not in (None, [], ""):
-            shown = "; ".join(map(plain, value)) if isinstance(value, list) else plain(value)
+            shown = "; ".join(map(_shown, value)) if isinstance(value, list) else plain(value)
             # Hundreds of digests: `sde diff` reads them, and --json shows them.
             print(f"{name}: {f'{len(value)} steps' if name == 'steps_log' else shown}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{plain(name)} {plain(fact)}" for name, fact in value.items())
+    return plain(value)
 
 
 def result_facts(result: Result) -> dict[str, Any]:
@@ -101,8 +107,24 @@ def result_facts(result: Result) -> dict[str, Any]:
         "errors": result.errors,
         **({} if result.state is None else {"state": result.state}),
         "seed": result.seed,
+        "image_index": result.image_index,
+        "num_images": result.num_images,
         **result.extra,
     }
+
+
+def facts_of_all(results: list[Result]) -> dict[str, Any]:
+    """What all results of a job say, and under `images` what each of several says of its own."""
+    found = [result_facts(result) for result in results]
+    if len(found) < 2:
+        return found[0] if found else {}
+    shared = {
+        name: value
+        for name, value in found[0].items()
+        if all(name in other and other[name] == value for other in found)
+    }
+    own = [{n: value for n, value in each.items() if n not in shared} for each in found]
+    return {**shared, "images": own}
 
 
 def job_facts(job: Job) -> dict[str, Any]:

@@ -167,8 +167,9 @@ class Dispatcher:
     def _collect(self, reply: Reply) -> WorkerStatus:
         """Read what is newly committed before anybody is told that the worker is idle."""
         status = reply.status
-        fresh = self._index.refresh(status.log, status.committed)
-        for entry in {entry.uuid: entry for entry in fresh}.values():
+        # What is committed holds all results of a job: it ends once, whatever their number.
+        ended = {entry.uuid: entry for entry in self._index.refresh(status.log, status.committed)}
+        for entry in ended.values():
             self._end(entry)
         if (status.step, status.uuid) != self._seen:
             self._seen, self._seen_at = (status.step, status.uuid), time.monotonic()

@@ -48,11 +48,14 @@ def picture_of(index: ResultIndex, whereabouts: Whereabouts, uuid: str, number: 
         NoPicture: it has none, or not so many, or not yet.
         UnknownJob, DeletedJob: there is no such job any more, or never was.
     """
-    found = (e for e in index.find_all(uuid) if e.image_index == number - 1 and e.data_length)
-    entry = next(found, None)
-    if entry is not None:
+    entry = index.find_image(uuid, number - 1)
+    if entry is not None and entry.data_length:
         return entry
     state = whereabouts.view(uuid)["state"]
     if state == "succeeded":
-        raise NoPicture(f"the job {uuid} has no picture {number}")
+        first = index.find(uuid)
+        count = first.num_images if first is not None else 1
+        if number <= count:
+            raise NoPicture(f"picture {number} of the job {uuid} has been lost")
+        raise NoPicture(f"the job {uuid} has no picture {number}: it has {count}")
     raise NoPicture(f"the job {uuid} is {state} and has no picture")

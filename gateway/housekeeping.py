@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 import orjson
 
@@ -29,7 +30,7 @@ _PAGE = 500
 
 @dataclass(frozen=True)
 class Retention:
-    """What is kept; 0 keeps all."""
+    """What is kept; 0 keeps all. The results of a job stay or go together."""
 
     days: float = 0
     results: int = 0
@@ -107,7 +108,7 @@ class Housekeeping:
             self._removal.rewrite.difference_update(segment.name for segment in run)
 
     def _expired(self) -> list[str]:
-        return [*self._too_many(), *self._too_old()]
+        return list(dict.fromkeys((*self._too_many(), *self._too_old())))
 
     def _too_many(self) -> Iterator[str]:
         totals = self._index.totals()
@@ -116,10 +117,12 @@ class Housekeeping:
         if totals.results <= most and totals.live_bytes <= largest:
             return
         kept, size = 0, 0
-        for entry in self._newest_first():
-            kept, size = kept + 1, size + entry.length
-            if kept > most or size > largest:
-                yield entry.uuid
+        for uuid, results in groupby(self._newest_first(), key=lambda entry: entry.uuid):
+            lengths = [entry.length for entry in results]
+            # By its newest result: what a job has just made is not deleted for being several.
+            if kept + 1 > most or size + lengths[0] > largest:
+                yield uuid
+            kept, size = kept + len(lengths), size + sum(lengths)
 
     def _too_old(self) -> Iterator[str]:
         if not self._retention.days:

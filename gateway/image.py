@@ -61,7 +61,7 @@ class GenerateResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Results as a JSON array streamed from the log: all, oldest first; a page, newest first;
-        or the one of `generation_uuid`."""
+        or those of `generation_uuid`, in their order."""
         known_params(req, "generation_uuid", "limit", "before", "data")
         uuid = uuid_param(req, "generation_uuid")
         with_data = truth_param(req, "data", default=True)
@@ -82,11 +82,13 @@ class GenerateResource:
         )
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """204: the result of `generation_uuid` is gone."""
+        """204: the results of `generation_uuid` are gone."""
         known_params(req, "generation_uuid")
         uuid = uuid_param(req, "generation_uuid")
         if uuid is None:
-            raise bad("generation_uuid", None, "is missing: one result is deleted at a time")
+            raise bad(
+                "generation_uuid", None, "is missing: one job's results are deleted at a time"
+            )
         if not self._removal.delete(uuid):
             if uuid in self._journal.deleted:
                 raise DeletedJob(uuid)

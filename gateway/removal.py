@@ -79,7 +79,12 @@ class Removal:
             outcome=Outcome.CANCELED,
             errors=[NEVER_RUN],
             data=None,
-            facts={"attempt": 0, "ended_time": iso_time(datetime.now(UTC))},
+            facts={
+                "image_index": 0,
+                "num_images": 1,
+                "attempt": 0,
+                "ended_time": iso_time(datetime.now(UTC)),
+            },
         )
         with self._lock:
             if ticket.state.ended or self._index.find(uuid) is not None:
@@ -99,26 +104,26 @@ class Removal:
             self._own_log.begin_segment()
 
     def delete(self, *uuids: str, rewrite: bool = True) -> int:
-        """Delete results; how many were there. They are gone for readers when this returns, and
-        from the disk after the next consolidation; with `rewrite` that is soon.
+        """Delete all results of these jobs; how many of the jobs had any. They are gone for readers
+        when this returns, from the disk after the next consolidation; with `rewrite` that is soon.
 
         Raises:
             NotEnded: one is a job without an outcome.
             StorageUnavailable: the disk does not take it; nothing is deleted.
         """
-        found = (self._index.find(uuid) for uuid in uuids)
-        there = {entry.uuid: entry for entry in found if entry is not None}
+        found = {uuid: self._index.find_all(uuid) for uuid in dict.fromkeys(uuids)}
+        there = {uuid: entries for uuid, entries in found.items() if entries}
         if not there:
             for uuid in uuids:
                 self._not_pending(uuid)
             return 0
         try:
-            self._journal.delete({uuid: entry.submission for uuid, entry in there.items()})
+            self._journal.delete({uuid: results[0].submission for uuid, results in there.items()})
         except OSError as error:
             raise StorageUnavailable.refusing("the deletion", error) from error
-        for uuid, entry in there.items():
+        for uuid, entries in there.items():
             if rewrite:
-                self.rewrite.add(entry.segment)
+                self.rewrite.update(entry.segment for entry in entries)
             self._index.delete(uuid)
             self._broker.forget(uuid)
             self._inputs.remove(uuid)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 _TAIL_FORMAT = b',"crc32":"%08x"}\n'
@@ -92,42 +92,51 @@ def whole_length(path: Path) -> int:
     """
     descriptor = os.open(path, _READ)
     try:
-        end = os.fstat(descriptor).st_size
-        while end > 0:
-            start = max(0, end - _LOOK_BACK_BYTES)
-            found = os.pread(descriptor, end - start, start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            end = start
-        return 0
+        return _behind_newline(descriptor, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
 
 
-def last_line(path: Path, end: int | None = None) -> bytes:
-    """The last whole line with its newline, or nothing; before `end`, where a line ends.
-    Raises OSError."""
-    end = whole_length(path) if end is None else end
+def backwards(path: Path, end: int) -> Generator[tuple[int, bytes]]:
+    """Offset and text of each whole line, the last one first, from where a line ends. Raises
+    OSError."""
     descriptor = os.open(path, _READ)
     try:
-        begin = max(0, end - 1)
-        while begin > 0:
-            lower = max(0, begin - _LOOK_BACK_BYTES)
-            found = os.pread(descriptor, begin - lower, lower).rfind(b"\n")
-            if found >= 0:
-                begin = lower + found + 1
-                break
-            begin = lower
-        return os.pread(descriptor, end - begin, begin)
+        while end > 0:
+            begin = _behind_newline(descriptor, end - 1)
+            yield begin, os.pread(descriptor, end - begin, begin)
+            end = begin
     finally:
         os.close(descriptor)
+
+
+def last_line(path: Path) -> bytes:
+    """The last whole line with its newline, or nothing. Raises OSError."""
+    with contextlib.closing(backwards(path, whole_length(path))) as lines:
+        return next(lines, (0, b""))[1]
+
+
+def _behind_newline(descriptor: int, end: int) -> int:
+    """The offset behind the last newline before `end`, 0 when there is none. Raises OSError."""
+    while end > 0:
+        start = max(0, end - _LOOK_BACK_BYTES)
+        found = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 class AppendFile:
-    """The one writer of a file of lines. Not thread-safe."""
+    """The one writer of a file of lines. Not thread-safe.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        kept: finds the offset up to which a file that is opened stays as it is; raises OSError.
+    """
+
+    def __init__(self, path: Path, kept: Callable[[Path], int] = whole_length) -> None:
         self.path = path
+        self._kept = kept
         self.committed = 0
         self._descriptor = -1
         self._dirty = False
@@ -138,7 +147,8 @@ class AppendFile:
         return self._descriptor >= 0
 
     def open(self) -> int:
-        """Open for append, creating it; a torn last line (a crash in mid-write) is cut.
+        """Open for append, creating it; what a crash in mid-write has left, such as a torn last
+        line, is cut.
 
         Returns:
             How many bytes were cut.
@@ -151,7 +161,7 @@ class AppendFile:
         descriptor = os.open(self.path, flags, 0o600)
         try:
             size = os.fstat(descriptor).st_size
-            whole = whole_length(self.path)
+            whole = self._kept(self.path)
             if whole < size:
                 os.ftruncate(descriptor, whole)
             os.fdatasync(descriptor)
@@ -181,12 +191,6 @@ class AppendFile:
                 self._cut_back()
             raise
         self.committed += len(lines)
-
-    def cut(self, length: int) -> None:
-        """Leave only so many bytes, on disk when it returns. Raises OSError."""
-        os.ftruncate(self._descriptor, length)
-        os.fdatasync(self._descriptor)
-        self.committed = length
 
     def close(self) -> None:
         """Close it; appending afterwards is an error."""

@@ -73,7 +73,9 @@ def _check(settings: Settings) -> int:
         if not survey.faults:
             print("the store is sound")
             return 0
-        print("stop the service and run: sde fsck --fix")
+        if survey.mendable:
+            print("stop the service and run: sde fsck --fix")
+        _tell_what_stays(survey)
         return EX_FAULTS
 
 
@@ -89,7 +91,7 @@ def _fix(settings: Settings) -> int:
                 found = found or survey.faults
                 # What is doubled, orphaned or nowhere else is known only when all could be read.
                 unreadable = survey.counts[True, Kind.UNREADABLE]
-                if survey.faults and rounds_left and not unreadable:
+                if survey.mendable and rounds_left and not unreadable:
                     mend.store(settings.results_dir, survey)
                     print(f"mended: {_counts(survey, True)}; looking again")
                     continue
@@ -97,6 +99,7 @@ def _fix(settings: Settings) -> int:
                 if survey.faults:
                     if unreadable:
                         print("make readable, or move away, what cannot be read, and run it again")
+                    _tell_what_stays(survey)
                     print(f"{survey.faults} faults are left")
                     return EX_FAULTS
                 break
@@ -127,6 +130,11 @@ def _surveyed(
     with contextlib.closing(Survey(say, is_live)) as survey:
         examine.store(settings, names, survey)
         yield survey
+
+
+def _tell_what_stays(survey: Survey) -> None:
+    if survey.counts[True, Kind.INCOMPLETE]:
+        print("what is incomplete stays so until it is deleted: sde delete UUID")
 
 
 def _summarize(survey: Survey) -> None:

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -161,14 +162,16 @@ def settle(service: Service) -> None:
 def count(service: Service, ledger: Ledger, kills: Counter[str]) -> Report:
     """Compare what the clients were told with what the service and its files say."""
     listed = service.get("/image/generate?data=false").json()
-    shown = Counter(record["uuid"] for record in listed)
+    shown = Counter(map(_result, listed))
     told = set(ledger.accepted.values())
     states = {}
     for uuid in told:
         reply = service.get(f"/image/jobs/{uuid}")
         states[uuid] = reply.json()["state"] if reply.ok else str(reply.status_code)
     may_be_gone = ledger.deleted
-    lines = Counter(line["uuid"] for line in service.lines())
+    lines = Counter(map(_result, service.lines()))
+    there = Counter(uuid for uuid, _ in shown)
+    wanted = {record["uuid"]: record.get("num_images", 1) for record in listed}
     return Report(
         accepted=len(told),
         kills=dict(kills),
@@ -176,13 +179,19 @@ def count(service: Service, ledger: Ledger, kills: Counter[str]) -> Report:
         lost=sum(
             1
             for uuid in told
-            if states[uuid] == "404" or (uuid not in shown and uuid not in may_be_gone)
+            if states[uuid] == "404"
+            or (there[uuid] < wanted.get(uuid, 1) and uuid not in may_be_gone)
         ),
-        doubled=sum(1 for uuid in told if shown[uuid] > 1 or lines[uuid] > 1),
+        doubled=sum(1 for times in (shown | lines).values() if times > 1),
         stuck=sum(1 for uuid in told if states[uuid] in ("queued", "running")),
-        unknown=len(set(shown) - told),
+        unknown=len(set(there) - told),
         contradictions=len(ledger.contradictions),
     )
+
+
+def _result(record: dict[str, Any]) -> tuple[str, int]:
+    """A job has one record a picture."""
+    return record["uuid"], record.get("image_index", 0)
 
 
 def chaos(folder: Path, kills: int, supervised: int, seed: int) -> Report:

@@ -305,6 +305,194 @@ class TestLines:
         }
 
 
+def lines_of(given: Job, count: int) -> list[bytes]:
+    """The records of a job of several pictures."""
+    return [
+        encode(record_of(given, "z" * 40) | {"image_index": number, "num_images": count})
+        for number in range(count)
+    ]
+
+
+class TestSeveralPictures:
+    def grown(self, store: Store, name: str, count: int = 3) -> tuple[Job, list[bytes]]:
+        """One more job, accepted; its lines are not written yet."""
+        further = job(8 if name != OTHER else 9)
+        store.accept(further)
+        return further, lines_of(further, count)
+
+    @pytest.mark.parametrize("name", [FIRST, NEWEST, OTHER])
+    def test_a_whole_one_is_sound(self, store: Store, check: Check, name: str) -> None:
+        further, lines = self.grown(store, name)
+        store.append(name, b"".join(lines))
+        index = store.folder / "index.sqlite"
+        index.unlink()
+        assert store.served().count(further.uuid) == 3
+        code, said = check()
+        assert code == 0 and "10 results" in said and information(said) == [], said
+
+    @pytest.mark.parametrize("there", [1, 2])
+    @pytest.mark.parametrize("torn", [0, 50])
+    def test_an_unfinished_one_at_the_end_is_torn(
+        self, store: Store, check: Check, there: int, torn: int
+    ) -> None:
+        further, lines = self.grown(store, NEWEST)
+        note = store.note(further)
+        sound = (store.folder / NEWEST).read_bytes()
+        store.append(NEWEST, b"".join(lines[:there]) + lines[there][:torn])
+        code, said = check()
+        assert code == 1
+        assert (
+            f"fault: disk_backups/{NEWEST} at {len(sound)}: torn tail: {there} of the 3 records of "
+            f"{further.uuid}, without the others"
+        ) in faults(said)
+        assert len(faults(said)) == 1 + bool(torn)
+        code, said = check("--fix")
+        assert code == 0 and f"waits: {further.uuid}" in said
+        assert (store.folder / NEWEST).read_bytes() == sound and note.exists()
+        kept = [*lines[:there], *([lines[there][:torn]] if torn else [])]
+        assert sorted(store.saved().values()) == sorted(kept)
+        assert store.served() == store.uuids()
+        assert check("--fix")[0] == check()[0] == 0
+
+    def test_of_a_live_writer_it_is_information(self, store: Store, check: Check) -> None:
+        further, lines = self.grown(store, NEWEST)
+        store.append(NEWEST, lines[0] + lines[1][:9])
+        (store.folder / "gpu-0.lock").touch()
+        store.index()
+        with process.lock(store.folder / "gpu-0.lock", "the store"):
+            code, said = check()
+        assert code == 0 and f"1 of the 3 records of {further.uuid}: gpu-0 is appending" in said
+        assert "stale" not in said  # the index has left out the same
+
+    @pytest.mark.parametrize("name", [FIRST, OTHER])
+    def test_an_incomplete_one_with_others_behind_it_cannot_be_mended(
+        self, store: Store, check: Check, name: str
+    ) -> None:
+        further, lines = self.grown(store, name)
+        offset = (store.folder / name).stat().st_size
+        store.append(name, b"".join(lines[:2]))
+        if name == OTHER:
+            last = job(10)
+            store.append(name, line_of(last))
+        (store.folder / "index.sqlite").unlink()
+        said_of_it = (
+            f"fault: disk_backups/{name} at {offset}: incomplete result: 2 of the 3 records of "
+            f"{further.uuid} are there, the others are lost"
+        )
+        before = (store.folder / name).read_bytes()
+        code, said = check()
+        assert code == 1 and faults(said) == [said_of_it]
+        assert "until it is deleted" in said and "--fix" not in said
+        code, said = check("--fix")
+        assert code == 1 and faults(said) == [said_of_it]
+        assert "1 faults are left" in said and "stays so until it is deleted" in said
+        assert "mended" not in said and (store.folder / name).read_bytes() == before
+        assert store.served().count(further.uuid) == 2
+        store.delete(further.uuid)
+        assert check("--fix")[0] == check()[0] == 0
+
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    @pytest.mark.parametrize("name", [FIRST, NEWEST])
+    def test_damage_in_one_leaves_the_others_for_good(
+        self, store: Store, check: Check, name: str, number: int
+    ) -> None:
+        """Also when it is the last line: what is left must not be taken for a crash's."""
+        further, lines = self.grown(store, name)
+        note = store.note(further)
+        damaged = [bytearray(line) for line in lines]
+        damaged[number][70] ^= 1
+        store.append(name, b"".join(damaged))
+        left = [line for at, line in enumerate(lines) if at != number]
+        for _ in range(2):
+            code, said = check("--fix")
+            (left_over,) = faults(said.rpartition("looking again")[2])
+            assert code == 1 and ": incomplete result: 2 of the 3 records of" in left_over
+        assert list(store.saved().values()) == [bytes(damaged[number])]
+        assert (store.folder / name).read_bytes().endswith(b"".join(left))
+        worker = ResultLog(store.folder, "gpu-0")
+        worker.open()
+        # Either the outcome is the log's newest, or nothing asks the worker to make it again.
+        assert worker.ends_with(further.uuid) or not note.exists()
+        worker.append(record_of(job(11), "aGk="))
+        worker.close()
+        assert (store.folder / name).read_bytes().find(b"".join(left)) > 0
+        assert store.served().count(further.uuid) == 2
+
+    @pytest.mark.parametrize("vice", ["error", "before", "after"])
+    def test_a_mending_that_dies_leaves_them_too(
+        self, tmp_path: Path, vice: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        template = Store(tmp_path / "template")
+        further, lines = self.grown(template, NEWEST)
+        template.append(NEWEST, b"".join((*lines[:2], lines[2].replace(b"zz", b"yy", 1))))
+        for number in range(1, 100):
+            store = template.copied(tmp_path / str(number))
+            arguments = ["--fix", "--data-dir", str(store.data)]
+            with pytest.MonkeyPatch.context() as patch:
+                disk = FaultyDisk(patch, number, vice)
+                with contextlib.suppress(Crash):
+                    assert fsck.main(arguments, {}) in (1, 74)
+                untouched = 0 <= disk.calls < number
+            # The service comes before the next mending.
+            with contextlib.closing(ResultLog(store.folder, "gpu-0")) as worker:
+                worker.open()
+            assert fsck.main(arguments, {}) == 1, capsys.readouterr().out
+            assert store.served().count(further.uuid) == 2, number
+            if untouched:
+                assert number > 20
+                return
+        raise AssertionError("it never passed untouched")
+
+    def test_a_doubled_one_is_taken_out_line_by_line(self, store: Store, check: Check) -> None:
+        further, lines = self.grown(store, FIRST)
+        store.append(FIRST, b"".join(lines))
+        store.append(OTHER, b"".join(lines))
+        code, said = check()
+        assert code == 1 and len([f for f in faults(said) if "doubled result" in f]) == 3
+        assert check("--fix")[0] == 0
+        assert store.served().count(further.uuid) == 3
+        assert (store.folder / OTHER).read_bytes() == b"".join(store.lines[5:])
+
+    def test_a_second_outcome_of_another_kind_is_a_double(self, store: Store, check: Check) -> None:
+        further, lines = self.grown(store, FIRST)
+        store.append(FIRST, line_of(further))
+        store.append(OTHER, b"".join(lines))
+        code, said = check()
+        assert code == 1 and len([f for f in faults(said) if "doubled result" in f]) == 3
+        assert check("--fix")[0] == 0 and store.served().count(further.uuid) == 1
+
+    @pytest.mark.parametrize(
+        ("sql", "word"),
+        [
+            ("UPDATE results SET offset = offset + 1 WHERE image_index = 2", "misleads"),
+            ("UPDATE results SET num_images = 4 WHERE image_index = 2", "misleads"),
+            ("DELETE FROM results WHERE image_index = 1", "lacks"),
+        ],
+    )
+    def test_an_index_wrong_in_one_of_them_is_removed(
+        self, store: Store, check: Check, sql: str, word: str
+    ) -> None:
+        further, lines = self.grown(store, OTHER)
+        store.append(OTHER, b"".join(lines))
+        store.index()
+        with contextlib.closing(sqlite3.connect(store.folder / "index.sqlite")) as db, db:
+            db.execute(sql)
+        code, said = check()
+        assert code == 1 and any(word in fault for fault in faults(said)), said
+        assert check("--fix")[0] == 0
+        assert store.served().count(further.uuid) == 3 and check()[0] == 0
+
+    def test_the_only_copy_of_one_picture_is_kept(self, store: Store, check: Check) -> None:
+        _, lines = self.grown(store, FIRST)
+        store.append(FIRST, b"".join(lines))
+        store.write("gpu-0.00000001-00000002.jsonl", *store.lines[:5], *lines[:2])
+        store.write("gpu-0.00000003.jsonl")
+        code, said = check()
+        assert code == 1 and "1 of its results are nowhere else" in said
+        assert check("--fix")[0] == 1  # what is aside counts no more
+        assert store.saved()[FIRST] == b"".join((*store.lines[:3], *lines))
+
+
 class TestFiles:
     def test_a_replaced_segment_is_removed(self, store: Store, check: Check) -> None:
         store.write("gpu-0.00000001-00000002.jsonl", *store.lines[:5])

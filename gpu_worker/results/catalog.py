@@ -20,7 +20,7 @@ CREATE TABLE results (
     data_at INTEGER NOT NULL, data_length INTEGER NOT NULL, submission TEXT,
     PRIMARY KEY (uuid, image_index)
 ) WITHOUT ROWID;
-CREATE INDEX results_in_order ON results (sequence, uuid);
+CREATE INDEX results_in_order ON results (sequence, uuid, image_index);
 CREATE INDEX results_of_submission ON results (submission) WHERE submission IS NOT NULL;
 CREATE INDEX results_of_segment ON results (segment, offset, length);
 CREATE TABLE segments (
@@ -32,8 +32,8 @@ CREATE TABLE segments (
 class Entry(NamedTuple):
     """Where a record stands: `length` bytes from `offset` of `segment`, the newline included.
 
-    It is picture `image_index` of a job of `num_images`. `data_at` and `data_length`: the base64
-    text within the line, length 0 for null.
+    It is the `image_index`-th, from 0, of the `num_images` of its job.
+    `data_at` and `data_length`: the base64 text within the line, length 0 for null.
     """
 
     uuid: str
@@ -58,9 +58,18 @@ class Totals(NamedTuple):
 
 
 COLUMNS = ", ".join(Entry._fields)
-MARKS = ", ".join("?" * len(Entry._fields))
 _FIND = f"SELECT {COLUMNS} FROM results WHERE uuid = ? ORDER BY image_index"
 _WHERE = "SELECT segment, offset, length FROM results WHERE uuid = ? ORDER BY image_index LIMIT 1"
+_FIND_IMAGE = f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND image_index = ?"
+_REST = (
+    f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND image_index < ? ORDER BY image_index DESC"
+)
+_MARKS = ", ".join(f"?{number}" for number in range(1, len(Entry._fields) + 1))
+INSERT_FIRST = (
+    f"INSERT INTO results ({COLUMNS}) SELECT {_MARKS} WHERE NOT EXISTS "
+    "(SELECT 1 FROM results WHERE uuid = ?1 AND (image_index = ?2 OR num_images != ?3))"
+)
+"""The first outcome of a job counts: neither the same record once more, nor one of another kind."""
 
 
 def files(path: Path) -> list[Path]:
@@ -112,14 +121,13 @@ class Catalog:
         return dict(self._db.execute(query).fetchall())
 
     def add(self, name: str, entries: Iterable[Entry], read_to: int, damaged: int) -> list[Entry]:
-        """Take in what was read of a segment, in one transaction; the first of a uuid counts.
+        """Take in what was read of a segment, in one transaction; a job's first outcome counts.
 
         Returns:
             The entries that are new.
         """
-        insert = f"INSERT OR IGNORE INTO results ({COLUMNS}) VALUES ({MARKS})"
         with self._db:
-            fresh = [entry for entry in entries if self._db.execute(insert, entry).rowcount]
+            fresh = [entry for entry in entries if self._db.execute(INSERT_FIRST, entry).rowcount]
             self._db.execute(
                 "INSERT INTO segments VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
                 "read_to = excluded.read_to, damaged = damaged + excluded.damaged",
@@ -130,7 +138,7 @@ class Catalog:
     def move(self, old: Iterable[str], name: str, entries: Iterable[Entry], size: int) -> None:
         """The segments `old` have become `name`: in one transaction, so that no reader sees
         neither or both."""
-        insert = f"INSERT INTO results ({COLUMNS}) VALUES ({MARKS})"
+        insert = f"INSERT INTO results ({COLUMNS}) VALUES ({_MARKS})"
         with self._db:
             for segment in old:
                 self._db.execute("DELETE FROM results WHERE segment = ?", (segment,))
@@ -140,24 +148,24 @@ class Catalog:
 
     # ---- results ------------------------------------------------------------------------------
 
-    def find(self, uuid: str) -> Entry | None:
-        """The place of a job's first record."""
-        row = self._db.execute(f"{_FIND} LIMIT 1", (uuid,)).fetchone()
-        return Entry._make(row) if row else None
-
     def find_all(self, uuid: str) -> list[Entry]:
-        """The places of all records of a job, in order."""
+        """The places of a job's records, in their order."""
         return [Entry._make(row) for row in self._db.execute(_FIND, (uuid,))]
 
+    def find_image(self, uuid: str, image_index: int) -> Entry | None:
+        """The place of one of a job's records."""
+        row = self._db.execute(_FIND_IMAGE, (uuid, image_index)).fetchone()
+        return Entry._make(row) if row else None
+
     def where(self, uuid: str) -> tuple[str, int, int] | None:
-        """The first record's segment, offset and length: all that a whole read needs."""
+        """Segment, offset and length of a job's first record: all that a whole read needs."""
         return self._db.execute(_WHERE, (uuid,)).fetchone()  # type: ignore[no-any-return]
 
     def find_submission(self, key: str) -> Entry | None:
-        """The record whose submission begins with this key's digest."""
+        """The first record of the job whose submission begins with this key's digest."""
         query = (
             f"SELECT {COLUMNS} FROM results WHERE submission > ? AND submission < ? "
-            "ORDER BY image_index LIMIT 1"
+            "ORDER BY submission, image_index LIMIT 1"
         )
         row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
         return Entry._make(row) if row else None
@@ -183,16 +191,16 @@ class Catalog:
         return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
 
     def before(self, mark: tuple[int, str], limit: int) -> list[Entry]:
-        """The records of the jobs before (sequence, uuid), newest job first, whole jobs only: a
-        few more than `limit` where that falls into a job."""
+        """The records of the jobs before (sequence, uuid), newest first: `limit` of them, and what
+        is left of the last one's job."""
         query = (
             f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid) < (?, ?) "
-            "ORDER BY sequence DESC, uuid DESC, image_index LIMIT ?"
+            "ORDER BY sequence DESC, uuid DESC, image_index DESC LIMIT ?"
         )
         page = [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
-        if page and page[-1].image_index + 1 < page[-1].num_images:
-            last = page[-1]
-            page += [e for e in self.find_all(last.uuid) if e.image_index > last.image_index]
+        if page and page[-1].image_index > 0:
+            rest = self._db.execute(_REST, (page[-1].uuid, page[-1].image_index))
+            page += map(Entry._make, rest)
         return page
 
     def of_segment(self, name: str) -> list[Entry]:

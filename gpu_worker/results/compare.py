@@ -13,13 +13,13 @@ import tempfile
 from pathlib import Path
 
 from gpu_worker.results.catalog import COLUMNS, SCHEMA_VERSION, Entry, files
-from gpu_worker.results.index import INDEX_NAME
+from gpu_worker.results.kept_catalog import INDEX_NAME
 from gpu_worker.results.survey import Kind, Survey
 
 # Of what the gateway would read anew anyway, nothing is compared.
 _MISLEADING = f"""
 SELECT {COLUMNS} FROM seen.results WHERE uuid NOT IN (SELECT uuid FROM deleted)
-AND uuid NOT IN (SELECT uuid FROM parts WHERE uuid IS NOT NULL)
+AND (uuid, image_index) NOT IN (SELECT uuid, image_index FROM parts WHERE uuid IS NOT NULL)
 AND segment NOT IN (
     SELECT name FROM seen.segments WHERE name NOT IN (SELECT name FROM trusted)
 )

@@ -6,11 +6,13 @@ information, not a fault.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from gpu_worker.durable import DamagedLine
-from gpu_worker.results import compare, examine_jobs, line, place, raw_lines, scan, segments
-from gpu_worker.results.groups import Tail
+from gpu_worker.results import compare, examine_jobs, groups, line, place, raw_lines, scan, segments
+from gpu_worker.results.catalog import Entry
+from gpu_worker.results.scan import Found
 from gpu_worker.results.segments import Segment
 from gpu_worker.results.survey import Kind, Part, Survey
 from gpu_worker.settings import Settings
@@ -34,12 +36,15 @@ def store(settings: Settings, names: list[str], survey: Survey) -> None:
     found = [segment for segment in map(segments.parse, names) if segment is not None]
     void = segments.replaced(found)
     live = sorted(set(found) - set(void))
-    newest = {segment.writer: segment for segment in live}
+    growing = segments.growing(live)
     for segment in live:
-        _segment(folder, segment, segment == newest[segment.writer], survey)
+        _segment(folder, segment, segment in growing, survey)
     examine_jobs.read_journal(journal, survey)
     for segment in void:
         _replaced(folder, segment, survey)
+    for uuid, there, wanted, name, offset in survey.incomplete():
+        reason = f"{there} of the {wanted} records of {uuid} are there, the others are lost"
+        survey.find(Kind.INCOMPLETE, folder / name, offset, reason)
     examine_jobs.tell(folder, journal, survey)
     saved = folder / DAMAGED_NAME
     for note in notes:
@@ -49,38 +54,51 @@ def store(settings: Settings, names: list[str], survey: Survey) -> None:
     compare.index(folder, survey)
 
 
-def _segment(folder: Path, segment: Segment, is_newest: bool, survey: Survey) -> None:
-    path, last, tail = folder / segment.name, None, Tail()
-    for offset, text in raw_lines.examine(path, segment.writer, survey):
-        try:
-            drawn = line.draw(text)
-        except DamagedLine as error:
-            # Somebody meant to write this: another version. To take it out would lose it to that.
-            reason = f"its checksum is right, but it {error}"
-            survey.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
-            continue
-        last = drawn.uuid
-        tail.take(offset, drawn)
-        first = survey.add(place.entry(segment.name, offset, len(text), drawn))
-        if first is not None:
-            reason = f"{drawn.uuid} counts in {first.segment} at {first.offset}"
-            survey.find(Kind.DOUBLED, path, offset, reason)
-            survey.take_out(path, Part(offset, len(text), drawn.uuid))
-    if tail.begin is not None and is_newest:
-        _cut_short(path, segment.writer, tail.begin, survey)
+def _segment(folder: Path, segment: Segment, grows: bool, survey: Survey) -> None:
+    path, last = folder / segment.name, None
+    for group in groups.grouped(_lines(path, segment.writer, survey)):
+        end = group.lines[-1].offset + group.lines[-1].length
+        # Where nobody appends, or behind it is damage, what is left of an outcome counts.
+        if group.unfinished and grows and end == survey.read_to.get(path):
+            _unfinished(path, segment.writer, group.lines, survey)
+            break
+        for at in group.lines:
+            if at.drawn is not None:
+                last = at.drawn.uuid
+                _record(path, place.entry(segment.name, at.offset, at.length, at.drawn), survey)
     if path in survey.read_to:
         survey.end_segment(segment, survey.read_to[path], last)
 
 
-def _cut_short(path: Path, writer: str, begin: int, survey: Survey) -> None:
-    """A job's last lines lack: its worker cuts the others when it is back, and runs it again."""
-    length = survey.read_to[path] - begin
-    if survey.is_live(writer):
-        reason = f"{length} bytes: {writer} is appending a job's lines"
-        survey.find(Kind.TORN, path, begin, reason, is_fault=False)
-        return
-    survey.find(Kind.TORN, path, begin, f"{length} bytes of a job whose last lines lack")
-    survey.take_out(path, Part(begin, length, None))
+def _lines(path: Path, writer: str, survey: Survey) -> Iterator[Found]:
+    """The records of our version."""
+    for offset, text in raw_lines.examine(path, writer, survey):
+        try:
+            yield Found(offset, len(text), line.draw(text))
+        except DamagedLine as error:
+            # Somebody meant to write this: another version. To take it out would lose it to that.
+            reason = f"its checksum is right, but it {error}"
+            survey.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
+
+
+def _record(path: Path, entry: Entry, survey: Survey) -> None:
+    first = survey.add(entry)
+    if first is not None:
+        reason = f"{entry.uuid} counts in {first.segment} at {first.offset}"
+        survey.find(Kind.DOUBLED, path, entry.offset, reason)
+        survey.take_out(path, Part(entry.offset, entry.length, entry.uuid, entry.image_index))
+
+
+def _unfinished(path: Path, writer: str, lines: list[Found], survey: Survey) -> None:
+    """The first records of an outcome whose others its writer has not, or not yet, written."""
+    survey.read_to[path] = lines[0].offset
+    drawn = [at.drawn for at in lines if at.drawn is not None]
+    reason = f"{len(lines)} of the {drawn[0].num_images} records of {drawn[0].uuid}"
+    is_fault = not survey.is_live(writer)
+    reason += ", without the others" if is_fault else f": {writer} is appending the others"
+    survey.find(Kind.TORN, path, lines[0].offset, reason, is_fault=is_fault)
+    for at, known in zip(lines if is_fault else [], drawn, strict=False):
+        survey.take_out(path, Part(at.offset, at.length, known.uuid, known.image_index))
 
 
 def _replaced(folder: Path, segment: Segment, survey: Survey) -> None:
@@ -106,10 +124,11 @@ def _replaced(folder: Path, segment: Segment, survey: Survey) -> None:
 
 def _is_nowhere_else(text: bytes, survey: Survey) -> bool:
     try:
-        uuid = line.draw(text).uuid
+        drawn = line.draw(text)
     except DamagedLine:
         return False
-    return not survey.has_result(uuid) and not survey.is_deleted(uuid)
+    there = survey.has_image(drawn.uuid, drawn.image_index)
+    return not there and not survey.is_deleted(drawn.uuid)
 
 
 def _left_over(path: Path, survey: Survey) -> None:

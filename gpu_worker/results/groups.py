@@ -1,56 +1,87 @@
-"""Several lines of one job, appended at once: what a crash in the middle has left of them. A leaf.
+"""Which lines belong together: the outcome of one job, a line a picture, in their order. A leaf.
 
-A job's lines stand behind one another in one segment and count from 0 to num_images - 1. Readers
-see all of them or none.
+An outcome counts as a whole. Written at once, only its tail can be missing after a crash, and each
+line says whether more follow.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from gpu_worker import durable
 from gpu_worker.durable import DamagedLine
 from gpu_worker.results import line
 from gpu_worker.results.line import Drawn
+from gpu_worker.results.scan import Found
 
 
-class Tail:
-    """Follows a segment's lines. `begin`: where a group that has not ended yet starts, or None."""
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring lines of one outcome, and the damaged ones among and behind them; or a damaged
+    line alone. `unfinished`: nothing stands behind it yet, and its last line says that more
+    follow."""
 
-    def __init__(self) -> None:
-        self.begin: int | None = None
-        self._uuid: str | None = None
-        self._left = 0
-
-    def take(self, offset: int, drawn: Drawn | None) -> None:
-        """The next line; a damaged one (None) is taken for one of the open group's."""
-        if drawn is None:
-            self._left -= 1
-        else:
-            if self.begin is None or drawn.uuid != self._uuid:
-                self.begin, self._uuid = offset, drawn.uuid
-            self._left = drawn.num_images - drawn.image_index - 1
-        if self._left <= 0:
-            self.begin = None
+    lines: list[Found]
+    unfinished: bool = False
 
 
-def cut_short(path: Path) -> int | None:
-    """Where the last group begins, if its last lines are lacking; None when it is whole.
+def grouped(lines: Iterable[Found]) -> Iterator[Group]:
+    """The lines of a segment, by outcome. Only the last can be unfinished.
+
+    An outcome that lacks its last lines in the middle of a segment was damaged there, or its writer
+    could not cut it back: what is left of it counts.
+    """
+    held: list[Found] = []
+    last: Drawn | None = None
+    for found in lines:
+        drawn = found.drawn
+        if drawn is not None:
+            if held and not (last is not None and drawn.follows(last)):
+                yield Group(held)
+                held = []
+            last = drawn
+        held.append(found)
+        # Damage may fall into pieces: no more of it is held than would be an outcome.
+        if last is None or last.is_last or len(held) >= last.num_images:
+            yield Group(held)
+            held, last = [], None
+    if held:
+        yield Group(held, unfinished=held[-1].drawn is not None)
+
+
+def finished_length(path: Path) -> int:
+    """The offset behind the last outcome that is not unfinished, found from the end.
+
+    A last line that is damaged says nothing: then it is the offset behind that.
 
     Raises:
         OSError: the file cannot be read.
     """
-    text = durable.last_line(path)
-    begin = durable.whole_length(path) - len(text)
+    return finished_before(path, durable.whole_length(path))
+
+
+def finished_before(path: Path, end: int) -> int:
+    """As finished_length(), of what stands before the end of a line. Raises OSError."""
+    with contextlib.closing(durable.backwards(path, end)) as lines:
+        begin, text = next(lines, (0, b""))
+        first = _drawn(text)
+        if first is None or first.is_last:
+            return end
+        for offset, text in islice(lines, first.image_index):
+            before = _drawn(text)
+            if before is not None:
+                if not first.follows(before):
+                    break
+                begin, first = offset, before
+        return begin
+
+
+def _drawn(text: bytes) -> Drawn | None:
     try:
-        last = line.draw(text)
+        return line.draw(text)
     except DamagedLine:
         return None
-    if last.image_index + 1 >= last.num_images:
-        return None
-    for _ in range(last.image_index):
-        text = durable.last_line(path, begin)
-        if not line.begins(text, last.uuid):
-            break
-        begin -= len(text)
-    return begin

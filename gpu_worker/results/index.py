@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from gpu_worker.durable import DamagedLine
 from gpu_worker.results import place
-from gpu_worker.results.catalog import Catalog, Entry, Totals, files
+from gpu_worker.results.catalog import Entry, Totals
+from gpu_worker.results.kept_catalog import KeptCatalog
 from gpu_worker.results.open_segments import OpenSegments
 from gpu_worker.results.reading import Reading
 from gpu_worker.results.short_cut import ShortCut
 
 log = logging.getLogger(__name__)
 
-INDEX_NAME = "index.sqlite"
 _PAGE = 256
-
-Answer = TypeVar("Answer")
 
 
 class ResultIndex:
@@ -32,12 +28,11 @@ class ResultIndex:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._lock = threading.RLock()
         self._reading = Reading(directory)
+        self._kept = KeptCatalog(directory, self._reading)
         self._open = OpenSegments(directory)
         self._short_cut = ShortCut(self._open, self._where)
         self._read_anew_once: set[str] = set()
-        self._catalog: Catalog | None = None
 
     def open(self, deleted: Iterable[str] = ()) -> None:
         """Take up the index, bring it up to date with the segments; a bad one is made anew.
@@ -48,21 +43,16 @@ class ResultIndex:
         Raises:
             OSError: the directory or a segment cannot be read.
         """
-        with self._lock:
+        with self._kept.lock:
             self._reading.deleted = set(deleted)
-            try:
-                self._catalog = Catalog(self.directory / INDEX_NAME)
-                self._reading.catch_up(self._db)
-            except sqlite3.DatabaseError as error:
-                self._rebuild(error)
+            self._kept.open()
 
     def close(self) -> None:
-        """Close it."""
-        with self._lock:
-            if self._catalog is not None:
-                self._catalog.close()
-                self._catalog = None
-                self._open.forget()
+        """Close the index."""
+        self._kept.close()
+        self._open.forget()
+
+    # ---- taking in ----------------------------------------------------------------------------
 
     def refresh(self, name: str, committed: int | None) -> list[Entry]:
         """Take in one segment up to `committed` bytes (None: its last whole line), and before it
@@ -75,7 +65,7 @@ class ResultIndex:
             OSError: the segment cannot be read.
             sqlite3.OperationalError: the index cannot be written.
         """
-        return self._ask(lambda db: self._reading.refresh(db, name, committed))
+        return self._kept.ask(lambda db: self._reading.refresh(db, name, committed))
 
     def replace(
         self,
@@ -89,21 +79,24 @@ class ResultIndex:
 
         The files of the old ones may be removed afterwards.
         """
-        with self._lock:
+        with self._kept.lock:
             publish()
             self._open.forget(*old, name)
             kept = [entry for entry in entries if entry.uuid not in self._reading.deleted]
-            self._db.move(old, name, kept, size)
+            self._kept.db.move(old, name, kept, size)
 
     def delete(self, uuid: str) -> None:
-        """The record is gone for readers; its line leaves the disk at the next consolidation."""
-        with self._lock:
+        """A job's records are gone for readers; their lines leave the disk at the next
+        consolidation."""
+        with self._kept.lock:
             self._reading.deleted.add(uuid)
             try:
-                self._ask(lambda db: db.delete(uuid))
+                self._kept.ask(lambda db: db.delete(uuid))
             except sqlite3.OperationalError as error:
                 # It is hidden all the same, and the row goes at the next start.
                 log.warning("the index does not take a deletion: %s", error)
+
+    # ---- looking up ---------------------------------------------------------------------------
 
     @property
     def open_segments(self) -> OpenSegments:
@@ -111,24 +104,28 @@ class ResultIndex:
         return self._open
 
     def find(self, uuid: str) -> Entry | None:
-        """Where a job's first record stands."""
-        entry = self._ask(lambda db: db.find(uuid))
-        return None if entry is None or entry.uuid in self._reading.deleted else entry
+        """Where a job's first record stands: the one of image 0, unless that was damaged."""
+        return next(iter(self.find_all(uuid)), None)
 
     def find_all(self, uuid: str) -> list[Entry]:
-        """Where all records of a job stand, in order."""
-        found = self._ask(lambda db: db.find_all(uuid))
-        return [entry for entry in found if entry.uuid not in self._reading.deleted]
+        """Where a job's records stand, in their order: those that could be read."""
+        entries = self._kept.ask(lambda db: db.find_all(uuid))
+        return [] if uuid in self._reading.deleted else entries
+
+    def find_image(self, uuid: str, image_index: int) -> Entry | None:
+        """Where the record of one of a job's pictures, counted from 0, stands."""
+        entry = self._kept.ask(lambda db: db.find_image(uuid, image_index))
+        return None if entry is None or self._is_gone(entry) else entry
 
     def find_submission(self, key: str) -> Entry | None:
-        """The record of a job that was submitted with this Idempotency-Key's digest."""
-        return self._ask(lambda db: db.find_submission(key))
+        """The first record of a job that was submitted with this Idempotency-Key's digest."""
+        return self._kept.ask(lambda db: db.find_submission(key))
 
     def read(self, what: str | Entry) -> bytes | None:
         """The line without its newline: a whole JSON object; None when there is none.
 
         Args:
-            what: a uuid, or an entry that was found before: that spares looking it up again.
+            what: a uuid, for the job's first record, or an entry that was found before.
 
         Raises:
             DamagedLine: it has been damaged on the disk.
@@ -152,99 +149,70 @@ class ResultIndex:
         """Every record; what comes in meanwhile is included, what is deleted is not."""
         mark = (-1, "", 0)
         while True:
-            page = self._ask(lambda db, mark=mark: db.after(mark, _PAGE))  # type: ignore[misc]
+            page = self._kept.ask(lambda db, mark=mark: db.after(mark, _PAGE))  # type: ignore[misc]
             if not page:
                 return
             mark = (page[-1].sequence, page[-1].uuid, page[-1].image_index)
             yield from page
 
     def newest_first(self, limit: int, before: Entry | None = None) -> list[Entry]:
-        """A page of whole jobs, a few more than `limit` at most; `before` is the last entry of the
-        page before it."""
+        """A page: `limit` records, and what is left of the last one's job.
+
+        It is oldest_first() turned round. `before` is the last entry of the page before it, or any
+        other of its job: a page begins and ends with whole jobs.
+        """
         mark = (before.sequence, before.uuid) if before else (1 << 62, "")
-        return self._ask(lambda db: db.before(mark, limit))
+        return self._kept.ask(lambda db: db.before(mark, limit))
 
     def of_segment(self, name: str) -> list[Entry]:
         """The records of one segment, by offset."""
-        return self._ask(lambda db: db.of_segment(name))
+        return self._kept.ask(lambda db: db.of_segment(name))
 
     def sound(self, name: str, size: int) -> bool:
         """Whether all `size` bytes of a segment are taken in, and nothing in them was damaged."""
-        return self._ask(lambda db: db.is_sound(name, size))
+        return self._kept.ask(lambda db: db.is_sound(name, size))
 
     def live_bytes(self) -> dict[str, int]:
         """Bytes of records that count, a segment."""
-        return self._ask(lambda db: db.live_bytes())
+        return self._kept.ask(lambda db: db.live_bytes())
 
     def last_sequence(self) -> int:
         """The highest sequence number there is, 0 when there is none."""
-        return self._ask(lambda db: db.last_sequence())
+        return self._kept.ask(lambda db: db.last_sequence())
 
     def totals(self) -> Totals:
         """The whole log in numbers."""
-        return self._ask(lambda db: db.totals())
-
-    @property
-    def _db(self) -> Catalog:
-        if self._catalog is None:
-            raise RuntimeError("the index is not open")
-        return self._catalog
+        return self._kept.ask(lambda db: db.totals())
 
     def _where(self, uuid: str) -> tuple[str, int, int] | None:
-        with self._lock:
-            return self._db.where(uuid)
+        with self._kept.lock:
+            return self._kept.db.where(uuid)
 
     def _at_its_place(
         self, what: str | Entry, take: Callable[[OpenSegments, Entry], bytes]
     ) -> bytes | None:
         """Read; when a merge has moved the line meanwhile, look again where it is now."""
         entry = self.find(what) if isinstance(what, str) else what
-        while entry is not None and entry.uuid not in self._reading.deleted:
+        while entry is not None and not self._is_gone(entry):
             try:
                 return take(self._open, entry)
             except (FileNotFoundError, DamagedLine):
                 self._open.forget(entry.segment)
-                if self._again(entry) == entry and not self._read_anew(entry.segment):
+                found = self.find_image(entry.uuid, entry.image_index)
+                if found == entry and not self._read_anew(entry.segment):
                     raise
-                entry = self._again(entry)
+                entry = self.find_image(entry.uuid, entry.image_index)
         return None
-
-    def _again(self, entry: Entry) -> Entry | None:
-        found = self.find_all(entry.uuid)
-        return next((each for each in found if each.image_index == entry.image_index), None)
 
     def _read_anew(self, name: str) -> bool:
         """An index older than its segment (a copy that was put back) misleads: once a segment."""
-        with self._lock:
+        with self._kept.lock:
             if name in self._read_anew_once:
                 return False
             self._read_anew_once.add(name)
-            self._db.forget_segment(name)
-            self._reading.take_in(self._db, name, None)
+            self._kept.db.forget_segment(name)
+            self._reading.take_in(self._kept.db, name, None)
             return True
 
-    def _ask(self, question: Callable[[Catalog], Answer]) -> Answer:
-        """A damaged index is made anew, and asked again. Raises sqlite3.OperationalError."""
-        with self._lock:
-            try:
-                return question(self._db)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
-                self._rebuild(error)
-                return question(self._db)
-
-    def _rebuild(self, error: Exception) -> None:
-        log.warning("the index is damaged (%s); it is made anew from the log", error)
-        self.close()
-        try:
-            for part in files(self.directory / INDEX_NAME):
-                part.unlink(missing_ok=True)
-            self._catalog = Catalog(self.directory / INDEX_NAME)
-            self._reading.catch_up(self._db)
-        except (OSError, sqlite3.DatabaseError) as refusal:
-            # A full or read-only disk: results can still be read.
-            log.warning("the index cannot be written (%s); it is kept in memory", refusal)
-            self.close()
-            self._catalog = Catalog(Path(":memory:"))
-            self._reading.catch_up(self._db)
+    def _is_gone(self, entry: Entry) -> bool:
+        return entry.uuid in self._reading.deleted

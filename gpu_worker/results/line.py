@@ -1,7 +1,7 @@
 """One result as a line of the log, drawn in docs/results-format.md. A leaf; pure, does no I/O.
 
-{"uuid":"<36>","prompt":...,"created_time":...,"errors":[...],"data":"<base64>",
- "format":1,"state":"succeeded","sequence":12,...,"crc32":"89abcdef"}\\n      (one line)
+{"uuid":"<36>","prompt":...,"created_time":...,"errors":[...],"data":"<base64>","format":1,
+ "state":"succeeded","sequence":12,"image_index":0,"num_images":1,...,"crc32":"89abcdef"}\\n
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DATA = b',"data":'
 # Inside a JSON string a quote is escaped: an unescaped `,"data":` can only be the key.
 _FACTS = re.compile(
     rb',"format":(\d+),"state":"(succeeded|failed|canceled)","sequence":(\d+)'
-    rb'(?:,"image_index":(\d+),"num_images":(\d+))?'
+    rb'(?:,"image_index":(\d{1,4}),"num_images":(\d{1,4}))?'
     rb'(?:,"submission":(?:null|"([0-9a-f:]{65})"))?[,}]'
 )
 
@@ -46,11 +46,20 @@ class Drawn:
     uuid: str
     state: str
     sequence: int
+    image_index: int
+    num_images: int
     data_at: int
     data_length: int
     submission: str | None = None
-    image_index: int = 0
-    num_images: int = 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the outcome that it belongs to ends with it."""
+        return self.image_index == self.num_images - 1
+
+    def follows(self, other: Drawn) -> bool:
+        """Whether it stands behind the other in one outcome; between them may be damage."""
+        return self.uuid == other.uuid and self.image_index > other.image_index
 
 
 def encode(record: dict[str, Any]) -> bytes:
@@ -98,16 +107,33 @@ def draw(line: bytes) -> Drawn:
         raise DamagedLine("has no data")
     quoted = line[data_at : data_at + 1] == b'"'
     after = line.find(b'"', data_at + 1) + 1 if quoted else data_at + len(b"null")
-    facts = _FACTS.match(line, after)
-    if facts is None or int(facts[1]) != FORMAT:
-        raise DamagedLine(f"is not of format {FORMAT}")
+    facts = _facts(line, after)
     return Drawn(
         uuid,
         facts[2].decode(),
         int(facts[3]),
+        *_place_among(facts),
         data_at + 1 if quoted else data_at,
         after - data_at - 2 if quoted else 0,
         facts[6].decode() if facts[6] else None,
-        int(facts[4] or 0),
-        int(facts[5] or 1),
     )
+
+
+def image_index(line: bytes, behind_data: int) -> int:
+    """The picture's number from 0, read where the facts begin. Raises DamagedLine."""
+    return _place_among(_facts(line, behind_data))[0]
+
+
+def _facts(line: bytes, behind_data: int) -> re.Match[bytes]:
+    facts = _FACTS.match(line, behind_data)
+    if facts is None or int(facts[1]) != FORMAT:
+        raise DamagedLine(f"is not of format {FORMAT}")
+    return facts
+
+
+def _place_among(facts: re.Match[bytes]) -> tuple[int, int]:
+    """image_index and num_images; a line of before there were several is the only one."""
+    number, count = int(facts[4] or 0), int(facts[5] or 1)
+    if number >= count:
+        raise DamagedLine(f"says that it is picture {number}, from 0, of {count}")
+    return number, count

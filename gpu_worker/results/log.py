@@ -6,6 +6,7 @@ One writer a log: the worker of that name, or the gateway for jobs that no worke
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class ResultLog:
         self._writer = writer
         self._segment_bytes = segment_bytes
         self._segment = Segment(writer, 1, 1)
-        self._file = AppendFile(directory / self._segment.name)
+        self._file = self._file_of(self._segment)
         self._leaving = False
 
     @property
@@ -37,7 +38,8 @@ class ResultLog:
         return self._segment.name, self._file.committed
 
     def open(self) -> None:
-        """Open for append; a torn last line is cut and reported.
+        """Open for append; an outcome that a crash has left unfinished, be it a torn line or some
+        lines of several, is cut as a whole and reported.
 
         Raises:
             OSError: a file cannot be opened, read or cut.
@@ -47,31 +49,29 @@ class ResultLog:
         if newest is not None:
             number = newest.last + (newest.first != newest.last)  # merged ones are not ours
             self._segment = Segment(self._writer, number, number)
-        self._file = AppendFile(self._directory / self._segment.name)
+        self._file = self._file_of(self._segment)
         cut = self._file.open()
         if cut:
-            log.warning("%s: cut a torn line of %d bytes", self._file.path.name, cut)
-        begin = groups.cut_short(self._file.path)
-        if begin is not None:
-            size = self._file.committed - begin
-            log.warning("%s: cut %d bytes of a job whose end lacks", self._file.path.name, size)
-            self._file.cut(begin)
+            log.warning("%s: cut %d bytes of an unfinished outcome", self._file.path.name, cut)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one record and have it on disk; all or nothing. Raises OSError."""
+        """Write a job's only record and have it on disk. Raises as append_all() does."""
         self.append_all([record])
 
-    def append_all(self, records: list[dict[str, Any]]) -> None:
-        """Write all records of a job and have them on disk; all or nothing.
+    def append_all(self, records: Sequence[dict[str, Any]]) -> None:
+        """Write all records of one job, in their order, and have them on disk; all or nothing.
 
         Raises:
-            OSError: none is there; the log is as it was.
+            ValueError: they are no whole outcome: of one uuid, numbered 0 to N-1 of N.
+            OSError: they are not there; the log is as it was.
         """
+        _check_whole(records)
+        lines = b"".join(map(line.encode, records))
         if not self._file.is_open:
             self.open()
         if self._leaving or self._file.committed >= self._segment_bytes:
             self.begin_segment()
-        self._file.append(b"".join(map(line.encode, records)))
+        self._file.append(lines)
 
     def begin_segment(self) -> None:
         """Leave the newest segment as it is and append to a new one from now on.
@@ -85,25 +85,37 @@ class ResultLog:
         self._leaving = True
         number = self._segment.last + 1
         following = Segment(self._writer, number, number)
-        file = AppendFile(self._directory / following.name)
+        file = self._file_of(following)
         file.open()
         self._file.close()
         self._segment, self._file, self._leaving = following, file, False
 
     def ends_with(self, uuid: str) -> bool:
-        """Whether the newest record is this one: a job in flight that has its outcome.
+        """Whether the newest outcome is this one's: a job in flight that has it.
 
         A worker commits a job before it begins the next, so no further look back is needed.
 
         Raises:
             OSError: the segment cannot be read.
         """
-        newest = durable.last_line(self._file.path)
         try:
-            return bool(newest) and line.draw(newest).uuid == uuid
+            newest = line.draw(durable.last_line(self._file.path))
         except DamagedLine:
             return False
+        return newest.uuid == uuid and newest.is_last
 
     def close(self) -> None:
         """Close the file; appending afterwards is an error."""
         self._file.close()
+
+    def _file_of(self, segment: Segment) -> AppendFile:
+        return AppendFile(self._directory / segment.name, groups.finished_length)
+
+
+def _check_whole(records: Sequence[dict[str, Any]]) -> None:
+    """Raises ValueError: half an outcome would be cut at the next start, or never be shown."""
+    numbered = [(each.get("image_index", 0), each.get("num_images", 1)) for each in records]
+    if not records or numbered != [(number, len(records)) for number in range(len(records))]:
+        raise ValueError(f"image_index and num_images of an outcome's records are {numbered}")
+    if len({each["uuid"] for each in records}) != 1:
+        raise ValueError("the records of an outcome are of several uuids")

@@ -14,9 +14,10 @@ from itertools import count
 from pathlib import Path
 
 from gpu_worker import durable
-from gpu_worker.results import catalog
+from gpu_worker.results import catalog, groups, segments
 from gpu_worker.results.examine import DAMAGED_NAME
-from gpu_worker.results.index import INDEX_NAME
+from gpu_worker.results.kept_catalog import INDEX_NAME
+from gpu_worker.results.segments import Segment
 from gpu_worker.results.survey import Part, Survey
 
 _CHUNK_BYTES = 1 << 20
@@ -53,17 +54,33 @@ def _remove_index(folder: Path) -> None:
 
 
 def _take_out(path: Path, saved: Path, survey: Survey) -> None:
-    size, taken = path.stat().st_size, 0
-    last = Part(size, 0, None)
+    size, taken, left, last = path.stat().st_size, 0, 0, Part(0, 0)
     for part in survey.parts(path):
+        if part.offset > last.offset + last.length:
+            left = part.offset
         # What its owner has deleted is not to be kept for good under another name.
         if part.uuid is None or not survey.is_deleted(part.uuid):
             _save(path, saved / f"{path.name}.{part.offset}", part)
         taken, last = taken + 1, part
+    _keep_from_its_writer(path, left if last.offset + last.length == size else size)
     if taken == 1 and last.offset + last.length == size:
         _cut(path, last.offset)
     else:
         _rewrite(path, survey.parts(path), size)
+
+
+def _keep_from_its_writer(path: Path, left: int) -> None:
+    """A segment that ends within an outcome once the damage behind it is gone (what stands before
+    `left`) looks to its writer as after a crash, and is cut further: have it append to a new one.
+    """
+    segment = segments.parse(path.name)
+    if segment is None or segment not in segments.growing(segments.live(path.parent)):
+        return
+    if groups.finished_before(path, left) < left:
+        number = segment.last + 1
+        following = path.with_name(Segment(segment.writer, number, number).name)
+        with _opened(following, _CREATE):
+            durable.sync_directory(path.parent)
 
 
 def _save(path: Path, target: Path, part: Part | None) -> None:

@@ -32,7 +32,9 @@ def entry(segment: str, offset: int, length: int, drawn: Drawn) -> Entry:
 
 def whole(segments: OpenSegments, at: Entry) -> bytes:
     """The record without its newline, verified. Raises DamagedLine, OSError."""
-    return line_at(segments, at.uuid, at.segment, at.offset, at.length)
+    text = line_at(segments, at.uuid, at.segment, at.offset, at.length)
+    _check_number(text, _behind_data(at), at)
+    return text
 
 
 def line_at(segments: OpenSegments, uuid: str, segment: str, offset: int, length: int) -> bytes:
@@ -45,7 +47,7 @@ def line_at(segments: OpenSegments, uuid: str, segment: str, offset: int, length
 def without_data(segments: OpenSegments, at: Entry) -> bytes:
     """The record with `data` null; its picture is not read. Raises DamagedLine, OSError."""
     quotes = 1 if at.data_length else 0
-    behind = at.data_at + (at.data_length + quotes if quotes else len(_NULL))
+    behind = _behind_data(at)
     head, tail = segments.read(
         at.segment,
         (at.offset, at.data_at - quotes),
@@ -53,6 +55,7 @@ def without_data(segments: OpenSegments, at: Entry) -> bytes:
     )
     if not line.begins(head, at.uuid) or not tail.endswith(b"}\n"):
         raise DamagedLine(f"is another record than {at.uuid}")
+    _check_number(tail, 0, at)
     text = head + _NULL + tail[:-1]
     try:
         # The checksum is of the whole line; that it still is JSON can be told without the picture.
@@ -66,3 +69,13 @@ def data(segments: OpenSegments, at: Entry) -> bytes:
     """The base64 text of the picture, empty when there is none. Raises DamagedLine, OSError."""
     text = whole(segments, at)
     return text[at.data_at : at.data_at + at.data_length]
+
+
+def _behind_data(at: Entry) -> int:
+    return at.data_at + (at.data_length + len('"') if at.data_length else len(_NULL))
+
+
+def _check_number(text: bytes, behind_data: int, at: Entry) -> None:
+    """An index that is older than its segment may know another picture of the job at this place."""
+    if line.image_index(text, behind_data) != at.image_index:
+        raise DamagedLine(f"is another picture of {at.uuid}")

@@ -43,12 +43,12 @@ def examine(path: Path, writer: str, survey: Survey) -> Iterator[tuple[int, byte
                 reason = _damage(text)
                 if reason:
                     survey.find(Kind.DAMAGED, path, offset, f"{length} bytes: it {reason}")
-                    survey.take_out(path, Part(offset, length, None))
+                    survey.take_out(path, Part(offset, length))
                 elif text is not None:
                     yield offset, text
             survey.read_to[path] = end
             if end < size:
-                _torn(path, writer, survey, Part(end, size - end, None))
+                _torn(path, writer, survey, Part(end, size - end))
     except FileNotFoundError as error:
         if not survey.is_live("gateway"):
             cannot_read(path, error, survey)

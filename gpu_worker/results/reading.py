@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from gpu_worker.results import place, scan, segments
+from gpu_worker.results import groups, place, scan, segments
 from gpu_worker.results.catalog import Catalog, Entry
-from gpu_worker.results.groups import Tail
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,10 @@ class Reading:
         return fresh + self.take_in(catalog, name, committed)
 
     def take_in(self, catalog: Catalog, name: str, committed: int | None) -> list[Entry]:
-        """The lines of one segment that are new, up to `committed` bytes or its last whole line."""
+        """The lines of one segment that are new, up to `committed` bytes or its last whole line.
+
+        An outcome that may still be being written is left for later: nobody sees a part of it.
+        """
         known = catalog.read_to(name)
         start = known or 0
         path = self._directory / name
@@ -49,29 +51,23 @@ class Reading:
             known, start = None, 0
         fresh: list[Entry] = []
         batch: list[Entry] = []
-        read_to, damaged, tail = start, 0, Tail()
-        for found in scan.lines(path, start, committed):
-            read_to = found.offset + found.length
-            tail.take(found.offset, found.drawn)
-            if found.drawn is None:
-                damaged += 1
-                log.warning("%s: skipped the line at %d: it %s", name, found.offset, found.reason)
-            elif found.drawn.uuid not in self.deleted:
-                batch.append(place.entry(name, found.offset, found.length, found.drawn))
-            if len(batch) >= _BATCH and tail.begin is None:
+        read_to, damaged = start, 0
+        for group in groups.grouped(scan.lines(path, start, committed)):
+            if group.unfinished and committed is None and self._grows(name):
+                break
+            for at in group.lines:
+                read_to = at.offset + at.length
+                if at.drawn is None:
+                    damaged += 1
+                    log.warning("%s: skipped the line at %d: it %s", name, at.offset, at.reason)
+                elif at.drawn.uuid not in self.deleted:
+                    batch.append(place.entry(name, at.offset, at.length, at.drawn))
+            if len(batch) >= _BATCH:
                 fresh += catalog.add(name, batch, read_to, damaged)
                 batch, damaged = [], 0
-        if tail.begin is not None and committed is None and self._may_be_cut(name):
-            # Its writer died in the middle of a group, and cuts it when it is back.
-            read_to = tail.begin
-            batch = [entry for entry in batch if entry.offset < read_to]
         if read_to > start or known is None:
             fresh += catalog.add(name, batch, read_to, damaged)
         return fresh
-
-    def _may_be_cut(self, name: str) -> bool:
-        segment = segments.parse(name)
-        return segment is not None and segment == segments.newest(self._directory, segment.writer)
 
     def catch_up(self, catalog: Catalog) -> None:
         """All segments: those that are gone are forgotten, those that have grown are read on."""
@@ -88,3 +84,6 @@ class Reading:
         catalog.delete_all(self.deleted)
         if fresh >= _BATCH:
             catalog.settle()
+
+    def _grows(self, name: str) -> bool:
+        return segments.parse(name) in segments.growing(segments.live(self._directory))

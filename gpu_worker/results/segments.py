@@ -84,6 +84,12 @@ def _counting(found: list[Segment]) -> list[Segment]:
     return [segment for segment in found if segment not in void]
 
 
+def growing(live: Iterable[Segment]) -> set[Segment]:
+    """Of the segments that count those that their writers append to: the newest, but no merged."""
+    newest = {segment.writer: segment for segment in sorted(live)}
+    return {segment for segment in newest.values() if segment.first == segment.last}
+
+
 def newest(directory: Path, writer: str) -> Segment | None:
     """The one that its writer may still append to; None when it has none."""
     own = [segment for segment in live(directory) if segment.writer == writer]

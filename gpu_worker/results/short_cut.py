@@ -20,7 +20,7 @@ class ShortCut:
     """Thread-safe.
 
     Args:
-        where: a record's segment, offset and length, or None.
+        where: segment, offset and length of a job's first record, or None.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ShortCut:
         self._places: dict[str, tuple[str, int, int]] = {}
 
     def read(self, uuid: str) -> bytes | None:
-        """The record without its newline, verified; None where a closer look is needed."""
+        """A job's first record, verified, without newline; None where a closer look is needed."""
         at = self._places.get(uuid)
         try:
             if at is None:

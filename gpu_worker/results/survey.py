@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_worker.results.catalog import COLUMNS, MARKS, Entry
+from gpu_worker.results.catalog import COLUMNS, INSERT_FIRST, Entry
 from gpu_worker.results.segments import Segment
 
 _SCHEMA = f"""
@@ -22,7 +22,8 @@ CREATE TABLE results ({COLUMNS}, PRIMARY KEY (uuid, image_index)) WITHOUT ROWID;
 CREATE TABLE accepted (uuid TEXT PRIMARY KEY, offset INTEGER) WITHOUT ROWID;
 CREATE TABLE deleted (uuid TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE parts (
-    path TEXT, offset INTEGER, length INTEGER, uuid TEXT, PRIMARY KEY (path, offset)
+    path TEXT, offset INTEGER, length INTEGER, uuid TEXT, image_index INTEGER,
+    PRIMARY KEY (path, offset)
 ) WITHOUT ROWID;
 """
 
@@ -33,6 +34,7 @@ class Kind(enum.StrEnum):
     TORN = "torn tail"
     DAMAGED = "damaged line"
     DOUBLED = "doubled result"
+    INCOMPLETE = "incomplete result"
     REPLACED = "replaced segment"
     LEFT_OVER = "left-over file"
     NOTE = "orphaned note"
@@ -56,11 +58,13 @@ class Finding:
 
 
 class Part(NamedTuple):
-    """Bytes to be taken out of a file; with a uuid they are a whole record that is doubled."""
+    """Bytes to be taken out of a file; with a uuid they are a whole record: it is doubled, or the
+    outcome that it belongs to was not written to its end."""
 
     offset: int
     length: int
-    uuid: str | None
+    uuid: str | None = None
+    image_index: int | None = None
 
 
 class Survey:
@@ -97,6 +101,11 @@ class Survey:
         return sum(count for (is_fault, _), count in self.counts.items() if is_fault)
 
     @property
+    def mendable(self) -> int:
+        """How many of them can be mended: what an outcome lacks is nowhere."""
+        return self.faults - self.counts[True, Kind.INCOMPLETE]
+
+    @property
     def size_bytes(self) -> int:
         """Of all segments that count, torn tails left out."""
         return sum(self.sizes.values())
@@ -116,11 +125,10 @@ class Survey:
     # ---- taking in ----------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> Entry | None:
-        """Take in a record; the one that counts when the same of its job was there already."""
-        insert = f"INSERT OR IGNORE INTO results ({COLUMNS}) VALUES ({MARKS})"
-        if self.db.execute(insert, entry).rowcount:
+        """Take in a record; what counts when its job had it, or another outcome, already."""
+        if self.db.execute(INSERT_FIRST, entry).rowcount:
             return None
-        query = f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND image_index = ?"
+        query = f"SELECT {COLUMNS} FROM results WHERE uuid = ? ORDER BY image_index = ? DESC"
         return Entry(*self.db.execute(query, (entry.uuid, entry.image_index)).fetchone())
 
     def end_segment(self, segment: Segment, size: int, last: str | None) -> None:
@@ -142,13 +150,27 @@ class Survey:
 
     def take_out(self, path: Path, part: Part) -> None:
         """Have bytes taken out of a file when it is mended."""
-        self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", (str(path), *part))
+        self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?)", (str(path), *part))
 
     # ---- looking up ---------------------------------------------------------------------------
 
     def has_result(self, uuid: str) -> bool:
         """Whether a live segment holds it, deleted or not."""
         return self._is_in("results", uuid)
+
+    def has_image(self, uuid: str, image_index: int) -> bool:
+        """The same of one of its records."""
+        query = "SELECT 1 FROM results WHERE uuid = ? AND image_index = ?"
+        return self.db.execute(query, (uuid, image_index)).fetchone() is not None
+
+    def incomplete(self) -> Iterator[tuple[str, int, int, str, int]]:
+        """Outcomes that lack records: uuid, how many there are, of how many, and segment and offset
+        of one of them."""
+        yield from self.db.execute(
+            "SELECT uuid, COUNT(*), num_images, segment, MIN(offset) FROM results "
+            "WHERE num_images > 1 AND uuid NOT IN (SELECT uuid FROM deleted) "
+            "GROUP BY uuid HAVING COUNT(*) < num_images ORDER BY segment, offset"
+        )
 
     def is_accepted(self, uuid: str) -> bool:
         """Whether the journal still knows that it was accepted."""
@@ -179,7 +201,7 @@ class Survey:
 
     def parts(self, path: Path) -> Iterator[Part]:
         """What is to be taken out of a file, by offset."""
-        query = "SELECT offset, length, uuid FROM parts WHERE path = ? ORDER BY offset"
+        query = "SELECT offset, length, uuid, image_index FROM parts WHERE path = ? ORDER BY offset"
         yield from (Part(*row) for row in self.db.execute(query, (str(path),)))
 
     def query(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
