@@ -18,10 +18,13 @@ from client import Client
 from client import errors as client_errors
 from client.tables import facts_of_all
 from gateway.broker import Broker
+from gateway.capabilities import Capabilities
 from gateway.dispatcher import Dispatcher
 from gateway.housekeeping import Housekeeping, Retention
+from gateway.inputs import Inputs
 from gateway.journal import Journal
 from gateway.removal import Removal
+from gateway.wishes import Wishes
 from gateway.worker_link import WorkerLink
 from gpu_worker.generation import GenerationRequest
 from gpu_worker.protocol import WorkerStatus
@@ -438,7 +441,9 @@ class Stand:
         self.journal.open()
         self.index = index_of(self.folder)
         own = ResultLog(self.folder, "gateway")
-        self.removal = Removal(Broker(["gpu-0"], 0), self.journal, self.index, own)
+        self.removal = Removal(
+            Broker(["gpu-0"], 0), self.journal, self.index, own, Inputs(folder / "inputs")
+        )
         self.housekeeping = Housekeeping(
             self.index, self.removal, retention, 1 << 20, lambda _: None
         )
@@ -519,8 +524,23 @@ def test_a_job_ends_once_when_all_its_results_are_there(folder: Path) -> None:
 
     counting = Counting(folder / "journal" / "jobs.jsonl")
     counting.open()
-    removal = Removal(broker, counting, index, ResultLog(folder / "disk_backups", "gateway"))
-    dispatcher = Dispatcher("gpu-0", WorkerLink(endpoint), broker, counting, index, removal)
+    removal = Removal(
+        broker,
+        counting,
+        index,
+        ResultLog(folder / "disk_backups", "gateway"),
+        Inputs(folder / "inputs"),
+    )
+    dispatcher = Dispatcher(
+        "gpu-0",
+        WorkerLink(endpoint),
+        broker,
+        counting,
+        index,
+        removal,
+        Capabilities(),
+        Wishes(),
+    )
     worker = threading.Thread(target=dispatcher.run)
     worker.start()
     try:
