@@ -92,16 +92,34 @@ class Client(Routes):
             InvalidRequest: the server names the field and the value.
             Conflict: the key was used for another request.
         """
-        request = body(prompt, parameters)
+        return self._submit(body(prompt, parameters), idempotency_key, "/image/generate")
+
+    def upscale(
+        self, uuid: str, *, image_index: int = 0, idempotency_key: str | None = None, **how: Any
+    ) -> str:
+        """Ask for a stored picture made larger and return the new job's uuid at once.
+
+        Args:
+            image_index: which picture of the job, from 0.
+            how: `scale`, above 1 to 4; `upscaler`, lanczos or a name of models()["upscalers"].
+
+        Raises:
+            NoPicture: there is no such picture; Deleted: its result was deleted.
+            else: as submit().
+        """
+        request = {"generation_uuid": uuid, "image_index": image_index, **how}
+        return self._submit(request, idempotency_key, "/image/upscale")
+
+    def _submit(self, request: dict[str, Any], idempotency_key: str | None, path: str) -> str:
         key = str(uuid4()) if idempotency_key is None else idempotency_key
         try:
-            return self._submit_once(request, key)
+            return self._submit_once(request, key, path)
         except GatewayUnreachable as error:
             if not error.reached:
                 raise
         watch = Watch(key, None, self._patience_s)
         try:
-            return watch.patiently(lambda: self._submit_once(request, key))
+            return watch.patiently(lambda: self._submit_once(request, key, path))
         except GatewayUnreachable as error:
             reason = (
                 f"{error.reason}, and whether it took the job is not known: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     """Add them to the `sde` command."""
     app.command()(generate)
     app.command()(save)
+    app.command()(upscale)
 
 
 def generate(
@@ -152,9 +154,14 @@ def results_of(client: Client, uuid: str, data: bool = True) -> list[Result]:
 
 def submit(client: Client, parameters: dict[str, Any], retry: bool) -> str:
     """The job's uuid; with `retry` as soon as the server takes it."""
+    return patiently(lambda: client.submit(**parameters), retry)
+
+
+def patiently(send: Callable[[], str], retry: bool) -> str:
+    """What it returns; with `retry` again and again while the server is busy."""
     while True:
         try:
-            return client.submit(**parameters)
+            return send()
         except errors.NotAvailable as error:
             if not retry:
                 raise
@@ -179,6 +186,27 @@ def _wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
     except (errors.GatewayUnreachable, errors.NotSaved):
         say(f"job {uuid} is not lost; to fetch it: sde save {uuid}")
         raise
+
+
+def upscale(
+    context: typer.Context,
+    uuid: Uuid,
+    scale: Annotated[float, typer.Option(help="How many times as wide, at most 4.")] = 2.0,
+    upscaler: Annotated[str, typer.Option(help="lanczos, or one of `sde models`.")] = "lanczos",
+    image: Annotated[int, typer.Option(min=1, help="Which picture of the job.")] = 1,
+    output: Output = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")] = False,
+) -> None:
+    """Make a stored picture larger and save it."""
+    client: Client = context.obj
+    if output is not None:
+        picture_file.check(output)
+
+    def send() -> str:
+        return client.upscale(uuid, image_index=image - 1, scale=scale, upscaler=upscaler)
+
+    made = patiently(send, retry)
+    _wait_and_save(client, made, output)
 
 
 def save(context: typer.Context, uuid: Uuid, output: Output = None) -> None:

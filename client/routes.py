@@ -34,9 +34,9 @@ class Routes:
 
     # ---- jobs ---------------------------------------------------------------------------------
 
-    def _submit_once(self, body: dict[str, Any], key: str) -> str:
-        with self._ours("/image/generate"):
-            reply = self._connection.post("/image/generate", body, key)
+    def _submit_once(self, body: dict[str, Any], key: str, path: str = "/image/generate") -> str:
+        with self._ours(path):
+            reply = self._connection.post(path, body, key)
         uuid = reply.get("generation_uuid") if isinstance(reply, dict) else None
         if not isinstance(uuid, str):
             raise UnexpectedReply(f"{self.url} took the request but sent no 'generation_uuid'")

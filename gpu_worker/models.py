@@ -59,13 +59,10 @@ class Defaults(_Table):
 
 
 class Model(Part):
-    """A model. `config`: the directory in diffusers' layout that a single file lacks;
-    `refiner`: another model's name; `variant`: fp16 or so."""
+    """A model. `variant`: fp16 or so, of a directory that holds several."""
 
     defaults: Defaults = Defaults()
-    config: str | None = None
     variant: str | None = None
-    refiner: Name | None = None
 
 
 class Library(_Table):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import gguf
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -94,6 +96,31 @@ def test_a_single_file_is_the_directorys_model(ours: pipeline.DiffusersPipeline)
     title = "StableDiffusionPipeline (1.x)"
     made = [ours.generate(job(model=name), ignore)[0] for name in ("one", NAMES[title])]
     assert made[0].image.tobytes() == made[1].image.tobytes()
+
+
+def test_a_gguf_transformer_is_used_with_the_rest_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    pipe = FAMILIES["FluxPipeline"]()
+    for name in ("whole", "tiny"):
+        pipe.save_pretrained(folder / name)
+    for weights in (folder / "tiny" / "transformer").glob("*.safetensors"):
+        weights.unlink()
+    writer = gguf.GGUFWriter(folder / "tiny.gguf", "flux")
+    for key, value in pipe.transformer.state_dict().items():
+        writer.add_tensor(key, value.float().numpy().copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    lines = ["[models.whole]", 'source = "whole"', "[models.tiny]", 'source = "tiny.gguf"']
+    (folder / "models.toml").write_text("\n".join(lines))
+    ours = pipeline.load(settings(tmp_path))
+    made = [
+        ours.generate(job(model=name, num_inference_steps=2, width=64, height=64), ignore)[0]
+        for name in ("whole", "tiny")
+    ]
+    pixels = [np.asarray(each.image).astype(int) for each in made]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 2, "other kernels round otherwise"
 
 
 def test_a_name_that_is_not_there_is_told_and_costs_nothing(

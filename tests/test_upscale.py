@@ -10,6 +10,7 @@ import requests
 from PIL import Image
 
 from tests.service import running
+from tests.test_cli import sde
 
 NEVER = "00000000-0000-4000-8000-000000000000"
 
@@ -18,7 +19,8 @@ def picture(record: dict[str, str]) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(record["data"])))
 
 
-def test_a_stored_picture_is_made_larger(folder: Path) -> None:
+def test_a_stored_picture_is_made_larger(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "large.png"
     with running(
         folder, "gateway", "gpu_worker", SDE_PIPELINE="gpu_worker.pipeline:load", SDE_DEVICE="cpu"
     ) as service:
@@ -35,6 +37,13 @@ def test_a_stored_picture_is_made_larger(folder: Path) -> None:
         expected = small.convert("RGB").resize((192, 192), Image.Resampling.LANCZOS)
         assert picture(record).tobytes() == expected.tobytes()
         assert record["prompt"] == "a red circle" and record["width"] == 192
+        service.wait_available()
+        done = sde(service.url, "upscale", first, "--scale", "2", "--image", "2", "-o", str(target))
+        assert done.returncode == 0, done.stderr
+        with Image.open(target) as large:
+            assert large.size == (128, 128)
+        refused = sde(service.url, "upscale", NEVER)
+        assert refused.returncode == 1 or "no " in refused.stderr
         service.wait_available()
         for status, body in (
             (404, {"generation_uuid": NEVER}),

@@ -40,8 +40,8 @@ class Source:
 
     @property
     def config(self) -> Path | None:
-        """The directory in diffusers' layout: of a single file the one that is named for it, or
-        has its name; without one, the hub is asked by what the weights look like."""
+        """The directory in diffusers' layout: of a single file the one that has its name; without
+        one, the hub is asked by what the weights look like."""
         if self.path is None or self.path.is_dir():
             return self.path
         beside = self.path.with_suffix("")
