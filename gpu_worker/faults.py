@@ -10,6 +10,10 @@ from pydantic import ValidationError
 MAX_SHOWN_CHARS = 80
 
 
+class Refused(ValueError):
+    """A job asks for what cannot be done; the text says why, and is all that there is to say."""
+
+
 def field_errors(error: ValidationError, known: Iterable[str] = ()) -> list[dict[str, Any]]:
     """`[{field, message, value}]`, one for each fault; a long value is shortened.
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from gpu_worker.faults import describe, field_errors
+from gpu_worker.faults import Refused, describe, field_errors
 from gpu_worker.request import ClassName, Name, Steps
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -31,7 +31,7 @@ SAFE_SUFFIXES = (".safetensors", ".gguf")
 Kind = Literal["models", "loras", "embeddings", "controlnets", "ip_adapters", "vaes", "upscalers"]
 
 
-class ModelsError(ValueError):
+class ModelsError(Refused):
     """models.toml or what it names is not as it must be; the text says what and where."""
 
 

@@ -17,7 +17,7 @@ from gpu_worker.in_flight import Begun, InFlight
 from gpu_worker.preview import PreviewFile
 from gpu_worker.records import picture_records
 from gpu_worker.results import ResultLog
-from gpu_worker.seam import DeviceLost, OutOfMemory, Picture, Pipeline
+from gpu_worker.seam import DeviceLost, OutOfMemory, Picture, Pipeline, Refused
 from gpu_worker.slot import Slot, Wish
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Runner:
             outcome, errors = Outcome.CANCELED, ["canceled while it ran"]
         except DeviceLost as error:
             lost, errors = error, [f"the device was lost: {error}"]
-        except OutOfMemory as error:
+        except (OutOfMemory, Refused) as error:
             errors = [str(error)]
         except Exception as error:
             log.exception("job %s failed", job.uuid)

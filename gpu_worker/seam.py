@@ -8,7 +8,10 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from gpu_worker.faults import Refused
 from gpu_worker.generation import Job
+
+__all__ = ["DeviceLost", "OnStep", "OutOfMemory", "Picture", "Pipeline", "Refused"]
 
 
 class OutOfMemory(RuntimeError):
@@ -53,6 +56,7 @@ class Pipeline(Protocol):
         """All pictures of a job, in order. Loads the job's model when it is not there.
 
         Raises:
+            Refused: it cannot be done.
             OutOfMemory: the process may go on.
             DeviceLost: it may not.
         """

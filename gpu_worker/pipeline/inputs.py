@@ -11,8 +11,10 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from gpu_worker.faults import Refused
 
-class MissingPicture(RuntimeError):
+
+class MissingPicture(Refused):
     """A job's picture is not there, or not what it was, or cannot be read."""
 
 

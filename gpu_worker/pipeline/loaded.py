@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from gpu_worker import machine_size
+from gpu_worker.faults import Refused
 from gpu_worker.models import Defaults
 from gpu_worker.pipeline.latents import LEAST_FIT, Projection, decode
 from gpu_worker.request import SIDE_MULTIPLE_PX
@@ -17,7 +18,7 @@ _SAMPLE_SIZE = 128
 """Latent pixels a side where neither denoiser nor pipeline says it: 1024 px at most VAEs."""
 
 
-class NotSupported(ValueError):
+class NotSupported(Refused):
     """The loaded pipeline does not know a field, or not this value of it."""
 
     def __init__(self, field_name: str, value: object, pipe: Any, why: str) -> None:

@@ -30,7 +30,7 @@ def arguments(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], di
     """What the pipeline is called with for the prompts, and what the record says of them.
 
     Raises:
-        ValueError: a weight is beyond reason.
+        Refused: a weight is beyond reason.
     """
     if not _is_clip_only(pipe):
         cut = _cut(pipe, request.prompt)

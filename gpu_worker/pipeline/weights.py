@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from gpu_worker.faults import Refused
+
 MAX_WEIGHT = 10.0
 
 _TOKEN = re.compile(r"\\[()\\]|\(|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|\)")
@@ -25,7 +27,7 @@ def parse(prompt: str) -> list[Fragment]:
     """The fragments of a prompt, neighbours of the same weight joined.
 
     Raises:
-        ValueError: a weight is beyond +-10.
+        Refused: a weight is beyond +-10.
     """
     open_at: list[int] = []
     parts: list[Fragment] = []
@@ -67,7 +69,7 @@ def _add(parts: list[Fragment], text: str) -> None:
 def _weighted(parts: list[Fragment], begin: int, weight: float) -> list[Fragment]:
     """What stands behind the parenthesis at `begin` counts `weight` times as much."""
     if abs(weight) > MAX_WEIGHT:
-        raise ValueError(f"the weight {weight:g} is beyond {MAX_WEIGHT:g}")
+        raise Refused(f"the weight {weight:g} is beyond {MAX_WEIGHT:g}")
     inside = [Fragment(part.text, part.weight * weight) for part in parts[begin + 1 :]]
     return parts[:begin] + inside
 
