@@ -162,6 +162,7 @@ def test_a_job_that_ends_while_the_gateway_is_dead_is_told_after_it(slow: Servic
 
 def test_a_gateway_that_is_asked_to_stop_waits_for_no_stream(slow: Service) -> None:
     jobs = [slow.submit(num_inference_steps=400) for _ in range(2)]
+    slow.wait_step(jobs[0])
     replies = [open_stream(slow, uuid) for uuid in jobs]
     streams = [events(reply) for reply in replies]
     assert [next(stream).data["state"] for stream in streams] == ["running", "queued"]
