@@ -7,9 +7,15 @@ cd "$(dirname "$0")"
 picture=${1:-$PWD/demo.png}
 PATH=$PWD/.venv/bin:$PATH
 SDE_DATA_DIR=${SDE_DATA_DIR:-data}/demo
+export SDE_DATA_DIR
+# What is wrong with a setting is said here, before anything is started or waited for.
+python -m gpu_worker --check
 SDE_PORT=$(python - "${SDE_PORT:-9090}" <<'PY'
 import socket, sys
-for port in (int(sys.argv[1]), 0):
+wanted = sys.argv[1]
+if not (wanted.isascii() and wanted.isdecimal() and 0 < int(wanted) < 65536):
+    sys.exit(f"SDE_PORT={wanted!r}: no port, which is an integer from 1 to 65535")
+for port in (int(wanted), 0):
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -23,8 +29,8 @@ PY
 )
 SDE_URL=http://127.0.0.1:$SDE_PORT
 SDE_HOST=127.0.0.1
-export SDE_DATA_DIR SDE_PORT SDE_URL SDE_HOST
-mkdir -p "$SDE_DATA_DIR"
+export SDE_PORT SDE_URL SDE_HOST
+python -m gateway --check >/dev/null
 
 ./run.sh >"$SDE_DATA_DIR/run.log" 2>&1 &
 service=$!
@@ -37,7 +43,8 @@ trap 'exit 130' INT TERM
 
 echo "starting the service at $SDE_URL ..."
 if ! sde status --wait 120; then
-    echo "the service did not become available; $SDE_DATA_DIR/run.log and $SDE_DATA_DIR/run/*.log say why" >&2
+    echo "the service did not become available; the end of its logs ($SDE_DATA_DIR/run):" >&2
+    tail -n 5 "$SDE_DATA_DIR/run.log" "$SDE_DATA_DIR"/run/*.log >&2
     exit 1
 fi
 sde generate "a large red circle on a blue background" --steps 20 --seed 7 -o "$picture"

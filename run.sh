@@ -11,11 +11,16 @@ export SDE_DATA_DIR
 export SDE_GPUS="${SDE_GPUS:-1}"
 SDE_PYTHON=${SDE_PYTHON:-$PWD/.venv/bin/python}
 
-# A wrong setting ends here, with its sentence, instead of in a log file.
-"$SDE_PYTHON" -m gateway --check
+case "$PWD$SDE_DATA_DIR$SDE_PYTHON" in
+    *[%\"]*)
+        echo "run.sh: supervisord cannot have a % or a double quote in a path: $PWD $SDE_DATA_DIR $SDE_PYTHON" >&2
+        exit 78
+        ;;
+esac
+# What keeps it from starting is said here, with its sentence, instead of in a log file.
 "$SDE_PYTHON" -m gpu_worker --check
+url=$("$SDE_PYTHON" -m gateway --check)
 umask 077
-mkdir -p "$SDE_DATA_DIR/run"
-echo "the service will be at http://${SDE_HOST:-127.0.0.1}:${SDE_PORT:-9090} (logs: $SDE_DATA_DIR/run/)"
+echo "the service will be at $url (logs: $SDE_DATA_DIR/run/)"
 export SDE_PYTHON
 exec "$SDE_PYTHON" -m supervisor.supervisord -n -c supervisord.conf

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import uuid4
 
 import typer
 
@@ -16,6 +17,7 @@ from client.terminal import INTERRUPTED, Uuid, err, say
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File; default UUID.png.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")]
+Key = Annotated[str | None, typer.Option(help="Sent again, the same key is the same job.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -91,9 +93,7 @@ def generate(
     output: Output = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the uuid, go.")] = False,
     retry: Retry = False,
-    key: Annotated[
-        str | None, typer.Option(help="Sent again, the same key is the same job.")
-    ] = None,
+    key: Key = None,
 ) -> None:
     """Make pictures and save them. Ctrl-C leaves the job running."""
     client: Client = context.obj
@@ -131,11 +131,21 @@ def generate(
     given = {name: value for name, value in said.items() if value is not None}
     if like is not None:
         given = _as_it_was(client, like) | given
-    uuid = submit(client, given | {"idempotency_key": key}, retry)
+    uuid = _keyed(lambda key: submit(client, given | {"idempotency_key": key}, retry), key)
     if no_wait:
         print(uuid)
         return
     _wait_and_save(client, uuid, output)
+
+
+def _keyed(send: Callable[[str], str], key: str | None) -> str:
+    """What `send` returns. Ctrl-C leaves open whether the job was taken; its key settles it."""
+    key = key or str(uuid4())
+    try:
+        return send(key)
+    except KeyboardInterrupt:
+        say(f"\nthe job may have been taken; with --key {key} the same command asks for it, once")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _as_it_was(client: Client, uuid: str) -> dict[str, Any]:
@@ -195,18 +205,20 @@ def upscale(
     upscaler: Annotated[str, typer.Option(help="lanczos, or one of `sde models`.")] = "lanczos",
     image: Annotated[int, typer.Option(min=1, help="Which picture of the job.")] = 1,
     output: Output = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")] = False,
+    retry: Retry = False,
+    key: Key = None,
 ) -> None:
     """Make a stored picture larger and save it."""
     client: Client = context.obj
     if output is not None:
         picture_file.check(output)
 
-    def send() -> str:
-        return client.upscale(uuid, image_index=image - 1, scale=scale, upscaler=upscaler)
+    how = {"image_index": image - 1, "scale": scale, "upscaler": upscaler}
 
-    made = patiently(send, retry)
-    _wait_and_save(client, made, output)
+    def send(key: str) -> str:
+        return patiently(lambda: client.upscale(uuid, idempotency_key=key, **how), retry)
+
+    _wait_and_save(client, _keyed(send, key), output)
 
 
 def save(context: typer.Context, uuid: Uuid, output: Output = None) -> None:

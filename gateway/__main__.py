@@ -1,11 +1,16 @@
-"""The gateway: `python -m gateway`. Settings -> wiring -> waitress; SIGTERM ends it."""
+"""The gateway: `python -m gateway`. Settings -> wiring -> waitress; SIGTERM ends it.
+
+`--check` says what would keep it from starting, else prints its address.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from types import FrameType
+from typing import IO, Any
 
 from gateway.assembly import assemble
 from gateway.settings import GatewaySettings
@@ -17,8 +22,12 @@ from gpu_worker.settings import load
 EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 73, 75, 78  # sysexits.h
 
 
+CHECK_PATIENCE_S = 5.0
+"""An earlier service that is just leaving is waited for."""
+
+
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; exits as sysexits.h says. `--check` only reads settings."""
+    """Serve until SIGTERM or SIGINT; exits as sysexits.h says."""
     process.log_to_stderr()
     try:
         settings = load(GatewaySettings, os.environ)
@@ -28,18 +37,12 @@ def main() -> int:
     except ValueError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return EX_CONFIG
-    if "--check" in sys.argv[1:]:
-        return 0
+    checks = "--check" in sys.argv[1:]
     os.umask(0o077)
-    process.leave_with_supervisor()
+    if not checks:
+        process.leave_with_supervisor()
     try:
-        process.make_directories(
-            settings.run_dir,
-            settings.results_dir,
-            settings.journal_path.parent,
-            settings.inputs_dir,
-        )
-        held = process.lock(settings.run_dir / "gateway.lock", "the gateway's place")
+        held = _held(settings, CHECK_PATIENCE_S if checks else 0.0)
     except StoreLocked as error:
         print(f"gateway: {error}", file=sys.stderr)
         return EX_TEMPFAIL
@@ -47,7 +50,49 @@ def main() -> int:
         print(f"gateway: SDE_DATA_DIR={settings.data_dir}: {error}", file=sys.stderr)
         return EX_CANTCREAT
     with held:
-        return _serve(settings, endpoints)
+        return _check(settings) if checks else _serve(settings, endpoints)
+
+
+def _held(settings: GatewaySettings, patience_s: float) -> IO[str]:
+    """The lock on its place. Raises StoreLocked when the patience is at its end; OSError."""
+    process.make_directories(
+        settings.run_dir,
+        settings.results_dir,
+        settings.journal_path.parent,
+        settings.inputs_dir,
+    )
+    ends = time.monotonic() + patience_s
+    while True:
+        try:
+            return process.lock(settings.run_dir / "gateway.lock", "the gateway's place")
+        except StoreLocked:
+            if time.monotonic() >= ends:
+                raise
+            time.sleep(0.1)
+
+
+def _check(settings: GatewaySettings) -> int:
+    try:
+        _listen(lambda *_: [], settings).close()
+    except CannotListen as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
+    print(settings.url)
+    return 0
+
+
+class CannotListen(RuntimeError):
+    """The address cannot be had; the text names the settings and says why."""
+
+
+def _listen(app: Any, settings: GatewaySettings) -> Any:
+    where = f"cannot listen on SDE_HOST={settings.host} SDE_PORT={settings.port}"
+    try:
+        return listen(app, settings.host, settings.port, settings.max_body_mib << 20)
+    except OSError as error:
+        raise CannotListen(f"{where}: {error.strerror or error}") from None
+    except ValueError:  # waitress's, of a name that stands for no address
+        raise CannotListen(f"{where}: there is no such address") from None
 
 
 def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
@@ -64,16 +109,12 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
 
     signal.signal(signal.SIGTERM, leave)
     try:
-        server = listen(service.app, settings.host, settings.port, settings.max_body_mib << 20)
-    except OSError as error:
-        print(
-            f"gateway: cannot listen on SDE_HOST={settings.host} SDE_PORT={settings.port}: "
-            f"{error.strerror or error}",
-            file=sys.stderr,
-        )
+        server = _listen(service.app, settings)
+    except CannotListen as error:
+        print(f"gateway: {error}", file=sys.stderr)
         return EX_UNAVAILABLE
     service.start()
-    print(f"gateway: listening on http://{settings.host}:{settings.port}", file=sys.stderr)
+    print(f"gateway: listening on {settings.url}", file=sys.stderr)
     server.run()
     return 0
 

@@ -47,3 +47,9 @@ class GatewaySettings(Settings):
     keep_mib: Annotated[int, Field(ge=0)] = Field(
         default=0, alias="SDE_KEEP_MIB", description="the newest so many MiB are kept; 0: all"
     )
+
+    @property
+    def url(self) -> str:
+        """Where it is reached; an IPv6 address stands in brackets (RFC 3986, 3.2.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"

@@ -6,7 +6,7 @@ The socket answers `loading` before torch is imported; the pipeline runs on the 
 from __future__ import annotations
 
 import faulthandler
-import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -25,7 +25,7 @@ from gpu_worker.runner import Runner
 from gpu_worker.seam import DeviceLost, Pipeline
 from gpu_worker.server import ControlServer
 from gpu_worker.settings import WorkerSettings, load
-from gpu_worker.slot import Slot
+from gpu_worker.slot import Slot, State
 
 EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 70, 73, 75, 78  # sysexits.h
 
@@ -41,6 +41,7 @@ def main() -> int:
     try:
         settings = load(WorkerSettings, os.environ)
         endpoint = protocol.endpoint(settings.run_dir, settings.gpu)
+        _find_pipeline(settings)
     except ValueError as error:
         print(f"gpu_worker: {error}", file=sys.stderr)
         return EX_CONFIG
@@ -65,16 +66,14 @@ def main() -> int:
 
 
 def _serve(settings: WorkerSettings, endpoint: str) -> int:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     results = ResultLog(settings.results_dir, f"gpu-{settings.gpu}", settings.segment_mib << 20)
     try:
         results.open()
     except OSError as error:
         log.error("the result log cannot be opened: %s", error)
         return EX_UNAVAILABLE
-    slot = Slot(results.position)
+    slot, stop = Slot(results.position), threading.Event()
+    _leave_on_signals(slot, stop)
     made: list[Pipeline] = []
     status = _status_source(slot, settings.model, made)
     ControlServer(endpoint, status, slot, lambda: made[0].describe() if made else {}).start()
@@ -106,6 +105,17 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         os._exit(EX_SOFTWARE)
     log.info("stopped")
     return 0
+
+
+def _leave_on_signals(slot: Slot, stop: threading.Event) -> None:
+    def leave(*_: object) -> None:
+        stop.set()
+        if slot.view().state is State.LOADING:
+            # A model that loads, or comes from the hub, looks at no flag; nothing is in hand yet.
+            os._exit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
 
 
 def _status_source(
@@ -145,6 +155,17 @@ def _memory_bytes() -> int:
     """Resident in this process (proc(5), statm); a device's own memory is in each record."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _find_pipeline(settings: WorkerSettings) -> None:
+    """Raises ValueError when there is no such module. It is not imported: that takes seconds."""
+    module = settings.pipeline.split(":")[0]
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        raise ValueError(f"SDE_PIPELINE={settings.pipeline!r}: there is no module {module}")
 
 
 def _load_pipeline(settings: WorkerSettings) -> Pipeline:

@@ -6,6 +6,7 @@ Reads no environment by itself: `__main__` passes it in.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -178,6 +179,11 @@ def load(table: type[Table], environ: Mapping[str, str]) -> Table:
             raise SettingsError(_unknown(name))
     aliases = {str(field.alias) for field in table.model_fields.values()}
     given = {name: environ[name] for name in aliases if name in environ}
+    for field in table.model_fields.values():
+        value = given.get(str(field.alias), "0")
+        # pydantic takes "2.0" and "1_0" for integers; supervisord, which reads some too, does not.
+        if field.annotation is int and not re.fullmatch("[+-]?[0-9]+", value):
+            raise SettingsError(f"{field.alias}={value!r}: no integer ({field.description})")
     try:
         return table.model_validate(given)
     except ValidationError as error:

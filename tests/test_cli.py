@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -324,3 +325,23 @@ def test_every_error_of_the_client_has_an_exit_code() -> None:
 
 def test_the_version_needs_no_server() -> None:
     assert sde("127.0.0.1:1", "--version").stdout.startswith("sde")
+
+
+def test_ctrl_c_before_the_answer_says_how_to_ask_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        child = subprocess.Popen(
+            [*COMMAND, "generate", "a fox"],
+            cwd=ROOT,
+            env=options(address),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = silent.accept()
+        with connection:
+            sent = connection.recv(65536).decode()
+            child.send_signal(signal.SIGINT)
+            said = child.communicate(timeout=30)[1]
+    key = next(line for line in sent.splitlines() if line.lower().startswith("idempotency-key:"))
+    assert child.returncode == 130 and "Traceback" not in said
+    assert f"--key {key.split(': ')[1]}" in said and "may have been taken" in said

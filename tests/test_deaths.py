@@ -81,6 +81,21 @@ def test_a_killed_supervisor_leaves_no_orphan(folder: Path) -> None:
         assert len(service.processes("gpu_worker")) == len(service.processes("gateway")) == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_worker_that_still_loads_leaves_with_the_supervisor(
+    folder: Path, number: signal.Signals
+) -> None:
+    with running(folder, SDE_PIPELINE="tests.pipelines.never_loads:load") as service:
+        service.start("supervisor")
+        eventually(
+            lambda: "loading demo" in service.output() and service.processes("gpu_worker"),
+            "the worker loads",
+        )
+        service.kill("supervisor", number)
+        eventually(lambda: not service.processes(), "all have left")
+        assert "SIGKILL" not in service.output()
+
+
 def test_a_clean_stop_in_mid_job_is_quick_and_the_job_is_finished_later(folder: Path) -> None:
     with running(folder, "supervisor", SDE_PIPELINE=SLOW) as service:
         uuid = service.submit(num_inference_steps=60)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.service import ROOT, environment, eventually, free_port, running
 
 SLOW = "tests.pipelines.slow:load"
@@ -70,18 +72,52 @@ def test_two_gpus_are_two_workers_with_one_table(folder: Path) -> None:
         assert len(service.get("/image/generate").json()) == 2
 
 
-def test_a_wrong_setting_is_told_before_anything_starts(folder: Path) -> None:
+def run(folder: Path, script: str, port: int, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A script that does not stay; what it says is no traceback."""
+    options = environment(folder, port) | settings
+    options["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["./run.sh"],
-        cwd=ROOT,
-        env=environment(folder, free_port(), MACHINE_SIZE="huge"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        [script], cwd=ROOT, env=options, capture_output=True, text=True, timeout=60, check=False
     )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("script", ["./run.sh", "./demo.sh"])
+def test_a_wrong_setting_is_told_before_anything_starts(folder: Path, script: str) -> None:
+    done = run(folder, script, free_port(), MACHINE_SIZE="huge")
     assert done.returncode == 78
-    assert "MACHINE_SIZE='huge'" in done.stderr and "Traceback" not in done.stderr
+    assert "MACHINE_SIZE='huge'" in done.stderr
+
+
+@pytest.mark.parametrize("port", ["abc", "99999", "0"])
+def test_a_demo_on_no_port_says_so(folder: Path, port: str) -> None:
+    done = run(folder, "./demo.sh", 1, SDE_PORT=port)
+    assert done.returncode == 1 and f"SDE_PORT='{port}': no port" in done.stderr
+
+
+def test_a_port_that_is_taken_is_told_in_the_terminal(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run(folder, "./run.sh", port)
+    assert done.returncode == 69
+    assert f"SDE_PORT={port}: Address already in use" in done.stderr and not done.stdout
+
+
+def test_a_service_that_is_there_already_is_named(folder: Path) -> None:
+    with running(folder, "gateway") as service:
+        done = run(folder, "./run.sh", free_port())
+        assert done.returncode == 75
+        assert f"is held by process {service.children['gateway'].pid}" in done.stderr
+
+
+def test_a_path_may_hold_a_space_but_no_percent_sign(folder: Path) -> None:
+    with running(folder / "a folder", "supervisor") as service:
+        assert service.result(service.submit())["errors"] == []
+    done = run(folder / "100%", "./run.sh", free_port())
+    assert done.returncode == 78 and "cannot have a %" in done.stderr
 
 
 def test_the_terminal_shows_the_address_and_ctrl_c_ends_it(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,8 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("SDE_STEP_TIMEOUT_S", "nan", "SDE_STEP_TIMEOUT_S"),
         ("SDE_GPUS", "0", "greater than or equal to 1"),
         ("SDE_GPUS", "one", "integer"),
+        ("SDE_GPUS", "2.0", "integer"),
+        ("SDE_GPUS", "1_0", "integer"),
         ("SDE_PROT", "1", "did you mean SDE_PORT?"),
     ],
 )
@@ -69,23 +72,56 @@ def test_the_process_says_so_in_one_sentence(module: str, folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_told(folder: Path) -> None:
-    import socket
+def start(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A process that does not stay; what it says is no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=environment(folder, free_port()) | settings,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done
 
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_a_port_that_is_taken_is_told(folder: Path, check: list[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway"],
-            cwd=ROOT,
-            env=environment(folder, taken.getsockname()[1]),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        port = str(taken.getsockname()[1])
+        done = start(folder, "gateway", *check, SDE_PORT=port)
     assert done.returncode == 69
-    assert "SDE_PORT" in done.stderr and "Traceback" not in done.stderr
+    assert f"SDE_PORT={port}: Address already in use" in done.stderr
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_a_host_that_is_not_there_is_told(folder: Path, check: list[str]) -> None:
+    done = start(folder, "gateway", *check, SDE_HOST="nope.invalid")
+    assert done.returncode == 69
+    assert "SDE_HOST=nope.invalid" in done.stderr and "no such address" in done.stderr
+
+
+def test_a_check_prints_the_address(folder: Path) -> None:
+    done = start(folder, "gateway", "--check", SDE_PORT="9191")
+    assert (done.returncode, done.stdout) == (0, "http://127.0.0.1:9191\n")
+    assert load(GatewaySettings, {"SDE_HOST": "::1"}).url == "http://[::1]:9090"
+
+
+def test_a_folder_that_cannot_be_written_is_told(folder: Path) -> None:
+    (folder / "run").write_text("in the way")
+    done = start(folder, "gateway", "--check")
+    assert done.returncode == 73 and f"SDE_DATA_DIR={folder}" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["nope", "nope.nope", "tests.pipelines.nope"])
+def test_a_pipeline_that_is_not_there_is_told(folder: Path, module: str) -> None:
+    done = start(folder, "gpu_worker", SDE_PIPELINE=f"{module}:load")
+    assert done.returncode == 78
+    assert f"SDE_PIPELINE='{module}:load': there is no module {module}" in done.stderr
 
 
 def test_a_socket_path_that_is_too_long_is_told() -> None:
