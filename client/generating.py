@@ -84,6 +84,12 @@ def generate(
             help="A second pass, larger.", parser=options.hires, metavar="SCALE[:UPSCALER]"
         ),
     ] = None,
+    refiner: Annotated[
+        Any,
+        typer.Option(
+            help="It makes the last steps.", parser=options.refiner, metavar="NAME[:SWITCH_AT]"
+        ),
+    ] = None,
     step_log: Annotated[
         bool, typer.Option("--step-log", help="Note each step, for `sde diff`.")
     ] = False,
@@ -126,6 +132,7 @@ def generate(
         "embeddings": embedding or None,
         "vae": vae,
         "hires": hires,
+        "refiner": refiner,
         "step_log": step_log or None,
     }
     given = {name: value for name, value in said.items() if value is not None}

@@ -40,6 +40,12 @@ def hires(text: str) -> dict[str, Any]:
     return {"scale": _number(text, scale), **({"upscaler": upscaler} if upscaler else {})}
 
 
+def refiner(text: str) -> dict[str, Any]:
+    """`NAME` or `NAME:SWITCH_AT`. Raises typer.BadParameter."""
+    name, colon, switch_at = text.partition(":")
+    return {"name": name, **({"switch_at": _number(text, switch_at)} if colon else {})}
+
+
 def scheduler_option(text: str) -> tuple[str, Any]:
     """`name=value`; true, false and numbers are taken as such. Raises typer.BadParameter."""
     name, equals, value = text.partition("=")

@@ -18,7 +18,7 @@ FIELDS = (
     *("negative_prompt", "model", "num_inference_steps", "guidance_scale", "width", "height"),
     *("seed", "num_images_per_prompt", "scheduler", "scheduler_options", "clip_skip", "eta"),
     *("guidance_rescale", "image", "mask_image", "strength", "loras", "controlnets"),
-    *("ip_adapter", "embeddings", "vae", "hires", "step_log"),
+    *("ip_adapter", "embeddings", "vae", "hires", "refiner", "step_log"),
 )
 """What can be asked beside the prompt; docs/http-api.md says what each means."""
 

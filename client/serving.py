@@ -11,7 +11,7 @@ from client import tables
 from client.api import Client
 from client.terminal import AsJson, out, say
 
-KINDS = ("loras", "embeddings", "controlnets", "ip_adapters", "vaes", "upscalers")
+KINDS = (*("loras", "embeddings", "controlnets", "ip_adapters", "vaes", "upscalers", "refiners"),)
 
 Model = Annotated[str, typer.Argument(help="A name of `sde models`.")]
 

@@ -163,6 +163,7 @@ def _check_names(request: GenerationRequest, description: Description) -> None:
         ),
         ("ip_adapter.name", adapter.name if adapter else None, "ip_adapters"),
         ("vae", request.vae, "vaes"),
+        ("refiner.name", request.refiner.name if request.refiner else None, "refiners"),
         ("hires.upscaler", request.hires.upscaler if request.hires else None, "upscalers"),
         ("upscale.upscaler", request.upscale.upscaler if request.upscale else None, "upscalers"),
     ]

@@ -104,6 +104,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
     config = record.get("scheduler_config") or {}
     name = sampler(record["scheduler"], config) if record.get("scheduler") else None
     hires = record.get("hires") or {}
+    refiner = record.get("refiner") or {}
     parts = record.get("parts_sha256") or {}
     vae = record.get("vae")
     clip_skip = record.get("clip_skip")
@@ -124,6 +125,8 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Clip skip", clip_skip + 1 if clip_skip else None),
         ("RNG", str(record["rng"]).upper() if record.get("rng") else None),
         ("Eta", _number(record.get("eta"))),
+        ("Refiner", _refiner(refiner.get("name"), parts)),
+        ("Refiner switch at", _number(refiner.get("switch_at"))),
         ("Hires upscale", _number(hires.get("scale"))),
         ("Hires steps", hires.get("num_inference_steps")),
         ("Hires upscaler", _upscaler(hires.get("upscaler"))),
@@ -159,6 +162,12 @@ def _model(model: str | None) -> str | None:
 
 def _upscaler(name: str | None) -> str | None:
     return LATENT_UPSCALER if name == "latent" else name and _value(name)
+
+
+def _refiner(name: str | None, parts: Mapping[str, str]) -> str | None:
+    """Its name, and what A1111 calls its short hash in brackets."""
+    digest = _short(parts.get(f"refiners/{name}"))
+    return name and _value(f"{name} [{digest}]" if digest else name)
 
 
 def _lora_hashes(record: Mapping[str, Any]) -> str | None:

@@ -5,8 +5,8 @@ A client's word is looked up here and never becomes a path. Reads the file; load
     [models.xl]                       # a directory, a .safetensors or .gguf file, or a hub id
     source = "sdxl-base"
     defaults = { num_inference_steps = 30, guidance_scale = 5.0 }
-    [loras.pixel]                     # also: embeddings, controlnets, ip_adapters, vaes, upscalers
-    source = "loras/pixel.safetensors"
+    [loras.pixel]                     # also: embeddings, controlnets, ip_adapters, vaes, upscalers,
+    source = "loras/pixel.safetensors"    # refiners
 """
 
 from __future__ import annotations
@@ -28,7 +28,16 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 SAFE_SUFFIXES = (".safetensors", ".gguf")
 """Formats that hold numbers only; every other one may hold code (pickle)."""
 
-Kind = Literal["models", "loras", "embeddings", "controlnets", "ip_adapters", "vaes", "upscalers"]
+Kind = Literal[
+    "models",
+    "loras",
+    "embeddings",
+    "controlnets",
+    "ip_adapters",
+    "vaes",
+    "upscalers",
+    "refiners",
+]
 
 
 class ModelsError(Refused):
@@ -65,6 +74,12 @@ class Model(Part):
     variant: str | None = None
 
 
+class Refiner(Part):
+    """A refiner. `variant`: as of a model."""
+
+    variant: str | None = None
+
+
 class Library(_Table):
     """All of models.toml."""
 
@@ -75,6 +90,7 @@ class Library(_Table):
     ip_adapters: dict[Name, Part] = {}
     vaes: dict[Name, Part] = {}
     upscalers: dict[Name, Part] = {}
+    refiners: dict[Name, Refiner] = {}
 
     def part(self, kind: Kind, name: str) -> Part:
         """What a name stands for.

@@ -101,6 +101,13 @@ class IPAdapter(Strict):
     scale: Annotated[float, Field(ge=0.0, le=10.0)] = 0.6
 
 
+class Refiner(Strict):
+    """A refiner of models.toml, and the share of the noise after which it takes over."""
+
+    name: Name
+    switch_at: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+
+
 class Hires(Strict):
     """A second pass over the picture made larger: by interpolated latents, or by an upscaler of
     models.toml. `strength` and `num_inference_steps` are those of the second pass."""
@@ -155,6 +162,7 @@ class GenerationRequest(Strict):
     embeddings: Annotated[list[Name], Field(max_length=8)] = []
     vae: Name | None = None
     hires: Hires | None = None
+    refiner: Refiner | None = None
     upscale: Upscale | None = None
     step_log: bool = False
 

@@ -1,4 +1,4 @@
-"""Tiny SDXL and inpainting models, ControlNets, LoRAs, textual inversions, IP-Adapters, VAEs.
+"""Tiny SDXL, refiners and inpainting models, ControlNets, LoRAs, textual inversions and so on.
 
 Random weights, made on the spot with diffusers' own classes, and saved as people find them.
 """
@@ -16,6 +16,7 @@ from diffusers import (
     ControlNetModel,
     EulerDiscreteScheduler,
     StableDiffusionInpaintPipeline,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -65,6 +66,36 @@ def build_xl() -> StableDiffusionXLPipeline:
     )
 
 
+def build_refiner(score: bool = True) -> StableDiffusionXLImg2ImgPipeline:
+    """For `build_xl`, as the published one: one text encoder, an aesthetic score. Its text encoder
+    and VAE have other weights than the base's."""
+    base = build_xl()
+    torch.manual_seed(11)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        **LEVELS,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * (5 if score else 6) + 32,
+        use_linear_projection=True,
+    )
+    vae_config = dict(base.vae.config) | {"_use_default_values": []}
+    return StableDiffusionXLImg2ImgPipeline(
+        vae=AutoencoderKL.from_config(vae_config),
+        text_encoder=None,
+        text_encoder_2=CLIPTextModelWithProjection(base.text_encoder_2.config),
+        tokenizer=None,
+        tokenizer_2=base.tokenizer_2,
+        unet=unet,
+        scheduler=base.scheduler,
+        requires_aesthetics_score=score,
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    )
+
+
 def build_inpainting() -> StableDiffusionInpaintPipeline:
     """A UNet of nine channels: latents, mask, masked latents."""
     small = tiny_models.build()
@@ -85,15 +116,16 @@ def save_controlnet(pipe: Any, folder: Path, seed: int = 3) -> None:
 
 
 def save_lora(pipe: Any, file: Path, seed: int = 4, *, text: bool = False) -> None:
-    """Rank two, on the attention layers of the UNet, and of the text encoder if `text`."""
+    """Rank two, on the attention layers of the UNet, and of the text encoders if `text`."""
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
     torch.manual_seed(seed)
     layers: dict[str, Any] = {}
     modules = {"unet": (pipe.unet, ["to_q", "to_k", "to_v"])}
-    if text:
-        modules["text_encoder"] = (pipe.text_encoder, ["q_proj", "v_proj"])
+    for name in ("text_encoder", "text_encoder_2") if text else ():
+        if getattr(pipe, name, None) is not None:
+            modules[name] = (getattr(pipe, name), ["q_proj", "v_proj"])
     for name, (module, targets) in modules.items():
         config = LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False)
         module.add_adapter(config, adapter_name="made")

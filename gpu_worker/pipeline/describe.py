@@ -62,6 +62,7 @@ def everything(
         "ip_adapters": sorted(library.ip_adapters),
         "vaes": sorted(library.vaes),
         "upscalers": [LATENT, LANCZOS, *sorted(library.upscalers)],
+        "refiners": sorted(library.refiners),
     }
 
 
@@ -77,6 +78,8 @@ def one(source: Source, found: Any = None) -> dict[str, Any]:
     takes |= {field for field, method in _BY_METHOD.items() if hasattr(found, method)}
     if "img2img" in known:
         takes.add("hires")
+    if classes["txt2img"] is diffusers.StableDiffusionXLPipeline:
+        takes.add("refiner")
     if _takes_controlnets(found):
         takes.add("controlnets")
     return said | {

@@ -1,4 +1,5 @@
-"""Draws one picture: the call of diffusers, its steps told, and the second pass where one is asked.
+"""Draws one picture: the call of diffusers, its steps told, and what follows where it is asked: a
+second pass, and a refiner for the last one's end.
 
 Everything that a job brings stands in the pipeline already; nothing is loaded here.
 """
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from gpu_worker.pipeline import derived, hires
+from gpu_worker.pipeline import derived, hires, previews
 from gpu_worker.pipeline.loaded import Loaded, NotSupported
 from gpu_worker.pipeline.previews import Previews
+from gpu_worker.pipeline.refiner import Keep, Refiner
 from gpu_worker.pipeline.step_log import StepLog
 from gpu_worker.request import GenerationRequest, Hires
 from gpu_worker.seam import OnStep, Picture
@@ -33,6 +35,7 @@ class Drawing:
     arguments: dict[str, Any]
     said: dict[str, Any]
     enlarge: Enlarge
+    refiner: Refiner | None = None
     _steps: int = field(default=0, init=False)
 
     def picture(self, place: int, on_step: OnStep) -> Picture:
@@ -47,7 +50,7 @@ class Drawing:
         log = StepLog(self.loaded.device) if self.request.step_log else None
         told = _Told(on_step, place, self.request.num_images_per_prompt)
         if self.request.hires is None:
-            image = self._call(self.pipe, self.arguments, generator, told, log)
+            image = self._finished(self.pipe, self.arguments, generator, told, log)
             said = self.said
         else:
             image, said = self._twice(self.request.hires, generator, told, log)
@@ -62,11 +65,12 @@ class Drawing:
             why = "has no image to image, which a second pass is"
             raise NotSupported("hires", asked.model_dump(), self.pipe, why)
         first_steps = self.said["num_inference_steps"]
-        after = hires.steps_after(asked, first_steps)
-        told.more = after
+        told.more = hires.steps_after(asked, first_steps)
+        if self.refiner is not None:
+            told.more = self.refiner.base_steps + self.refiner.steps
         first = self.arguments | {"output_type": "latent"}
-        latents = self._call(self.pipe, first, generator, told, log)
-        told.more, told.before = 0, told.total
+        latents = self._call(self.pipe, first, generator, told, log)[0]
+        told.goes_on(0)
         begun = hires.larger(
             self.pipe,
             asked,
@@ -81,7 +85,28 @@ class Drawing:
         }
         again |= {"image": begun, "strength": asked.strength}
         again["num_inference_steps"] = asked.num_inference_steps or first_steps
-        return self._call(second, again, generator, told, log), self.said
+        return self._finished(second, again, generator, told, log), self.said
+
+    def _finished(
+        self,
+        pipe: Any,
+        arguments: dict[str, Any],
+        generator: torch.Generator,
+        told: _Told,
+        log: StepLog | None,
+    ) -> Any:
+        """A pass to its end: the picture."""
+        refiner = self.refiner
+        if refiner is None:
+            return self._call(pipe, arguments, generator, told, log)[0]
+        told.more = refiner.steps
+        until = {"denoising_end": refiner.switch_at, "output_type": "latent"}
+        latents = self._call(pipe, arguments | until, generator, told, log)
+        told.goes_on(0)
+        with refiner.at_work():
+            keep = refiner.keeping(arguments, generator)
+            given = refiner.arguments(latents, arguments, self.said)
+            return self._call(refiner.pipe, given, generator, told, log, keep)[0]
 
     def _call(
         self,
@@ -90,18 +115,22 @@ class Drawing:
         generator: torch.Generator,
         told: _Told,
         log: StepLog | None,
+        keep: Keep | None = None,
     ) -> Any:
         factor = int(getattr(pipe, "vae_scale_factor", 8))
-        previews = Previews(pipe.scheduler, factor, lambda z: self.loaded.colors(pipe, z))
+        shown = Previews(pipe.scheduler, factor, lambda z: self.loaded.colors(pipe, z))
 
         def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
+            if keep is not None:
+                tensors["latents"] = keep(pipe, index, tensors["latents"])
             if log is not None:
                 log.note(pipe, timestep, tensors)
-            told.step(index + 1, int(pipe.num_timesteps), previews.after(index, tensors["latents"]))
+            at = previews.place(pipe.scheduler, index, timestep)
+            told.step(index + 1, int(pipe.num_timesteps), shown.after(at, tensors["latents"]))
             return tensors
 
         output = pipe(**arguments, generator=generator, callback_on_step_end=step_ended)
-        return output.images[0]
+        return output.images
 
 
 class _Told:
@@ -114,6 +143,10 @@ class _Told:
         self.before = 0
         self.more = 0
         self.total = 0
+
+    def goes_on(self, more: int) -> None:
+        """A pass has ended; after the next one `more` steps come."""
+        self.before, self.more = self.total, more
 
     def step(self, step: int, steps: int, preview: Callable[[], Image.Image] | None) -> None:
         """`steps` of this pass; `before` were of the first, `more` come after it."""

@@ -25,6 +25,7 @@ from gpu_worker.pipeline import (
     loading,
     modes,
     prompts,
+    refiner,
     schedulers,
     sources,
     upscalers,
@@ -176,6 +177,7 @@ class DiffusersPipeline:
             said = stack.enter_context(schedulers.chosen(loaded, pipe, request))
             arguments, resolved = modes.arguments(loaded, pipe, request, drawn_on)
             words, said_of_words = prompts.arguments(pipe, request)
+            refining = refiner.attached(loaded, pipe, request, self._shelf, resolved)
             drawing = Drawing(
                 loaded,
                 pipe,
@@ -183,6 +185,7 @@ class DiffusersPipeline:
                 arguments | more | words,
                 said | resolved | said_of_words,
                 self._enlarge,
+                stack.enter_context(refining),
             )
             pictures = [
                 drawing.picture(place, on_step) for place in range(request.num_images_per_prompt)

@@ -59,6 +59,16 @@ class Previews:
         return second if old == new else second - (second - first) * (new / (new - old))
 
 
+def place(scheduler: Any, index: int, timestep: Any) -> int:
+    """Where in the scheduler's lists a step stands, from 0: step `index` of a call that began or
+    ended on the way, as image to image and a refiner do. To be asked after the step."""
+    counted = getattr(scheduler, "step_index", None)
+    if counted is not None:
+        return max(int(counted) - 1, 0)
+    found = (scheduler.timesteps == timestep).nonzero().flatten().tolist()
+    return next((at for at in found if at >= index), index)
+
+
 def shrunk(small: Image.Image, most_px: tuple[int, int]) -> Image.Image:
     """At most MOST_PX on its longer side, and no larger than the picture itself will be."""
     scale = min(MOST_PX / max(small.size), most_px[0] / small.width)

@@ -40,7 +40,7 @@ def arguments(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], di
     tokens = _tokens(pipe, weights.plain(said[0]))
     facts: dict[str, Any] = {"prompt_tokens": tokens}
     longest = max(tokens, _tokens(pipe, weights.plain(said[1])))
-    fits = longest <= pipe.tokenizer.model_max_length - 2
+    fits = longest <= _tokenizer(pipe).model_max_length - 2
     if fits and not any(weights.is_weighted(fragments) for fragments in said):
         return _plain(*map(weights.plain, said)), facts
     if _is_xl(pipe):
@@ -67,10 +67,22 @@ def _is_clip_only(pipe: Any) -> bool:
     )
 
 
+def _tokenizer(pipe: Any) -> Any:
+    """The first one; an SDXL refiner has only the second."""
+    return pipe.tokenizer or pipe.tokenizer_2
+
+
+class _Words:
+    """What compel asks a pipeline for to find the words of textual inversions."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.tokenizer = _tokenizer(pipe)
+        self.maybe_convert_prompt = pipe.maybe_convert_prompt
+
+
 def _tokens(pipe: Any, text: str) -> int:
     """How many tokens a prompt has, begin and end not counted."""
-    tokenizer = pipe.tokenizer or pipe.tokenizer_2
-    return len(tokenizer(text, truncation=False, add_special_tokens=False).input_ids)
+    return len(_tokenizer(pipe)(text, truncation=False, add_special_tokens=False).input_ids)
 
 
 def _cut(pipe: Any, text: str) -> str:
@@ -104,7 +116,7 @@ def _compel(
     return Compel(
         tokenizer=getattr(pipe, f"tokenizer{number}"),
         text_encoder=_Skipping(getattr(pipe, f"text_encoder{number}"), skip),
-        textual_inversion_manager=DiffusersTextualInversionManager(pipe),
+        textual_inversion_manager=DiffusersTextualInversionManager(_Words(pipe)),
         dtype_for_device_getter=lambda device: torch.float32,
         truncate_long_prompts=False,
         split_long_text_mode=SplitLongTextMode.PHRASES,

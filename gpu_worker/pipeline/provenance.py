@@ -78,6 +78,8 @@ class Provenance:
             named.append(("ip_adapters", request.ip_adapter.name))
         if request.vae is not None:
             named.append(("vaes", request.vae))
+        if request.refiner is not None:
+            named.append(("refiners", request.refiner.name))
         if request.hires is not None and request.hires.upscaler in self._library.upscalers:
             named.append(("upscalers", request.hires.upscaler))
         parts: dict[str, str] = {}

@@ -87,13 +87,26 @@ class Shelf:
             )
         )
 
-    def network(self, kind: Kind, name: str, networks: dict[str, Any], dtype: torch.dtype) -> Any:
+    def variant(self, kind: Kind, name: str) -> str | None:
+        """fp16 or so: which weights of a directory that holds several."""
+        found: str | None = getattr(self.library.part(kind, name), "variant", None)
+        return found
+
+    def network(
+        self,
+        kind: Kind,
+        name: str,
+        networks: dict[str, Any],
+        dtype: torch.dtype,
+        inner: str | None = None,
+    ) -> Any:
         """The network of a directory, of a single file (its configuration in the directory of the
         same name beside it, else the hub's), or of a hub id.
 
         Args:
             networks: the diffusers classes that will do; the first is a single file's without
                 configuration.
+            inner: where a pipeline's directory has it, unless models.toml says `subfolder`.
 
         Raises:
             ModelsError: unknown, of another class, or it cannot be loaded as that.
@@ -102,10 +115,13 @@ class Shelf:
         is_file = path is not None and path.is_file()
         where = part.source if path is None else str(path.with_suffix("") if is_file else path)
         common = {"cache_dir": self.cache_dir, "local_files_only": path is not None and not is_file}
-        place = common | {"subfolder": part.subfolder, "revision": part.revision}
+        within = part.subfolder
+        if within is None and inner and (path is None or (Path(where) / inner).is_dir()):
+            within = inner
+        place = common | {"subfolder": within, "revision": part.revision}
         found = next(iter(networks))
         try:
-            is_described = not is_file or (Path(where) / "config.json").is_file()
+            is_described = not is_file or (Path(where) / (within or "") / "config.json").is_file()
             if is_described:
                 first = networks[found]
                 found = str(first.load_config(where, **place).get("_class_name"))
@@ -115,10 +131,14 @@ class Shelf:
             if is_file:
                 config = where if is_described else None
                 return networks[found].from_single_file(
-                    str(path), config=config, dtype=dtype, **common
+                    str(path), config=config, subfolder=within, dtype=dtype, **common
                 )
             return networks[found].from_pretrained(
-                where, use_safetensors=True, dtype=dtype, **place
+                where,
+                use_safetensors=True,
+                variant=self.variant(kind, name),
+                dtype=dtype,
+                **place,
             )
         except (ModelsError, *DEVICE_FAULTS):
             raise

@@ -25,7 +25,7 @@ FULL: dict[str, Any] = {
     "modes": ["txt2img", "img2img", "inpaint"],
     "takes": [
         *COMMON,
-        *("clip_skip", "loras", "embeddings", "controlnets", "ip_adapter", "vae"),
+        *("clip_skip", "loras", "embeddings", "controlnets", "ip_adapter", "vae", "refiner"),
     ],
     "schedulers": ["DDIMScheduler", "EulerDiscreteScheduler"],
     "defaults": {"num_inference_steps": 20, "guidance_scale": 7.5},
@@ -75,6 +75,7 @@ class Describes(Instant):
             "ip_adapters": ["face"],
             "vaes": ["sharp"],
             "upscalers": ["esrgan"],
+            "refiners": ["xl"],
         }
 
     def load(self, model: str | None) -> None:
