@@ -46,6 +46,11 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"controlnets": [{**NET, "name": "nope"}]}, "controlnets.0.name", ["canny"]),
     ({"ip_adapter": {"name": "nope", "image": GOOD}}, "ip_adapter.name", ["face"]),
     ({"vae": "nope"}, "vae", ["sharp"]),
+    ({"refiner": {"name": "nope"}}, "refiner.name", ["there are: xl", "'nope'"]),
+    ({"model": "plain", "refiner": {"name": "xl"}}, "refiner", ["FluxPipeline", "takes"]),
+    ({"refiner": {"name": "xl", "switch_at": 1.0}}, "refiner.switch_at", ["less than 1", "1.0"]),
+    ({"refiner": {"name": "xl", "switch_at": 0}}, "refiner.switch_at", ["greater than 0", "0"]),
+    ({"refiner": {"switch_at": 0.5}}, "refiner.name", ["required"]),
     ({"hires": {"upscaler": "nope"}}, "hires.upscaler", ["latent, esrgan"]),
 ]
 
@@ -69,6 +74,7 @@ TAKEN: list[dict[str, Any]] = [
     {"image": GOOD, "strength": 0.4, "scheduler": "DDIMScheduler", "vae": "sharp"},
     {"image": GOOD, "mask_image": GOOD, "loras": [{"name": "ink"}], "embeddings": ["bad-hands"]},
     {"hires": {"upscaler": "latent"}},
+    {"refiner": {"name": "xl", "switch_at": 0.5}},
     {"hires": {"upscaler": "esrgan"}, "controlnets": [NET]},
 ]
 

@@ -55,6 +55,8 @@ A1111_ORDER = [
     "Clip skip",
     "RNG",
     "Eta",
+    "Refiner",
+    "Refiner switch at",
     "Hires upscale",
     "Hires steps",
     "Hires upscaler",
@@ -155,7 +157,8 @@ def test_the_keys_stand_in_their_order() -> None:
         hires={"scale": 2.0, "num_inference_steps": 9, "upscaler": "latent"},
         loras=[{"name": "pixel", "weight": 0.8}, {"name": "ink", "weight": 1.0}],
         lora_hashes={"pixel": "a" * 64, "ink": "b" * 64},
-        parts_sha256={"vaes/fine": "c" * 64},
+        refiner={"name": "xl", "switch_at": 0.8},
+        parts_sha256={"vaes/fine": "c" * 64, "refiners/xl": "d" * 64},
     )
     text = opened(made).text["parameters"]  # type: ignore[attr-defined]
     line = text.split("\n")[-1]
@@ -164,6 +167,7 @@ def test_the_keys_stand_in_their_order() -> None:
     assert found["Clip skip"] == "2"
     assert found["Lora hashes"] == '"pixel: aaaaaaaaaaaa, ink: bbbbbbbbbbbb"'
     assert found["VAE hash"] == "c" * 10
+    assert found["Refiner"] == "xl [dddddddddd]" and found["Refiner switch at"] == "0.8"
     assert found["Size"] == "64x32" and found["Hires upscaler"] == "Latent"
     assert text.startswith("a cat <lora:pixel:0.8> <lora:ink:1>\n")
     parsed = ParserManager().parse(opened(made))

@@ -81,7 +81,7 @@ def test_every_option_becomes_a_field(pictures: dict[str, Path]) -> None:
             *("--strength", "0.4", "--lora", "pixel:0.8", "--lora", "ink"),
             *("--controlnet", f"canny:{pictures['edges']}:0.9"),
             *("--ip-adapter", f"face:{pictures['face']}", "--embedding", "bad", "--vae", "sharp"),
-            *("--hires", "1.5:esrgan", "--step-log"),
+            *("--hires", "1.5:esrgan", "--refiner", "xl:0.7", "--step-log"),
         )
         bare = sde(url, "generate", "a fox", "--no-wait", "--hires", "2")
     assert (done.returncode, done.stdout) == (0, f"{NEVER}\n"), done
@@ -115,6 +115,7 @@ def test_every_option_becomes_a_field(pictures: dict[str, Path]) -> None:
             "embeddings": ["bad"],
             "vae": "sharp",
             "hires": {"scale": 1.5, "upscaler": "esrgan"},
+            "refiner": {"name": "xl", "switch_at": 0.7},
             "step_log": True,
         },
         {"prompt": "a fox", "hires": {"scale": 2.0}},
@@ -182,6 +183,7 @@ def test_models_are_listed_loaded_and_let_go() -> None:
         (options.controlnet, "canny"),
         (options.controlnet, "canny:edges.png:much"),
         (options.hires, "big"),
+        (options.refiner, "xl:late"),
         (options.scheduler_option, "karras"),
         (options.size, "12"),
     ],
@@ -195,4 +197,6 @@ def test_a_colon_in_a_files_name_is_no_scale(tmp_path: Path) -> None:
     odd = tmp_path / "a:1"
     odd.write_bytes(b"")
     assert options.controlnet(f"canny:{odd}") == {"name": "canny", "image": odd}
+    assert options.refiner("xl") == {"name": "xl"}
+    assert options.refiner("xl:0.7") == {"name": "xl", "switch_at": 0.7}
     assert options.ip_adapter(f"face:{odd}:0.5") == {"name": "face", "image": odd, "scale": 0.5}

@@ -4,6 +4,7 @@ goes with it, and gone without a trace."""
 from __future__ import annotations
 
 import gc
+import hashlib
 import shutil
 import weakref
 from pathlib import Path
@@ -17,10 +18,12 @@ from diffusers import StableDiffusionXLImg2ImgPipeline as Img2Img
 from PIL import Image
 
 from gpu_worker.models import ModelsError
-from gpu_worker.pipeline import hires, prompts, refiner, weights
+from gpu_worker.pipeline import hires, previews, prompts, refiner, weights
 from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.request import GenerationRequest, Lora
 from tests import tiny_adapters, tiny_models
+from tests.service import running
+from tests.test_cli import sde
 from tests.tiny_jobs import PROMPT, Bench, write_library
 
 pytestmark = pytest.mark.filterwarnings(
@@ -38,7 +41,7 @@ NAMES = ("full", "lean", "sized", "pickled", "evil", "vae", "net")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("refiner")
     models = path / "models"
     base, small = tiny_adapters.build_xl(), tiny_models.build()
@@ -83,8 +86,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def xl(folder: Path) -> Bench:
-    return Bench(folder, "xl")
+def xl(data: Path) -> Bench:
+    return Bench(data, "xl")
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +158,7 @@ def test_the_refiner_makes_the_last_steps(xl: Bench, plain: bytes) -> None:
     asked = HALF | {"refiner": {"name": "full", "switch_at": AT}}
     assert xl.pixels(**asked) == by_hand(base, own) != made
     asked = {"negative_prompt": "a green star", "guidance_scale": 3.0, "num_inference_steps": 6}
+    asked |= {"clip_skip": 1, "guidance_rescale": 0.5}
     default = {"name": "lean"}
     assert xl.pixels(**asked, refiner=default) == by_hand(
         base, refiner_for(base, xl), at=0.8, both=asked
@@ -322,8 +326,27 @@ def test_steps_previews_and_the_log_go_on_over_both(xl: Bench) -> None:
     assert [row["timestep"] for row in rows] == scheduler.timesteps.tolist()
     assert [row["sigma"] for row in rows] == scheduler.sigmas[:-1].tolist()
     assert two[1].image.tobytes() == xl.pixels(**HALF, seed=8)
-    facts = two[0].facts
-    assert set(facts["parts_sha256"]) == {"refiners/lean"}
+    file = "unet/diffusion_pytorch_model.safetensors"
+    content = (xl.folder / "models/lean" / file).read_bytes()
+    line = f"{file}\t{hashlib.sha256(content).hexdigest()}\n"
+    digest = hashlib.sha256(line.encode()).hexdigest()
+    assert two[0].facts["parts_sha256"] == {"refiners/lean": digest}
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DDIMScheduler"])
+def test_a_preview_knows_its_step_in_a_call_that_begins_on_the_way(xl: Bench, name: str) -> None:
+    pipe = base_of(xl, "Image2Image")
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+    places: list[int] = []
+
+    def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
+        places.append(previews.place(pipe.scheduler, index, timestep))
+        return tensors
+
+    how = {"strength": 0.6, "num_inference_steps": STEPS, "callback_on_step_end": step_ended}
+    pipe(PROMPT, image=PICTURE, **how)
+    assert places == [2, 3, 4]
 
 
 def stop_at(xl: Bench, at: int, **asked: Any) -> None:
@@ -341,9 +364,9 @@ def test_a_stop_in_either_part_leaves_nothing(xl: Bench, at: int) -> None:
     assert xl.pipe.get_list_adapters() == {}
 
 
-def test_offload_outlives_it(folder: Path, xl: Bench) -> None:
+def test_offload_outlives_it(data: Path, xl: Bench) -> None:
     """diffusers' own hooks, with the CPU as the device that they bring modules to."""
-    bench = Bench(folder, "xl")
+    bench = Bench(data, "xl")
     bench.pipe.enable_model_cpu_offload(device="cpu")
     asked = HALF | {"num_images_per_prompt": 2}
     for more in ({}, {"loras": [{"name": "ink"}]}, {"image": bench.put(PICTURE), "strength": 0.8}):
@@ -357,9 +380,9 @@ def test_offload_outlives_it(folder: Path, xl: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", ["little", "tiny"])
-def test_smaller_sizes_have_it_too(folder: Path, size: str) -> None:
+def test_smaller_sizes_have_it_too(data: Path, size: str) -> None:
     """On a GPU with offload; on a CPU slicing and tiling remain."""
-    bench = Bench(folder, "xl", MACHINE_SIZE=size, SDE_DEVICE="auto")
+    bench = Bench(data, "xl", MACHINE_SIZE=size, SDE_DEVICE="auto")
     before = bench.pixels()
     assert bench.pixels(**HALF | {"refiner": {"name": "full", "switch_at": AT}}) != before
     assert bench.pixels() == before
@@ -400,14 +423,14 @@ def test_what_cannot_be_is_told(
         xl.make(**HALF | asked)
 
 
-def test_another_family_takes_none(folder: Path) -> None:
-    sd = Bench(folder, "sd")
+def test_another_family_takes_none(data: Path) -> None:
+    sd = Bench(data, "sd")
     with pytest.raises(NotSupported, match="StableDiffusionPipeline takes none: only Stable Diff"):
         sd.make(**HALF)
     takes = {name: set(said["takes"]) for name, said in sd.ours.describe()["models"].items()}
-    xl = str(folder / "models/xl")
+    xl = str(data / "models/xl")
     assert not any("refiner" in each for each in takes.values())
-    described = Bench(folder, "xl").ours.describe()
+    described = Bench(data, "xl").ours.describe()
     assert "refiner" in described["models"][xl]["takes"]
     assert described["refiners"] == sorted(["base", *NAMES, "old", "one", "out"])
 
@@ -478,3 +501,47 @@ def test_twenty_jobs_leave_memory_as_it_was(xl: Bench) -> None:
     for _ in range(20):
         xl.make(**HALF)
     assert resident() < before * 1.02
+
+
+def test_a_refiner_through_the_service(folder: Path, data: Path, xl: Bench) -> None:
+    settings = {
+        "SDE_PIPELINE": "gpu_worker.pipeline:load",
+        "SDE_DEVICE": "cpu",
+        "SDE_MODEL": str(data / "models/xl"),
+        "SDE_MODELS_DIR": str(data / "models"),
+        "MACHINE_SIZE": "big",
+    }
+    with running(folder, "gateway", "gpu_worker", **settings) as service:
+        file = str(folder / "made.png")
+        asked = (
+            "generate",
+            PROMPT,
+            "--steps",
+            "5",
+            "--seed",
+            "7",
+            "--refiner",
+            "lean:0.6",
+            "--size",
+            "64x64",
+        )
+        done = sde(service.url, *asked, "-o", file)
+        assert done.returncode == 0, done.stderr
+        (record,) = service.get("/image/generate?data=false").json()
+        assert record["refiner"] == {"name": "lean", "switch_at": 0.6}
+        assert record["request"]["refiner"] == record["refiner"]
+        assert set(record["parts_sha256"]) == {"refiners/lean"}
+        made = Image.open(file)
+        assert made.size == (64, 64)
+        assert "Refiner: lean [" in made.text["parameters"]  # type: ignore[attr-defined]
+        assert ", Refiner switch at: 0.6, " in made.text["parameters"]  # type: ignore[attr-defined]
+        (job,) = service.get("/image/jobs").json()
+        assert (job["step"], job["steps"]) == (5, 5)
+        verified = sde(service.url, "verify", record["uuid"])
+        assert verified.returncode == 0 and "identical" in verified.stdout, verified.stdout
+        assert "refiners: base, evil" in sde(service.url, "models").stdout
+        refused = service.post({"prompt": "a", "refiner": {"name": "nope"}})
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["field"] == "refiner.name"
+        late = service.submit(**HALF | {"refiner": {"name": "lean", "switch_at": 0.999}})
+        assert service.result(late)["errors"][0].startswith("refiner.switch_at: ")
