@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from gpu_worker import process, protocol
+from gpu_worker import process, protocol, quantizers
 from gpu_worker.in_flight import InFlight
 from gpu_worker.preview import PreviewFile
 from gpu_worker.process import StoreLocked
@@ -179,6 +179,7 @@ def _library_environment(settings: WorkerSettings) -> None:
 
     Errors only: they warn of an image processor without torchvision that no picture needs.
     """
+    quantizers.prepare(settings.quantization)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

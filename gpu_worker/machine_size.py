@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 Size = Literal["big", "medium", "little", "tiny"]
+Offload = Literal["none", "model", "sequential"]
 SIZES: tuple[Size, ...] = ("big", "medium", "little", "tiny")
 
 GIB = 1 << 30
@@ -25,7 +26,7 @@ class Switches:
     vae_slicing: bool
     vae_tiling: bool
     attention_slicing: bool
-    offload: Literal["none", "model", "sequential"]
+    offload: Offload
     max_default_side_px: int
 
 
@@ -94,12 +95,23 @@ def apply(pipe: Any, size: Size, device: torch.device) -> None:
         vae.enable_tiling()
     if switches.attention_slicing:
         pipe.enable_attention_slicing("auto")
-    if switches.offload == "none" or device.type == "cpu":
+    offload = offload_of(pipe, size)
+    if offload == "none" or device.type == "cpu":
         pipe.to(device)
-    elif switches.offload == "model":
+    elif offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe.enable_sequential_cpu_offload(device=device)
+
+
+def offload_of(pipe: Any, size: Size) -> Offload:
+    """The size's own, but whole models where quanto has quantised: accelerate takes each weight
+    apart to offload layer by layer, and cannot put quanto's together again."""
+    offload = SWITCHES[size].offload
+    parts = (getattr(pipe, "unet", None), getattr(pipe, "transformer", None))
+    quantizers: list[Any] = [getattr(part, "hf_quantizer", None) for part in parts]
+    methods = [each.quantization_config.quant_method for each in quantizers if each is not None]
+    return "model" if offload == "sequential" and "quanto" in methods else offload
 
 
 def empty_cache(device: torch.device) -> None:

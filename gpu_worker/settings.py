@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from gpu_worker.quantizers import Quantization
+
 NAMES = (
     "SDE_DATA_DIR",
     "SDE_DEVICE",
@@ -122,9 +124,7 @@ class WorkerSettings(Settings):
         alias="SDE_MODEL",
         description="demo, a name of models.toml, a directory, a .safetensors file or a hub id",
     )
-    quantization: Literal[
-        "none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8", "quanto-int8"
-    ] = Field(
+    quantization: Quantization = Field(
         default="none",
         alias="SDE_QUANTIZATION",
         description="weights of the UNet or transformer in fewer bits, by an optional library",

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from gpu_worker import quantizers
 from tests.service import Service, running
 
 # Torch's threads spin while they wait; beside other processes on few cores that costs ten times
 # the work. The processes that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# As the worker does it: what quantises is imported by processes that are told so, not by this one.
+quantizers.prepare("none")
 
 
 @pytest.fixture

@@ -197,11 +197,6 @@ def test_a_bad_models_toml_is_told(tmp_path: Path, text: str, said: str) -> None
     assert said in str(caught.value)
 
 
-def test_quantisation_says_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(ModelsError, match=r"bitsandbytes is not installed; pip install"):
-        pipeline.load(settings(tmp_path, SDE_QUANTIZATION="bitsandbytes-4bit"))
-
-
 def test_fifty_loads_and_unloads_leave_nothing_behind(
     ours: pipeline.DiffusersPipeline,
 ) -> None:

@@ -13,9 +13,10 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
 from gpu_worker import pipeline
-from gpu_worker.models import ModelsError
-from gpu_worker.pipeline import hires
+from gpu_worker.models import ModelsError, read
+from gpu_worker.pipeline import hires, upscalers
 from gpu_worker.request import Hires
+from tests import tiny_upscalers
 from tests.test_pipeline import ignore, job, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -27,7 +28,12 @@ GUIDANCE = 4.0
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("hires")
+    folder = tmp_path_factory.mktemp("hires")
+    tiny_upscalers.esrgan(folder / "models" / "sharp.safetensors")
+    (folder / "models" / "models.toml").write_text(
+        "[upscalers.sharp]\nsource = 'sharp.safetensors'"
+    )
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +61,9 @@ def second(ours: pipeline.DiffusersPipeline, begun: Any, generator: torch.Genera
     return made
 
 
-@pytest.mark.parametrize("upscaler", ["latent", "lanczos"])
+@pytest.mark.parametrize("upscaler", ["latent", "lanczos", "sharp"])
 def test_a_second_pass_is_image_to_image_of_the_first(
-    ours: pipeline.DiffusersPipeline, upscaler: str
+    ours: pipeline.DiffusersPipeline, upscaler: str, folder: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
     asked = {"scale": 1.5, "upscaler": upscaler, "strength": 0.5}
@@ -79,7 +85,15 @@ def test_a_second_pass_is_image_to_image_of_the_first(
     else:
         begun = pipe.image_processor.postprocess(
             pipe.vae.decode(first / pipe.vae.config.scaling_factor, return_dict=False)[0].detach()
-        )[0].resize((96, 96), Image.Resampling.LANCZOS)
+        )[0]
+        if upscaler == "sharp":
+            models = folder / "models"
+            library = read(models / "models.toml")
+            begun = upscalers.enlarge(begun, upscaler, (256, 256), library, models, pipe.device)
+            file = (models / "sharp.safetensors").read_bytes()
+            digest = hashlib.sha256(file).hexdigest()
+            assert made.facts["parts_sha256"] == {"upscalers/sharp": digest}
+        begun = begun.resize((96, 96), Image.Resampling.LANCZOS)
     assert made.image.tobytes() == second(ours, begun, generator).tobytes()
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from pathlib import Path
 
 import requests
+import torch
 from PIL import Image
 
+from gpu_worker.pipeline import upscalers
+from tests import tiny_upscalers
 from tests.service import running
 from tests.test_cli import sde
 
@@ -21,6 +25,9 @@ def picture(record: dict[str, str]) -> Image.Image:
 
 def test_a_stored_picture_is_made_larger(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "large.png"
+    models = folder / "models"
+    model = tiny_upscalers.esrgan(models / "sharp.safetensors")
+    (models / "models.toml").write_text('[upscalers.sharp]\nsource = "sharp.safetensors"\n')
     with running(
         folder, "gateway", "gpu_worker", SDE_PIPELINE="gpu_worker.pipeline:load", SDE_DEVICE="cpu"
     ) as service:
@@ -37,6 +44,17 @@ def test_a_stored_picture_is_made_larger(folder: Path, tmp_path: Path) -> None:
         expected = small.convert("RGB").resize((192, 192), Image.Resampling.LANCZOS)
         assert picture(record).tobytes() == expected.tobytes()
         assert record["prompt"] == "a red circle" and record["width"] == 192
+        service.wait_available()
+        reply = ask(generation_uuid=first, image_index=1, scale=4.0, upscaler="sharp")
+        assert reply.status_code == 200, reply.text
+        record = service.result(reply.json()["generation_uuid"])
+        with torch.no_grad():
+            made = model(upscalers._tensor(small.convert("RGB")))
+        found = upscalers._tensor(picture(record))
+        assert found.shape == made.shape
+        assert (found - made.clamp(0, 1)).abs().max() < 1.5 / 255, "rounding alone"
+        digest = hashlib.sha256((models / "sharp.safetensors").read_bytes()).hexdigest()
+        assert record["parts_sha256"] == {"upscalers/sharp": digest}
         service.wait_available()
         done = sde(service.url, "upscale", first, "--scale", "2", "--image", "2", "-o", str(target))
         assert done.returncode == 0, done.stderr

@@ -1,8 +1,10 @@
-"""Making a picture larger: the filter, the tiles, and what is said when there is no upscaler."""
+"""Making a picture larger: the filter, real upscalers through spandrel, the tiles, and refusals."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from gpu_worker.models import Library, ModelsError
-from gpu_worker.pipeline import upscalers
+from gpu_worker.pipeline import upscaler_models, upscalers
+from tests import tiny_upscalers
 
 CPU = torch.device("cpu")
 
@@ -32,6 +35,17 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def library(*names: str) -> Library:
+    """Upscalers that are called as their files are."""
+    named = {name.partition(".")[0]: {"source": name} for name in names}
+    return Library.model_validate({"upscalers": named})
+
+
+def largest_difference(one: Image.Image, other: Image.Image) -> int:
+    pixels = [np.asarray(each).astype(int) for each in (one, other)]
+    return int(np.abs(pixels[0] - pixels[1]).max())
+
+
 def test_lanczos_is_pillows_own(tmp_path: Path) -> None:
     picture = noise(40, 24)
     made = upscalers.enlarge(picture, "lanczos", (100, 60), Library(), tmp_path, CPU)
@@ -47,19 +61,65 @@ def test_tiles_leave_no_seam(size: tuple[int, int]) -> None:
     assert torch.allclose(tiled, whole, atol=1e-6)
 
 
+def test_an_esrgan_in_tiles_is_the_esrgan_in_one_piece(tmp_path: Path) -> None:
+    """Beside our own generator with the same weights, which knows neither spandrel nor tiles."""
+    model = tiny_upscalers.esrgan(tmp_path / "sharp.safetensors")
+    picture = noise(560, 40)
+    made = upscalers.enlarge(
+        picture, "sharp", (2240, 160), library("sharp.safetensors"), tmp_path, CPU
+    )
+    with torch.no_grad():
+        expected = upscalers._picture(model(upscalers._tensor(picture)))
+    assert largest_difference(made, expected) <= 1, "rounding alone"
+    assert 0 < np.asarray(made).mean() < 255 and np.asarray(made).std() > 0.5
+
+
+def test_another_size_than_the_models_own_is_resized(tmp_path: Path) -> None:
+    tiny_upscalers.esrgan(tmp_path / "sharp.safetensors")
+    known = library("sharp.safetensors")
+    own = upscalers.enlarge(noise(24, 16), "sharp", (96, 64), known, tmp_path, CPU)
+    half = upscalers.enlarge(noise(24, 16), "sharp", (48, 32), known, tmp_path, CPU)
+    assert half.tobytes() == own.resize((48, 32), Image.Resampling.LANCZOS).tobytes()
+
+
+@pytest.mark.parametrize("build", [tiny_upscalers.compact, tiny_upscalers.swin_ir])
+def test_other_architectures_are_recognised(build: Any, tmp_path: Path) -> None:
+    torch.manual_seed(12)
+    model = tiny_upscalers.save(build(), tmp_path / "x.safetensors")
+    picture = noise(40, 24)
+    made = upscalers.enlarge(picture, "x", (80, 48), library("x.safetensors"), tmp_path, CPU)
+    with torch.no_grad():
+        expected = upscalers._picture(model(upscalers._tensor(picture)))
+    assert largest_difference(made, expected) <= 1
+
+
 def test_an_upscaler_that_is_not_there_is_told(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
     (tmp_path / "y.pth").write_bytes(b"x")
-    library = Library.model_validate(
-        {"upscalers": {"x": {"source": "x.safetensors"}, "y": {"source": "y.pth"}}}
-    )
+    (tmp_path / "torn.safetensors").write_bytes(b"\0" * 9)
+    grey = tiny_upscalers.Esrgan()
+    grey.conv_first = tiny_upscalers.conv(1, tiny_upscalers.WIDTH)
+    grey.conv_last = tiny_upscalers.conv(tiny_upscalers.WIDTH, 1)
+    tiny_upscalers.save(grey, tmp_path / "grey.safetensors")
+    known = library("x.safetensors", "y.pth", "torn.safetensors", "grey.safetensors")
 
     def said(name: str) -> str:
         with pytest.raises(ModelsError) as caught:
-            upscalers.enlarge(noise(8, 8), name, (16, 16), library, tmp_path, CPU)
+            upscalers.enlarge(noise(8, 8), name, (16, 16), known, tmp_path, CPU)
         return str(caught.value)
 
-    assert said("esrgan") == "no upscaler is called 'esrgan'; there are: x, y"
+    assert said("esrgan") == "no upscaler is called 'esrgan'; there are: grey, torn, x, y"
     assert "only .safetensors and .gguf" in said("y")
-    # With spandrel here it is no upscaler; without, the sentence says what to install.
-    assert "is no upscaler" in said("x") or "[upscale]" in said("x")
+    assert said("x").startswith("upscalers.x: x.safetensors is no upscaler: ")
+    assert said("torn").startswith("upscalers.torn: torn.safetensors is no upscaler: ")
+    assert said("grey").endswith("makes 1 channels of 1, and not three of three")
+
+
+def test_what_spandrel_takes_of_torchvision_is_told_when_it_is_asked_for() -> None:
+    """RestoreFormer is one of the two architectures that use it; nothing of the name stays."""
+    upscaler_models.imported()
+    from spandrel.architectures import RestoreFormer
+
+    assert not [name for name in sys.modules if name.partition(".")[0] == "torchvision"]
+    with pytest.raises(ModelsError, match="needs torchvision, which is not installed"):
+        RestoreFormer.tv_normalize(torch.zeros(1, 3, 8, 8), [0.5] * 3, [0.5] * 3)

@@ -200,7 +200,8 @@ class DiffusersPipeline:
         size = round(image.width * asked.scale), round(image.height * asked.scale)
         made = self._enlarge(image, asked.upscaler, size)
         on_step(1, 1)
-        return [Picture(made, {"seed": job.request.seed})]
+        facts = {"seed": job.request.seed} | self._provenance.part_facts(job.request)
+        return [Picture(made, facts)]
 
     def _enlarge(self, image: Image.Image, name: str, size: tuple[int, int]) -> Image.Image:
         shelf = self._shelf

@@ -20,6 +20,7 @@ import transformers
 from gpu_worker import models
 from gpu_worker.file_digests import FileDigests
 from gpu_worker.models import Kind, Library, ModelsError, Part
+from gpu_worker.pipeline import quantization
 from gpu_worker.pipeline.sources import DEMO_MODEL
 from gpu_worker.request import GenerationRequest
 from gpu_worker.settings import WorkerSettings
@@ -56,8 +57,9 @@ class Provenance:
         """What the records of this request say; waits until the model's files have been read."""
         return {
             **environment(pipe, device),
+            **quantization.facts(self._settings.quantization),
             **(self._model.result() if self._model is not None else {}),
-            **self._part_facts(request),
+            **self.part_facts(request),
         }
 
     def _model_facts(self, name: str) -> dict[str, Any]:
@@ -70,7 +72,8 @@ class Provenance:
             facts["revision"] = revision
         return facts
 
-    def _part_facts(self, request: GenerationRequest) -> dict[str, Any]:
+    def part_facts(self, request: GenerationRequest) -> dict[str, Any]:
+        """Of what the request names beside the model."""
         named: list[tuple[Kind, str]] = [("loras", lora.name) for lora in request.loras]
         named += [("embeddings", name) for name in request.embeddings]
         named += [("controlnets", net.name) for net in request.controlnets]
@@ -80,8 +83,9 @@ class Provenance:
             named.append(("vaes", request.vae))
         if request.refiner is not None:
             named.append(("refiners", request.refiner.name))
-        if request.hires is not None and request.hires.upscaler in self._library.upscalers:
-            named.append(("upscalers", request.hires.upscaler))
+        for larger in (request.hires, request.upscale):
+            if larger is not None and larger.upscaler in self._library.upscalers:
+                named.append(("upscalers", larger.upscaler))
         parts: dict[str, str] = {}
         loras: dict[str, str] = {}
         for kind, name in named:

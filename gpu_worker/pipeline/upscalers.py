@@ -1,6 +1,6 @@
 """Makes a picture larger: by Lanczos' filter, or by an ESRGAN and its kin of models.toml.
 
-Such models are spandrel's to recognise and to run (extra `upscale`); safetensors only.
+Such a model is loaded for the picture (upscaler_models.py) and gone afterwards.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gpu_worker import models
-from gpu_worker.models import Library, ModelsError
+from gpu_worker.models import Library
+from gpu_worker.pipeline import upscaler_models
 
 LANCZOS = "lanczos"
 LATENT = "latent"
@@ -38,32 +38,9 @@ def enlarge(
     """
     image = image.convert("RGB")
     if name != LANCZOS:
-        model = _load(name, library, folder).to(device).eval()
+        model = upscaler_models.load(name, library, folder).to(device).eval()
         image = _picture(_tiled(model, _tensor(image).to(device)))
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
-
-
-def _load(name: str, library: Library, folder: Path) -> Any:
-    part = library.part("upscalers", name)
-    path = models.locate(folder, part.source)
-    if path is None or path.suffix != ".safetensors":
-        raise ModelsError(f"upscalers.{name}: {part.source} is no .safetensors file")
-    try:
-        from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
-    except ImportError as error:
-        raise ModelsError(
-            f"upscalers.{name}: {error.name} is not installed; "
-            "pip install 'stable-diffusion-environment[upscale]'"
-        ) from None
-    from safetensors.torch import load_file
-
-    try:
-        model = ModelLoader().load_from_state_dict(load_file(path))
-    except UnsupportedModelError as error:
-        raise ModelsError(f"upscalers.{name}: {part.source} is no upscaler: {error}") from None
-    if not isinstance(model, ImageModelDescriptor):
-        raise ModelsError(f"upscalers.{name}: {part.source} needs more than a picture")
-    return model
 
 
 def _tensor(image: Image.Image) -> torch.Tensor:

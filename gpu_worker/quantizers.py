@@ -1,0 +1,68 @@
+"""The libraries that have weights in fewer bits, one for each SDE_QUANTIZATION. A leaf.
+
+Imports none of them: it hides those that the setting does not ask for, and has the others quiet.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+Quantization = Literal[
+    "none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8", "quanto-int8"
+]
+
+
+@dataclass(frozen=True)
+class Library:
+    """`module` is what Python imports, `package` what pip installs, `extra` ours that names it.
+
+    `devices`: torch's words for those on which diffusers 0.42 has it quantise.
+    """
+
+    module: str
+    package: str
+    extra: str
+    devices: tuple[str, ...]
+
+
+OF: dict[str, Library] = {
+    "bitsandbytes-8bit": Library("bitsandbytes", "bitsandbytes", "bitsandbytes", ("cuda",)),
+    "bitsandbytes-4bit": Library("bitsandbytes", "bitsandbytes", "bitsandbytes", ("cuda", "mps")),
+    "torchao-int8": Library("torchao", "torchao", "torchao", ("cpu", "cuda", "mps")),
+    "quanto-int8": Library("optimum.quanto", "optimum-quanto", "quanto", ("cpu", "cuda", "mps")),
+}
+
+_LOGGERS = ("torchao", "bitsandbytes", "torch.utils._pytree")
+"""They tell of CUDA kernels that were not built and of casts; the last one of torchao's classes."""
+
+
+def prepare(quantization: Quantization) -> None:
+    """Before diffusers is imported, which imports each of them that it finds, as transformers and
+    peft do: a second of start-up and lines of warnings for what nobody has asked for."""
+    for name, library in OF.items():
+        if name == quantization:
+            _unhide(library.module)
+        elif quantization == "none" or library.module != OF[quantization].module:
+            _hide(library.module)
+    if quantization == "none":
+        return
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # diffusers means to drop quanto with its version 1.
+    warnings.filterwarnings("ignore", message=r"\s*`Quanto", category=FutureWarning)
+
+
+def _hide(module: str) -> None:
+    """Python's own way to say that there is no such module: None in its place (importlib)."""
+    for name in (module.partition(".")[0], module):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+
+
+def _unhide(module: str) -> None:
+    for name in (module.partition(".")[0], module):
+        if name in sys.modules and sys.modules[name] is None:
+            del sys.modules[name]
