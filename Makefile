@@ -19,11 +19,12 @@ help:
 
 install: $(STAMP)
 
+# spandrel comes without its torchvision, which ESRGANs do not need and which wants the very torch
+# that it was built with.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,gateway,worker,test]'
-	# spandrel needs no torchvision for ESRGANs, and torchvision wants the very torch it was built with.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps spandrel
 	@touch $@
 
@@ -53,6 +54,7 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.service
 	$(BIN)/python -m bench.machine_size
 	$(BIN)/python -m bench.demo_model
+	$(BIN)/python -m bench.quantization
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos

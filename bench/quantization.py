@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.table import markdown, number
-from client.comparison import Distance, _distance
 from gpu_worker import quantizers
 
 MIB = 1 << 20
 SETTINGS = ("none", "torchao-int8", "quanto-int8")
+HEAD = (
+    *("SDE_QUANTIZATION", "linear layers, MiB", "whole UNet, MiB", "s a step"),
+    *("built-in model: PSNR, dB", "largest difference of 255"),
+)
 PROMPT = "a large red circle on a blue background"
 
 
@@ -87,6 +90,18 @@ def draw(setting: str, folder: Path, target: Path) -> None:
     drawn[0].image.save(target)
 
 
+def distance(one: Path, other: Path) -> list[str]:
+    """PSNR in dB, and the largest difference of one channel of one pixel."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = [np.asarray(Image.open(each).convert("RGB")).astype(float) for each in (one, other)]
+    apart = np.abs(pixels[0] - pixels[1])
+    squares = float((apart**2).mean())
+    psnr_db = 10 * np.log10(255**2 / squares) if squares else float("inf")
+    return [number(float(psnr_db)), f"{apart.max():.0f}"]
+
+
 def in_a_process(*case: str) -> dict[str, float]:
     """What a fresh interpreter has measured."""
     command = [sys.executable, "-W", "ignore", "-m", "bench.quantization", "--case", *case]
@@ -118,22 +133,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         in_a_process("save", folder)
         found = {setting: in_a_process(setting, folder) for setting in SETTINGS}
-        pictures = {each: (Path(folder) / f"{each}.png").read_bytes() for each in SETTINGS}
-    far = {each: _distance(pictures["none"], pictures[each]) for each in SETTINGS}
-    print(markdown(HEAD, [_row(each, found[each], far[each]) for each in SETTINGS]))
-
-
-HEAD = (
-    *("SDE_QUANTIZATION", "linear layers, MiB", "whole UNet, MiB", "s a step"),
-    *("built-in model: PSNR, dB", "largest difference of 255"),
-)
-
-
-def _row(setting: str, found: dict[str, float], far: Distance | None) -> list[str]:
-    figures = [number(found[name]) for name in ("linear_mib", "mib", "seconds")]
-    if far is None or setting == "none":
-        return [setting, *figures, "", ""]
-    return [setting, *figures, number(far.psnr_db), str(far.largest)]
+        pictures = [Path(folder) / f"{setting}.png" for setting in SETTINGS]
+        far = [
+            distance(pictures[0], each) if each != pictures[0] else ["", ""] for each in pictures
+        ]
+    rows = [[each, *map(number, found[each].values()), *far[k]] for k, each in enumerate(SETTINGS)]
+    print(markdown(HEAD, rows))
 
 
 if __name__ == "__main__":
