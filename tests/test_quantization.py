@@ -18,6 +18,7 @@ from PIL import Image, ImageChops
 
 from gpu_worker import pipeline
 from gpu_worker.models import ModelsError
+from gpu_worker.pipeline import quantization
 from tests import quantised, tiny_adapters, tiny_models
 from tests.service import ROOT, running
 from tests.test_cli import sde
@@ -172,6 +173,12 @@ def test_a_library_that_is_not_there_is_told(tmp_path: Path, setting: str) -> No
     extra = setting.removesuffix("-int8")
     assert said.startswith(f"SDE_QUANTIZATION={setting}: {PACKAGES[setting]} is not installed; ")
     assert said.endswith(f"pip install 'stable-diffusion-environment[{extra}]'")
+
+
+def test_a_model_of_which_nothing_was_quantised_is_told() -> None:
+    """Its record would say otherwise."""
+    with pytest.raises(ModelsError, match="x: SDE_QUANTIZATION=torchao-int8: StableDiffusionPip"):
+        quantization.check_done(tiny_models.build(), "x", "torchao-int8")
 
 
 def test_verify_names_the_quantisation_as_what_differs(folder: Path) -> None:

@@ -115,6 +115,19 @@ def test_an_upscaler_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert said("grey").endswith("makes 1 channels of 1, and not three of three")
 
 
+def test_a_library_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_upscalers.esrgan(tmp_path / "sharp.safetensors")
+    known = library("sharp.safetensors")
+    # Python's own way to say that there is no such module.
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(ModelsError) as caught:
+        upscalers.enlarge(noise(8, 8), "sharp", (16, 16), known, tmp_path, CPU)
+    said = "upscalers.sharp: spandrel is not installed; pip install "
+    assert str(caught.value) == said + "'stable-diffusion-environment[upscale]'"
+
+
 def test_what_spandrel_takes_of_torchvision_is_told_when_it_is_asked_for() -> None:
     """RestoreFormer is one of the two architectures that use it; nothing of the name stays."""
     upscaler_models.imported()

@@ -81,8 +81,8 @@ def check_done(pipe: Any, name: str, wanted: str) -> None:
     """
     if wanted != "none" and not any(method(getattr(pipe, part, None)) for part in _PARTS):
         raise ModelsError(
-            f"{name}: SDE_QUANTIZATION={wanted}: {type(pipe).__name__} has neither a UNet nor a "
-            "transformer to quantise"
+            f"{name}: SDE_QUANTIZATION={wanted}: {type(pipe).__name__} has nothing that diffusers "
+            "would quantise: no UNet and no transformer"
         )
 
 

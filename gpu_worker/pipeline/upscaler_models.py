@@ -67,7 +67,7 @@ def imported() -> Any:
     Raises:
         ImportError: it, or what it needs, is not installed.
     """
-    if "spandrel" in sys.modules:
+    if sys.modules.get("spandrel") is not None:
         return sys.modules["spandrel"]
     with _torchvision():
         return importlib.import_module("spandrel")
