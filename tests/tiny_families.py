@@ -1,210 +1,164 @@
-"""Text-to-image pipelines of many families with random weights, a few hundred kilobytes each.
+"""Every family that the tests draw: its tiny model, diffusers' classes for its tasks, its files.
 
-Built on the spot with diffusers' own classes; nothing of a hub.
+docs/models.md has a row for each; a test holds the two together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import diffusers
-import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    T5Config,
-    T5EncoderModel,
-    T5TokenizerFast,
-)
+from tests import tiny_chat_dits, tiny_dits, tiny_files, tiny_unets
 
-from gpu_worker.demo_model import shapes
-from gpu_worker.demo_model.tokenizer import build_tokenizer
-from tests import tiny_adapters, tiny_models
-
-WIDTH = 32
+Save = Callable[[Any, Path], None]
+ALONE = "equal, transformer alone"
 
 
-def t5_tokenizer() -> T5TokenizerFast:
-    """One token a word of the built-in model's vocabulary, and single letters."""
-    words = [(f"\u2581{word}", -3.0) for word in shapes.vocabulary()]
-    letters = [(letter, -6.0) for letter in "\u2581abcdefghijklmnopqrstuvwxyz0123456789,.()"]
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0)]
-    inner = Tokenizer(models.Unigram([*special, *words, *letters], unk_id=2))
-    inner.pre_tokenizer = pre_tokenizers.Metaspace()
-    inner.decoder = decoders.Metaspace()
-    return T5TokenizerFast(
-        tokenizer_object=inner,
-        extra_ids=0,
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        model_max_length=64,
-    )
+@dataclass(frozen=True)
+class Family:
+    """`image` and `inpaint` are classes of diffusers; `no_inpaint` and the like say why not.
+
+    `files` are the routes beside the directory: by suffix, what saves them.
+    """
+
+    title: str
+    build: Callable[[], Any]
+    image: str = ""
+    inpaint: str = ""
+    files: dict[str, Save] = field(default_factory=dict)
+    file: str = "has none"
+    no_image: str = "has none"
+    no_inpaint: str = "has none"
+    takes: dict[str, Any] = field(default_factory=dict)
+    """Arguments of a direct call that make it draw the size that it is asked for."""
+
+    @property
+    def row(self) -> str:
+        """Of the table in docs/models.md."""
+        tasks = ("equal" if self.image else self.no_image), "equal" if self.inpaint else ""
+        return f"| {self.title} | equal | {self.file} | equal | {tasks[0]} | " + (
+            f"{tasks[1] or self.no_inpaint} |"
+        )
 
 
-def t5() -> dict[str, Any]:
-    """Tokenizer and encoder."""
-    tokenizer = t5_tokenizer()
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=8, d_ff=37, num_layers=1, num_heads=2
-    )
-    return {"tokenizer": tokenizer, "encoder": T5EncoderModel(config).eval()}
+def _alone(*more: tuple[str, Save]) -> dict[str, Any]:
+    """The transformer alone, in safetensors and in GGUF."""
+    files = {".safetensors": tiny_files.transformer, ".gguf": tiny_files.gguf_transformer}
+    return {"files": files | dict(more), "file": ALONE}
 
 
-def clip(*, projected: bool = False) -> dict[str, Any]:
-    """Tokenizer and encoder."""
-    tokenizer = build_tokenizer(shapes.vocabulary())
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=WIDTH,
-        projection_dim=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
-    return {"tokenizer": tokenizer, "encoder": kind(config).eval()}
+def _whole(save: Save, **more: Save) -> dict[str, Any]:
+    return {"files": {".safetensors": save, **more}, "file": "equal"}
 
 
-def vae(channels: int) -> AutoencoderKL:
-    """Two levels: 2 pixels a latent pixel."""
-    return AutoencoderKL(
-        block_out_channels=(32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=channels,
-        sample_size=32,
-        shift_factor=0.06,
-        scaling_factor=1.5,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
+SD, XL = "StableDiffusion", "StableDiffusionXL"
 
-
-def sd1() -> Any:
-    """Stable Diffusion 1."""
-    return tiny_models.build()
-
-
-def sd2() -> Any:
-    """Stable Diffusion 2: velocity, linear projections, another width of heads."""
-    pipe = tiny_models.build()
-    config = dict(pipe.unet.config) | {"use_linear_projection": True, "attention_head_dim": (4, 8)}
-    torch.manual_seed(2)
-    pipe.unet = diffusers.UNet2DConditionModel.from_config(config)
-    pipe.register_modules(unet=pipe.unet)
-    pipe.scheduler = diffusers.DDIMScheduler(prediction_type="v_prediction")
-    return pipe
-
-
-def xl() -> Any:
-    """Stable Diffusion XL."""
-    return tiny_adapters.build_xl()
-
-
-def sd3() -> Any:
-    """Stable Diffusion 3, all three encoders."""
-    torch.manual_seed(3)
-    first, second, third = clip(projected=True), clip(projected=True), t5()
-    transformer = diffusers.SD3Transformer2DModel(
-        sample_size=32,
-        patch_size=1,
-        in_channels=4,
-        num_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        caption_projection_dim=WIDTH,
-        joint_attention_dim=2 * WIDTH,
-        pooled_projection_dim=2 * WIDTH,
-        out_channels=4,
-    )
-    config = T5Config(
-        vocab_size=len(third["tokenizer"]),
-        d_model=2 * WIDTH,
-        d_kv=8,
-        d_ff=37,
-        num_layers=1,
-        num_heads=2,
-    )
-    return diffusers.StableDiffusion3Pipeline(
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=vae(4),
-        text_encoder=first["encoder"],
-        tokenizer=first["tokenizer"],
-        text_encoder_2=second["encoder"],
-        tokenizer_2=second["tokenizer"],
-        text_encoder_3=T5EncoderModel(config).eval(),
-        tokenizer_3=third["tokenizer"],
-    )
-
-
-def flux() -> Any:
-    """Flux, guidance distilled."""
-    torch.manual_seed(4)
-    first, second = clip(), t5()
-    transformer = diffusers.FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        pooled_projection_dim=WIDTH,
-        axes_dims_rope=(4, 4, 8),
-        guidance_embeds=True,
-    )
-    return diffusers.FluxPipeline(
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=vae(4),
-        text_encoder=first["encoder"],
-        tokenizer=first["tokenizer"],
-        text_encoder_2=second["encoder"],
-        tokenizer_2=second["tokenizer"],
-    )
-
-
-def pixart() -> Any:
-    """PixArt-Sigma."""
-    torch.manual_seed(5)
-    text = t5()
-    transformer = diffusers.PixArtTransformer2DModel(
-        sample_size=32,
-        num_layers=1,
-        patch_size=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        in_channels=4,
-        cross_attention_dim=WIDTH,
-        caption_channels=WIDTH,
-        out_channels=8,
-        norm_type="ada_norm_single",
-        use_additional_conditions=False,
-    )
-    return diffusers.PixArtSigmaPipeline(
-        transformer=transformer,
-        scheduler=diffusers.DPMSolverMultistepScheduler(),
-        vae=vae(4),
-        text_encoder=text["encoder"],
-        tokenizer=text["tokenizer"],
-    )
-
-
-FAMILIES: dict[str, Callable[[], Any]] = {
-    "StableDiffusionPipeline (1.x)": sd1,
-    "StableDiffusionPipeline (2.x)": sd2,
-    "StableDiffusionXLPipeline": xl,
-    "StableDiffusion3Pipeline": sd3,
-    "FluxPipeline": flux,
-    "PixArtSigmaPipeline": pixart,
+FAMILIES: dict[str, Family] = {
+    "sd1": Family(
+        "Stable Diffusion 1.x",
+        tiny_unets.sd1,
+        f"{SD}Img2ImgPipeline",
+        f"{SD}InpaintPipeline",
+        **_whole(tiny_files.sd1),
+    ),
+    "sd2": Family(
+        "Stable Diffusion 2.x (velocity)",
+        tiny_unets.sd2,
+        f"{SD}Img2ImgPipeline",
+        f"{SD}InpaintPipeline",
+        **_whole(tiny_files.sd2),
+    ),
+    "xl": Family(
+        "Stable Diffusion XL",
+        tiny_unets.xl,
+        f"{XL}Img2ImgPipeline",
+        f"{XL}InpaintPipeline",
+        **_whole(tiny_files.xl),
+    ),
+    "lightning": Family(
+        "XL Turbo, Lightning and their kin (defaults of models.toml)",
+        tiny_unets.lightning,
+        f"{XL}Img2ImgPipeline",
+        f"{XL}InpaintPipeline",
+        file="as XL",
+    ),
+    "lcm": Family(
+        "LCM",
+        tiny_unets.lcm,
+        "LatentConsistencyModelImg2ImgPipeline",
+        file="as 1.x",
+    ),
+    "kolors": Family("Kolors", tiny_unets.kolors, "KolorsImg2ImgPipeline"),
+    "if": Family(
+        "DeepFloyd IF, first stage",
+        tiny_unets.deepfloyd,
+        "IFImg2ImgPipeline",
+        "IFInpaintingPipeline",
+    ),
+    "kandinsky22": Family(
+        "Kandinsky 2.2, with its prior",
+        tiny_unets.kandinsky22,
+        "KandinskyV22Img2ImgCombinedPipeline",
+        no_inpaint="not supported: wants a UNet of its own",
+    ),
+    "kandinsky3": Family("Kandinsky 3", tiny_unets.kandinsky3, "Kandinsky3Img2ImgPipeline"),
+    "sd3": Family(
+        "Stable Diffusion 3",
+        tiny_dits.sd3,
+        f"{SD}3Img2ImgPipeline",
+        f"{SD}3InpaintPipeline",
+        files={".safetensors": tiny_files.sd3, ".gguf": tiny_files.gguf_transformer},
+        file="equal",
+    ),
+    "flux": Family(
+        "Flux", tiny_dits.flux, "FluxImg2ImgPipeline", "FluxInpaintPipeline", **_alone()
+    ),
+    "kontext": Family(
+        "Flux Kontext",
+        tiny_dits.kontext,
+        "FluxKontextPipeline",
+        "FluxKontextInpaintPipeline",
+        file="as Flux",
+        takes={"max_area": 64 * 64},
+    ),
+    "chroma": Family(
+        "Chroma",
+        tiny_dits.chroma,
+        "ChromaImg2ImgPipeline",
+        no_inpaint="not supported: fails in diffusers 0.42",
+        **_alone(),
+    ),
+    "pixart-alpha": Family("PixArt-alpha", tiny_dits.pixart_alpha),
+    "pixart-sigma": Family("PixArt-Sigma", tiny_dits.pixart),
+    "auraflow": Family("AuraFlow", tiny_dits.auraflow, **_alone()),
+    "hunyuan": Family("HunyuanDiT", tiny_dits.hunyuan, takes={"use_resolution_binning": False}),
+    "cogview3": Family("CogView3-Plus", tiny_dits.cogview3),
+    "cogview4": Family("CogView4", tiny_chat_dits.cogview4),
+    "sana": Family("Sana", tiny_chat_dits.sana, **_alone()),
+    "qwen-image": Family(
+        "Qwen-Image",
+        tiny_chat_dits.qwen_image,
+        "QwenImageImg2ImgPipeline",
+        "QwenImageInpaintPipeline",
+        **_alone(),
+    ),
+    "lumina": Family("Lumina-Next", tiny_chat_dits.lumina),
+    "lumina2": Family("Lumina 2", tiny_chat_dits.lumina2, **_alone()),
+    "z-image": Family(
+        "Z-Image",
+        tiny_chat_dits.z_image,
+        "ZImageImg2ImgPipeline",
+        "ZImageInpaintPipeline",
+        **_alone((".safetensors", tiny_files.z_image)),
+    ),
+    "flux2-klein": Family(
+        "Flux 2 Klein",
+        tiny_chat_dits.flux2_klein,
+        "Flux2KleinPipeline",
+        "Flux2KleinInpaintPipeline",
+        **_alone(),
+    ),
+    "ovis": Family("Ovis-Image", tiny_chat_dits.ovis),
 }

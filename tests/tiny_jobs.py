@@ -83,8 +83,14 @@ def write_library(folder: Path, **kinds: dict[str, dict[str, Any]]) -> None:
     for kind, parts in kinds.items():
         for name, part in parts.items():
             lines.append(f'[{kind}."{name}"]')
-            lines += [f"{key} = {json.dumps(value)}" for key, value in part.items()]
+            lines += [f"{key} = {_toml(value)}" for key, value in part.items()]
     (folder / "models" / "models.toml").write_text("\n".join(lines) + "\n")
+
+
+def _toml(value: Any) -> str:
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }"
 
 
 def direct(pipe: Any, **given: Any) -> bytes:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from PIL import Image
 
 from gpu_worker.pipeline.inputs import Inputs
-from gpu_worker.pipeline.loaded import Loaded
+from gpu_worker.pipeline.loaded import Loaded, NotSupported
 from gpu_worker.request import (
     MAX_SIDE_PX,
     MIN_SIDE_PX,
-    SIDE_MULTIPLE_PX,
     GenerationRequest,
 )
 
@@ -39,12 +38,19 @@ def of(loaded: Loaded, request: GenerationRequest, inputs: Inputs) -> Canvas:
 
     Raises:
         MissingPicture: a picture is gone or cannot be read.
+        NotSupported: the pipeline draws no such width or height.
     """
+    multiple = loaded.side_multiple_px()
+    for name in ("width", "height"):
+        asked = getattr(request, name)
+        if asked is not None and asked % multiple:
+            why = f"draws multiples of {multiple} pixels"
+            raise NotSupported(name, asked, loaded.pipe, why)
     if request.image is None:
         side = loaded.default_side_px()
         return Canvas(request.width or side, request.height or side)
     image = inputs.picture(request.image)
-    width, height = _size(request, *image.size)
+    width, height = _size(request, *image.size, multiple)
     mask = None
     if request.mask_image is not None:
         nearest = Image.Resampling.NEAREST
@@ -53,21 +59,22 @@ def of(loaded: Loaded, request: GenerationRequest, inputs: Inputs) -> Canvas:
     return Canvas(width, height, image, mask)
 
 
-def _size(request: GenerationRequest, width: int, height: int) -> tuple[int, int]:
+def _size(request: GenerationRequest, width: int, height: int, multiple: int) -> tuple[int, int]:
     """One side asked for: the other follows. None: the picture's own, scaled into the limits."""
     if request.width is not None and request.height is not None:
         return request.width, request.height
     if request.width is not None:
-        return request.width, _side(height * request.width / width)
+        return request.width, _side(height * request.width / width, multiple)
     if request.height is not None:
-        return _side(width * request.height / height), request.height
+        return _side(width * request.height / height, multiple), request.height
     scale = min(1.0, MAX_SIDE_PX / max(width, height))
     scale = max(scale, MIN_SIDE_PX / min(width, height))
-    return _side(width * scale), _side(height * scale)
+    return _side(width * scale, multiple), _side(height * scale, multiple)
 
 
-def _side(px: float) -> int:
-    return min(max(int(px) // SIDE_MULTIPLE_PX * SIDE_MULTIPLE_PX, MIN_SIDE_PX), MAX_SIDE_PX)
+def _side(px: float, multiple: int) -> int:
+    least = -(-MIN_SIDE_PX // multiple) * multiple
+    return min(max(int(px) // multiple * multiple, least), MAX_SIDE_PX // multiple * multiple)
 
 
 def _resized(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:

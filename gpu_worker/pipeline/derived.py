@@ -8,11 +8,13 @@ from __future__ import annotations
 import inspect
 from typing import Any, Literal
 
+import diffusers
 from diffusers import (
     AutoPipelineForImage2Image,
     AutoPipelineForInpainting,
     AutoPipelineForText2Image,
 )
+from diffusers.pipelines import auto_pipeline
 
 Task = Literal["text", "image", "inpaint"]
 
@@ -21,11 +23,40 @@ AUTO: dict[Task, Any] = {
     "image": AutoPipelineForImage2Image,
     "inpaint": AutoPipelineForInpainting,
 }
+MAPPINGS: dict[Task, Any] = {
+    "text": auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+    "image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    "inpaint": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+}
+_ENDINGS: dict[Task, str] = {"image": "Img2ImgPipeline", "inpaint": "InpaintPipeline"}
+"""How diffusers calls the other tasks' classes, also where AutoPipeline does not list them."""
+
+
+_BROKEN = ("ChromaInpaintPipeline",)
+"""Of diffusers 0.42: it asks the transformer for a setting that Chroma's has not."""
 
 
 def parameters(pipe: Any) -> dict[str, inspect.Parameter]:
-    """What the pipeline can be called with."""
+    """What the pipeline, or a class of them, can be called with."""
     return dict(inspect.signature(pipe.__call__).parameters)
+
+
+def class_for(task: Task, found: Any) -> Any | None:
+    """The class that does this task with the parts of another; families of one class do all."""
+    mapped = auto_pipeline._get_task_class(
+        MAPPINGS[task], found.__name__, throw_error_if_not_exist=False
+    )
+    if mapped is not None:
+        return mapped
+    known = parameters(found)
+    if task == "text":
+        is_free = "image" not in known or known["image"].default is not inspect.Parameter.empty
+        return found if is_free else None
+    if ("image" if task == "image" else "mask_image") in known:
+        return found
+    named = getattr(diffusers, found.__name__.replace("Pipeline", _ENDINGS[task]), None)
+    is_there = isinstance(named, type) and named.__name__ not in _BROKEN
+    return named if is_there else None
 
 
 def made(pipe: Any, task: Task, **parts: Any) -> Any | None:
@@ -34,24 +65,17 @@ def made(pipe: Any, task: Task, **parts: Any) -> Any | None:
     try:
         new = AUTO[task].from_pipe(pipe, **parts)
     except ValueError:  # AutoPipeline knows no such class
-        if parts.get("controlnet") is not None or not _serves(pipe, task):
+        found = class_for(task, type(pipe))
+        if parts.get("controlnet") is not None or found is None:
             return None
-        new = _copy(pipe, parts)
+        new = _copy(pipe, found, parts)
     new.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return new
 
 
-def _serves(pipe: Any, task: Task) -> bool:
-    """Families of one class for everything: it takes pictures itself."""
-    known = parameters(pipe)
-    if task == "text":
-        return "image" not in known or known["image"].default is not inspect.Parameter.empty
-    return ("image" if task == "image" else "mask_image") in known
-
-
-def _copy(pipe: Any, parts: dict[str, Any]) -> Any:
-    components, options = type(pipe)._get_signature_keys(type(pipe))
+def _copy(pipe: Any, found: Any, parts: dict[str, Any]) -> Any:
+    components, options = found._get_signature_keys(found)
     given = {name: parts.get(name, part) for name, part in pipe.components.items()}
     given = {name: part for name, part in given.items() if name in components}
     config = {name: pipe.config[name] for name in options if name in pipe.config}
-    return type(pipe)(**given, **config)
+    return found(**given, **config)

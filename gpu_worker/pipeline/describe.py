@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-from diffusers.pipelines import auto_pipeline
 
 from gpu_worker.models import Library, ModelsError
-from gpu_worker.pipeline import sources
+from gpu_worker.pipeline import derived, sources
+from gpu_worker.pipeline.derived import Task
 from gpu_worker.pipeline.modes import FIELDS
 from gpu_worker.pipeline.sources import Source
 from gpu_worker.pipeline.upscalers import LANCZOS, LATENT
@@ -29,11 +29,7 @@ _BY_METHOD = {
 }
 """Fields that a pipeline knows where its class has this method."""
 
-_MAPPINGS = {
-    "txt2img": auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
-    "img2img": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-    "inpaint": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
-}
+_TASKS: dict[str, Task] = {"txt2img": "text", "img2img": "image", "inpaint": "inpaint"}
 
 
 def everything(
@@ -72,8 +68,8 @@ def one(source: Source, found: Any = None) -> dict[str, Any]:
     found = found or sources.pipeline_class(source)
     if found is None:
         return said | {"pipeline": None, "defaults": _set(source.model.defaults.model_dump())}
-    classes = {mode: _class_for(mode, found) for mode in _MAPPINGS}
-    known = {mode: _parameters(each) for mode, each in classes.items() if each is not None}
+    classes = {mode: derived.class_for(task, found) for mode, task in _TASKS.items()}
+    known = {mode: derived.parameters(each) for mode, each in classes.items() if each is not None}
     takes = {field for each in known.values() for field in each if field in FIELDS}
     takes |= {field for field, method in _BY_METHOD.items() if hasattr(found, method)}
     if "img2img" in known:
@@ -87,32 +83,14 @@ def one(source: Source, found: Any = None) -> dict[str, Any]:
         "modes": list(known),
         "takes": [*ALWAYS, *ALWAYS_TOO, *sorted(takes)],
         "schedulers": _schedulers(source.config),
-        "defaults": _defaults(_parameters(found)) | _set(source.model.defaults.model_dump()),
+        "defaults": _defaults(derived.parameters(found)) | _set(source.model.defaults.model_dump()),
     }
-
-
-def _class_for(mode: str, found: Any) -> Any:
-    """The class that makes pictures this way of the same parts; families of one class do all."""
-    mapped = auto_pipeline._get_task_class(
-        _MAPPINGS[mode], found.__name__, throw_error_if_not_exist=False
-    )
-    if mapped is not None:
-        return mapped
-    known = _parameters(found)
-    if mode == "txt2img":
-        is_free = "image" not in known or known["image"].default is not inspect.Parameter.empty
-        return found if is_free else None
-    return found if ("image" if mode == "img2img" else "mask_image") in known else None
-
-
-def _parameters(found: Any) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(found.__call__).parameters)
 
 
 def _takes_controlnets(found: Any) -> bool:
     """AutoPipeline knows the family's ControlNet class under its name."""
     name = found.__name__.replace("Pipeline", "ControlNetPipeline")
-    return any(each.__name__ == name for each in _MAPPINGS["txt2img"].values())
+    return any(each.__name__ == name for each in derived.MAPPINGS["text"].values())
 
 
 def _schedulers(config: Path | None) -> list[str] | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from gpu_worker.pipeline import derived, hires, previews
+from gpu_worker.pipeline import callbacks, derived, hires, previews
 from gpu_worker.pipeline.loaded import Loaded, NotSupported
 from gpu_worker.pipeline.previews import Previews
 from gpu_worker.pipeline.refiner import Keep, Refiner
@@ -119,6 +119,7 @@ class Drawing:
     ) -> Any:
         factor = int(getattr(pipe, "vae_scale_factor", 8))
         shown = Previews(pipe.scheduler, factor, lambda z: self.loaded.colors(pipe, z))
+        has_vae = getattr(pipe, "vae", None) is not None
 
         def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
             if keep is not None:
@@ -126,10 +127,13 @@ class Drawing:
             if log is not None:
                 log.note(pipe, timestep, tensors)
             at = previews.place(pipe.scheduler, index, timestep)
-            told.step(index + 1, int(pipe.num_timesteps), shown.after(at, tensors["latents"]))
+            seen = tensors.get("latents") if has_vae else None
+            preview = None if seen is None else shown.after(at, seen)
+            told.step(index + 1, callbacks.steps_of(pipe), preview)
             return tensors
 
-        output = pipe(**arguments, generator=generator, callback_on_step_end=step_ended)
+        with callbacks.told(pipe, step_ended) as call:
+            output = pipe(**arguments, **call, generator=generator)
         return output.images
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +12,15 @@ from PIL import Image
 from gpu_worker import machine_size
 from gpu_worker.faults import Refused
 from gpu_worker.models import Defaults
+from gpu_worker.pipeline import derived
 from gpu_worker.pipeline.latents import LEAST_FIT, Projection, decode
 from gpu_worker.request import SIDE_MULTIPLE_PX
 
 _SAMPLE_SIZE = 128
 """Latent pixels a side where neither denoiser nor pipeline says it: 1024 px at most VAEs."""
+
+_IN_PIXELS = "PRX"
+"""The family whose default_sample_size counts pixels, not latent pixels."""
 
 
 class NotSupported(Refused):
@@ -50,12 +55,27 @@ class Loaded:
 
     def default_side_px(self) -> int:
         """The model's own size, bounded by what MACHINE_SIZE affords, in pixels."""
-        denoiser = getattr(self.pipe, "unet", None) or self.pipe.transformer
-        sample = denoiser.config.get("sample_size") or getattr(
-            self.pipe, "default_sample_size", _SAMPLE_SIZE
-        )
+        side = min(self._native_side_px(), machine_size.SWITCHES[self.size].max_default_side_px)
+        multiple = self.side_multiple_px()
+        return max(side - side % multiple, multiple)
+
+    def side_multiple_px(self) -> int:
+        """What the pipeline would silently cut a side down to a multiple of."""
+        processor = getattr(self.pipe, "image_processor", None)
+        asked = getattr(processor, "config", {}).get("vae_scale_factor") or 1
+        return math.lcm(int(asked), SIDE_MULTIPLE_PX)
+
+    def _native_side_px(self) -> int:
+        own = derived.parameters(self.pipe)["width"].default
+        if isinstance(own, int):
+            return own
+        sample = getattr(self.pipe, "default_sample_size", None)
+        if type(self.pipe).__name__.startswith(_IN_PIXELS):
+            return int(sample or _SAMPLE_SIZE)
+        denoiser = getattr(self.pipe, "unet", None) or getattr(self.pipe, "transformer", None)
+        if denoiser is not None:
+            sample = denoiser.config.get("sample_size") or sample
         if isinstance(sample, list | tuple):
             sample = max(sample)
-        native = int(sample) * int(self.pipe.vae_scale_factor)
-        side = min(native, machine_size.SWITCHES[self.size].max_default_side_px)
-        return side - side % SIDE_MULTIPLE_PX
+        has_vae = getattr(self.pipe, "vae", None) is not None
+        return int(sample or _SAMPLE_SIZE) * (int(self.pipe.vae_scale_factor) if has_vae else 1)

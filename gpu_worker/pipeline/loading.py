@@ -6,6 +6,7 @@ safetensors and GGUF only, never remote code. Knows no device and no request.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -13,7 +14,7 @@ import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
 from gpu_worker.models import ModelsError
-from gpu_worker.pipeline import quantization, sources
+from gpu_worker.pipeline import checkpoints, quantization, sources
 from gpu_worker.pipeline.sources import Source
 from gpu_worker.settings import WorkerSettings
 
@@ -73,24 +74,34 @@ def _single_file(
     source: Source, settings: WorkerSettings, dtype: torch.dtype, common: dict[str, Any]
 ) -> Any:
     """Such a file holds weights alone: sizes and vocabulary come from the directory beside it, or,
-    without one, from the hub."""
+    without one, from the hub. Where it holds a transformer alone, so do the other weights."""
     path, config = str(source.path), source.config
     found = sources.pipeline_class(source)
-    if config is not None and path.endswith(".gguf"):
-        part = sources.index(config)["transformer"][1]
-        transformer = getattr(diffusers, part).from_single_file(
-            path,
-            quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype),
-            config=str(config),
-            subfolder="transformer",
-            dtype=dtype,
-        )
+    named = sources.index(config) if config is not None else {}
+    if "transformer" in named and checkpoints.is_transformer_alone(Path(path)):
+        transformer = _transformer(source, named["transformer"][1], dtype)
         return _auto(found).from_pretrained(str(config), transformer=transformer, **common)
     if not hasattr(found, "from_single_file"):
         raise ModelsError(f"{source.name}: {found.__name__} is not loaded from a single file")
     cache_dir = None if os.environ.get("HF_HOME") else str(settings.model_cache)
-    return found.from_single_file(
+    pipe = found.from_single_file(
         path, dtype=dtype, cache_dir=cache_dir, config=None if config is None else str(config)
+    )
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()  # diffusers 0.42 leaves T5 in training: its dropout draws at random
+    return pipe
+
+
+def _transformer(source: Source, kind: str, dtype: torch.dtype) -> Any:
+    found = getattr(diffusers, kind)
+    if not hasattr(found, "from_single_file"):
+        raise ModelsError(f"{source.name}: {kind} is not loaded from a single file")
+    more: dict[str, Any] = {}
+    if str(source.path).endswith(".gguf"):
+        more["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
+    return found.from_single_file(
+        str(source.path), config=str(source.config), subfolder="transformer", dtype=dtype, **more
     )
 
 

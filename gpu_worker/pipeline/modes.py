@@ -54,6 +54,9 @@ def pipeline_for(loaded: Loaded, request: GenerationRequest, **parts: Any) -> An
     if task != "inpaint" and _needs_mask(loaded.pipe):
         field, value = ("image", request.image) if task == "image" else ("prompt", request.prompt)
         raise NotSupported(field, value, loaded.pipe, WHAT["text"])
+    if task == "inpaint" and _is_kandinsky(loaded.pipe) and not _needs_mask(loaded.pipe):
+        why = "paints anew with a UNet made for it alone"
+        raise NotSupported("mask_image", request.mask_image, loaded.pipe, why)
     own = derived.parameters(loaded.pipe)
     if task == "text" and not parts and not _is_required(own.get("image")):
         return loaded.pipe
@@ -75,10 +78,15 @@ def copy_of(loaded: Loaded, request: GenerationRequest, **parts: Any) -> Any:
 
 def _needs_mask(pipe: Any) -> bool:
     """UNets made for inpainting read latents, a mask and the masked latents: 4 + 1 + 4."""
-    unet, vae = getattr(pipe, "unet", None), getattr(pipe, "vae", None)
+    unet = getattr(pipe, "unet", None)
+    vae = getattr(pipe, "vae", None) or getattr(pipe, "movq", None)
     if unet is None or vae is None:
         return False
     return bool(unet.config.in_channels == 2 * vae.config.latent_channels + 1)
+
+
+def _is_kandinsky(pipe: Any) -> bool:
+    return type(pipe).__name__.startswith("Kandinsky")
 
 
 def _is_required(parameter: inspect.Parameter | None) -> bool:
@@ -117,6 +125,8 @@ def arguments(
     sizes = {"width": canvas.width, "height": canvas.height}
     given |= {name: value for name, value in pictures.items() if value is not None}
     given |= {name: value for name, value in sizes.items() if name in known}
+    given |= _as_asked(pipe, known, canvas)
+    _check_own_size(pipe, request)
     resolved = {
         name: given.get(name, known[name].default if name in known else None) for name in RESOLVED
     }
@@ -125,6 +135,28 @@ def arguments(
     else:
         _check_strength(pipe, resolved)
     return given, resolved
+
+
+def _as_asked(pipe: Any, known: dict[str, Any], canvas: Canvas) -> dict[str, Any]:
+    """Two families draw another size than they are asked for, without a word, unless told not to:
+    Flux Kontext one megapixel, HunyuanDiT the nearest of its own."""
+    if "max_area" in known:
+        given: dict[str, Any] = {"max_area": canvas.width * canvas.height}
+        if "mask_image" in known:
+            given["_auto_resize"] = False  # this one draws at the size of its picture
+        return given
+    is_hunyuan = type(pipe).__name__.startswith("HunyuanDiT")
+    return {"use_resolution_binning": False} if is_hunyuan else {}
+
+
+def _check_own_size(pipe: Any, request: GenerationRequest) -> None:
+    """DeepFloyd IF's second and third task bring every picture to the UNet's size."""
+    if type(pipe).__name__ not in ("IFImg2ImgPipeline", "IFInpaintingPipeline"):
+        return
+    for name in ("width", "height"):
+        if getattr(request, name) is not None:
+            why = "draws at the size of its network alone"
+            raise NotSupported(name, getattr(request, name), pipe, why)
 
 
 def _check_eta(pipe: Any, request: GenerationRequest) -> None:

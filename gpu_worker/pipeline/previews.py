@@ -50,8 +50,9 @@ class Previews:
                 return now
             old, new = float(sigmas[index]), float(sigmas[index + 1])
             return now if old == new else now - (now - before) * (new / (new - old))
-        timesteps, alphas = self._scheduler.timesteps, self._scheduler.alphas_cumprod
-        if index + 1 >= len(timesteps):
+        timesteps = self._scheduler.timesteps
+        alphas = getattr(self._scheduler, "alphas_cumprod", None)
+        if alphas is None or index + 1 >= len(timesteps):
             return now
         a, b = (float(alphas[int(timesteps[k])]) for k in (index, index + 1))
         old, new = ((1 - share) ** 0.5 / share**0.5 for share in (a, b))

@@ -14,14 +14,15 @@ import diffusers
 
 from gpu_worker import models
 from gpu_worker.models import Library, Model, ModelsError
+from gpu_worker.pipeline import checkpoints
 from gpu_worker.settings import WorkerSettings
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
 DEMO = Model.model_validate({"source": "demo", "defaults": {"guidance_scale": 4.0}})
 
 INDEX = "model_index.json"
-_LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion", "flux")
-"""Where a pipeline's parts may come from; the last two are pipeline folders of diffusers itself."""
+_LIBRARIES = (None, "diffusers", "transformers")
+"""Where a pipeline's parts may come from, beside the folders of diffusers' own pipelines."""
 
 _UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
@@ -87,9 +88,21 @@ def index(folder: Path) -> dict[str, Any]:
         raise ModelsError(f"{folder.name}: {INDEX} names no pipeline that diffusers has")
     for part, named in found.items():
         is_part = isinstance(named, list) and len(named) == 2
-        if is_part and named[0] not in _LIBRARIES:
-            raise ModelsError(f"{folder.name}: {INDEX} wants code of its own for {part}: {named}")
+        if is_part and not _is_diffusers(named[0]):
+            raise ModelsError(
+                f"{folder.name}: {INDEX} wants {part} from {named[0]!r}, which neither diffusers "
+                "nor transformers has; code of a model's own is not run"
+            )
     return found
+
+
+def _is_diffusers(library: Any) -> bool:
+    """diffusers finds a part in a library, or in the folder of a pipeline (`kolors`)."""
+    if library in _LIBRARIES:
+        return True
+    folder = Path(diffusers.pipelines.__file__).parent / str(library)
+    is_name = isinstance(library, str) and library.isidentifier()
+    return is_name and folder.is_dir() and hasattr(diffusers.pipelines, library)
 
 
 def pipeline_class(source: Source) -> Any:
@@ -101,22 +114,17 @@ def pipeline_class(source: Source) -> Any:
     if source.config is not None:
         name = index(source.config)["_class_name"]
         found = getattr(diffusers, name, None)
+        if lacking := getattr(found, "_backends", None):
+            wanted = ", ".join(lacking)
+            raise ModelsError(
+                f"{source.name}: {name} needs a library that is not installed, of {wanted}"
+            )
         if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
             raise ModelsError(f"{source.name}: diffusers has no pipeline called {name!r}")
         return found
     if source.path is not None and source.path.suffix == ".safetensors":
-        return _class_by_keys(source.path)
+        return checkpoints.pipeline_class(source.path)
     return None
-
-
-def _class_by_keys(path: Path) -> Any:
-    """SDXL checkpoints carry a second text encoder under this name; SD 1.x and 2.x do not."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        keys = list(file.keys())
-    is_xl = any(key.startswith("conditioner.embedders.1.") for key in keys)
-    return diffusers.StableDiffusionXLPipeline if is_xl else diffusers.StableDiffusionPipeline
 
 
 def _of_setting(name: str) -> Source:

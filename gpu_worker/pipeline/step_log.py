@@ -27,21 +27,25 @@ class StepLog:
     def note(self, pipe: Any, timestep: Any, tensors: dict[str, Any]) -> None:
         """After a step, as `callback_on_step_end` is called."""
         # The copy waits for the device: only then has the step ended.
-        content = (
-            tensors["latents"].detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
-        )
+        latents = tensors.get("latents")
+        digest = None if latents is None else _digest(latents)
         ended = self._clock()
         self.rows.append(
             {
                 "step": len(self.rows) + 1,
-                "timestep": _plain(timestep),
+                "timestep": None if timestep is None else _plain(timestep),
                 "sigma": _sigma(pipe.scheduler, len(self.rows)),
                 "seconds": round(ended - self._began, 4),
-                "latents_sha256": hashlib.sha256(content).hexdigest(),
+                "latents_sha256": digest,
                 "memory_bytes": memory.in_use(self._device),
             }
         )
         self._began = self._clock()
+
+
+def _digest(latents: torch.Tensor) -> str:
+    content = latents.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _sigma(scheduler: Any, index: int) -> float | None:
