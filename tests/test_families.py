@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gpu_worker import pipeline
+from gpu_worker import models, pipeline
 from gpu_worker.models import ModelsError
 from tests import tiny_models
 from tests.test_pipeline import ignore, job, settings
@@ -73,6 +73,32 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     assert "safetensors" in refused(tmp_path, "pickled")
     (tmp_path / "models" / "one.ckpt").write_bytes(b"x")
     assert "only .safetensors and .gguf" in refused(tmp_path, "one.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("StableVideoDiffusionPipeline", "reads no words"),
+        ("TextToVideoSDPipeline", "makes films or sound"),
+        ("StableAudioPipeline", "makes films or sound"),
+        ("StableDiffusionControlNetPipeline", "name the model and the ControlNet apart"),
+        ("UnCLIPPipeline", "counts its steps"),
+    ],
+)
+def test_what_draws_no_pictures_from_words_is_refused(tmp_path: Path, kind: str, why: str) -> None:
+    (tmp_path / "models" / "bad").mkdir(parents=True)
+    index = {"_class_name": kind, "scheduler": ["diffusers", "DDIMScheduler"]}
+    (tmp_path / "models" / "bad" / "model_index.json").write_text(json.dumps(index))
+    ours = pipeline.DiffusersPipeline(settings(tmp_path), library(tmp_path))
+    with pytest.raises(ModelsError, match=f"bad: is not supported: {kind} .*{why}"):
+        ours.load("bad")
+    ours.load("demo")
+    assert why in ours.describe()["models"]["bad"]["error"]
+
+
+def library(folder: Path) -> models.Library:
+    write_library(folder, models={"bad": {"source": "bad"}})
+    return models.read(folder / "models" / "models.toml")
 
 
 @pytest.mark.parametrize("source", ["../outside", "/etc", "link"])

@@ -12,6 +12,24 @@ from tests.tiny_dits import one, vae
 from tests.tiny_texts import WIDTH, language_model, qwen_vl
 
 
+def deep_vae() -> Any:
+    """16 pixels a latent pixel."""
+    return diffusers.AutoencoderDC(
+        in_channels=3,
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=(*["ResBlock"] * 4, "EfficientViTBlock"),
+        decoder_block_types=(*["ResBlock"] * 4, "EfficientViTBlock"),
+        encoder_block_out_channels=(8,) * 5,
+        decoder_block_out_channels=(8,) * 5,
+        encoder_qkv_multiscales=(*[()] * 4, (5,)),
+        decoder_qkv_multiscales=(*[()] * 4, (5,)),
+        encoder_layers_per_block=(1,) * 5,
+        decoder_layers_per_block=(1,) * 5,
+        scaling_factor=0.41407,
+    )
+
+
 def sana() -> Any:
     torch.manual_seed(20)
     transformer = diffusers.SanaTransformer2DModel(
@@ -26,26 +44,12 @@ def sana() -> Any:
         caption_channels=WIDTH,
         sample_size=16,
     )
-    deep = diffusers.AutoencoderDC(
-        in_channels=3,
-        latent_channels=4,
-        attention_head_dim=2,
-        encoder_block_types=(*["ResBlock"] * 4, "EfficientViTBlock"),
-        decoder_block_types=(*["ResBlock"] * 4, "EfficientViTBlock"),
-        encoder_block_out_channels=(8,) * 5,
-        decoder_block_out_channels=(8,) * 5,
-        encoder_qkv_multiscales=(*[()] * 4, (5,)),
-        decoder_qkv_multiscales=(*[()] * 4, (5,)),
-        encoder_layers_per_block=(1,) * 5,
-        decoder_layers_per_block=(1,) * 5,
-        scaling_factor=0.41407,
-    )
     return diffusers.SanaPipeline(
         transformer=transformer,
         scheduler=diffusers.DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
         ),
-        vae=deep,
+        vae=deep_vae(),
         **one(language_model("Gemma2")),
     )
 

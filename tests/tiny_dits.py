@@ -94,6 +94,16 @@ def flux(kind: str = "FluxPipeline", levels: int = 2) -> Any:
     )
 
 
+def fill() -> Any:
+    """Flux Fill reads the picture under its mask and the mask beside the latents."""
+    pipe = flux("FluxFillPipeline")
+    torch.manual_seed(10)
+    config = dict(pipe.transformer.config) | {"in_channels": 48, "out_channels": 16}
+    config["_use_default_values"] = []
+    pipe.register_modules(transformer=diffusers.FluxTransformer2DModel.from_config(config))
+    return pipe
+
+
 def kontext() -> Any:
     """Flux Kontext: a picture may come with the words."""
     return flux("FluxKontextPipeline", levels=5)

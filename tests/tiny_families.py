@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests import tiny_chat_dits, tiny_dits, tiny_files, tiny_unets
+from tests import (
+    tiny_chat_dits,
+    tiny_dits,
+    tiny_files,
+    tiny_kandinsky,
+    tiny_more_dits,
+    tiny_unets,
+)
 
 Save = Callable[[Any, Path], None]
 ALONE = "equal, transformer alone"
@@ -33,14 +40,18 @@ class Family:
     no_inpaint: str = "has none"
     takes: dict[str, Any] = field(default_factory=dict)
     """Arguments of a direct call that make it draw the size that it is asked for."""
+    text: bool = True
+    side: int = 64
 
     @property
     def row(self) -> str:
         """Of the table in docs/models.md."""
-        tasks = ("equal" if self.image else self.no_image), "equal" if self.inpaint else ""
-        return f"| {self.title} | equal | {self.file} | equal | {tasks[0]} | " + (
-            f"{tasks[1] or self.no_inpaint} |"
+        tasks = (
+            "equal" if self.text else "has none",
+            "equal" if self.image else self.no_image,
+            "equal" if self.inpaint else self.no_inpaint,
         )
+        return " | ".join(["", self.title, "equal", self.file, *tasks, ""]).strip()
 
 
 def _alone(*more: tuple[str, Save]) -> dict[str, Any]:
@@ -88,7 +99,7 @@ FAMILIES: dict[str, Family] = {
         "LCM",
         tiny_unets.lcm,
         "LatentConsistencyModelImg2ImgPipeline",
-        file="as 1.x",
+        file="not supported: the layout leaves out the guidance",
     ),
     "kolors": Family("Kolors", tiny_unets.kolors, "KolorsImg2ImgPipeline"),
     "if": Family(
@@ -99,11 +110,11 @@ FAMILIES: dict[str, Family] = {
     ),
     "kandinsky22": Family(
         "Kandinsky 2.2, with its prior",
-        tiny_unets.kandinsky22,
+        tiny_kandinsky.kandinsky22,
         "KandinskyV22Img2ImgCombinedPipeline",
         no_inpaint="not supported: wants a UNet of its own",
     ),
-    "kandinsky3": Family("Kandinsky 3", tiny_unets.kandinsky3, "Kandinsky3Img2ImgPipeline"),
+    "kandinsky3": Family("Kandinsky 3", tiny_kandinsky.kandinsky3, "Kandinsky3Img2ImgPipeline"),
     "sd3": Family(
         "Stable Diffusion 3",
         tiny_dits.sd3,
@@ -120,7 +131,7 @@ FAMILIES: dict[str, Family] = {
         tiny_dits.kontext,
         "FluxKontextPipeline",
         "FluxKontextInpaintPipeline",
-        file="as Flux",
+        **_alone(),
         takes={"max_area": 64 * 64},
     ),
     "chroma": Family(
@@ -161,4 +172,28 @@ FAMILIES: dict[str, Family] = {
         **_alone(),
     ),
     "ovis": Family("Ovis-Image", tiny_chat_dits.ovis),
+    "fill": Family("Flux Fill", tiny_dits.fill, inpaint="FluxFillPipeline", text=False, **_alone()),
+    "sd1-pag": Family(
+        "Perturbed attention guidance (1.x)",
+        tiny_unets.sd1_pag,
+        f"{SD}PAGImg2ImgPipeline",
+        f"{SD}PAGInpaintPipeline",
+        **_whole(tiny_files.sd1),
+    ),
+    "sana-sprint": Family(
+        "Sana Sprint", tiny_more_dits.sana_sprint, "SanaSprintImg2ImgPipeline", **_alone()
+    ),
+    "bria": Family("Bria 3", tiny_more_dits.bria),
+    "hidream": Family("HiDream", tiny_more_dits.hidream, side=256, **_alone()),
+    "krea2": Family("Krea 2", tiny_more_dits.krea2, **_alone()),
+    "hunyuan-image": Family("HunyuanImage 2.1", tiny_more_dits.hunyuan_image),
+    "amused": Family(
+        "aMUSEd", tiny_more_dits.amused, "AmusedImg2ImgPipeline", "AmusedInpaintPipeline"
+    ),
+    "kandinsky21": Family(
+        "Kandinsky 2.1, with its prior",
+        tiny_kandinsky.kandinsky21,
+        "KandinskyImg2ImgCombinedPipeline",
+        no_inpaint="not supported: wants a UNet of its own",
+    ),
 }

@@ -59,7 +59,7 @@ def t5(width: int = WIDTH, kind: str = "T5") -> dict[str, Any]:
     return {"tokenizer": tokenizer, "encoder": encoder.eval()}
 
 
-def clip(*, projected: bool = False, width: int = WIDTH) -> dict[str, Any]:
+def clip(*, projected: bool = False, width: int = WIDTH, positions: int = 77) -> dict[str, Any]:
     """Tokenizer and encoder."""
     tokenizer = build_tokenizer(shapes.vocabulary())
     config = transformers.CLIPTextConfig(
@@ -69,7 +69,7 @@ def clip(*, projected: bool = False, width: int = WIDTH) -> dict[str, Any]:
         projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=tokenizer.model_max_length,
+        max_position_embeddings=positions,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -115,23 +115,54 @@ def bert() -> dict[str, Any]:
     return {"tokenizer": tokenizer, "encoder": transformers.BertModel(config).eval()}
 
 
-def qwen_vl() -> dict[str, Any]:
-    """Qwen2.5-VL, which also reads pictures."""
-    tokenizer = chat_tokenizer()
-    config = transformers.Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": WIDTH,
-            "intermediate_size": WIDTH,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "rope_parameters": {
-                "mrope_section": [2, 3, 3],
-                "rope_type": "default",
-                "rope_theta": 1e4,
-            },
+def byt5() -> dict[str, Any]:
+    """Reads bytes."""
+    tokenizer = transformers.ByT5Tokenizer()
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=8, d_ff=37, num_layers=1, num_heads=2
+    )
+    return {"tokenizer": tokenizer, "encoder": transformers.T5EncoderModel(config).eval()}
+
+
+def _vl_text(layers: int) -> dict[str, Any]:
+    return {
+        "vocab_size": len(chat_tokenizer()),
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "rope_parameters": {
+            "mrope_section": [2, 3, 3],
+            "rope_type": "default",
+            "rope_theta": 1e4,
         },
+    }
+
+
+def qwen3_vl() -> dict[str, Any]:
+    """Qwen3-VL, which also reads pictures."""
+    config = transformers.Qwen3VLConfig(
+        text_config=_vl_text(2) | {"head_dim": 16},
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": WIDTH,
+            "deepstack_visual_indexes": [0],
+        },
+    )
+    encoder = transformers.Qwen3VLModel(config)
+    return {"tokenizer": chat_tokenizer(), "encoder": encoder.eval()}
+
+
+def qwen_vl(layers: int = 2) -> dict[str, Any]:
+    """Qwen2.5-VL, which also reads pictures."""
+    config = transformers.Qwen2_5_VLConfig(
+        text_config=_vl_text(layers),
         vision_config={
             "depth": 1,
             "hidden_size": 16,
@@ -141,4 +172,4 @@ def qwen_vl() -> dict[str, Any]:
         },
     )
     encoder = transformers.Qwen2_5_VLForConditionalGeneration(config)
-    return {"tokenizer": tokenizer, "encoder": encoder.eval()}
+    return {"tokenizer": chat_tokenizer(), "encoder": encoder.eval()}

@@ -5,6 +5,7 @@ They live for one job: nothing is kept, so nothing can leak. Knows no request.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from typing import Any, Literal
 
@@ -32,8 +33,16 @@ _ENDINGS: dict[Task, str] = {"image": "Img2ImgPipeline", "inpaint": "InpaintPipe
 """How diffusers calls the other tasks' classes, also where AutoPipeline does not list them."""
 
 
+WANT_MASK = ("FluxFillPipeline",)
+"""Transformers made for inpainting; UNets are known by their channels."""
+
 _BROKEN = ("ChromaInpaintPipeline",)
 """Of diffusers 0.42: it asks the transformer for a setting that Chroma's has not."""
+
+
+_FILMS = ("num_frames", "video_length", "audio_length_in_s", "audio_end_in_s", "audio_duration")
+_NEEDED = {"OmniGenPipeline": ("torchvision",)}
+"""Libraries whose lack diffusers tells by a NameError."""
 
 
 def parameters(pipe: Any) -> dict[str, inspect.Parameter]:
@@ -43,6 +52,8 @@ def parameters(pipe: Any) -> dict[str, inspect.Parameter]:
 
 def class_for(task: Task, found: Any) -> Any | None:
     """The class that does this task with the parts of another; families of one class do all."""
+    if found.__name__ in WANT_MASK:
+        return found if task == "inpaint" else None
     mapped = auto_pipeline._get_task_class(
         MAPPINGS[task], found.__name__, throw_error_if_not_exist=False
     )
@@ -57,6 +68,23 @@ def class_for(task: Task, found: Any) -> Any | None:
     named = getattr(diffusers, found.__name__.replace("Pipeline", _ENDINGS[task]), None)
     is_there = isinstance(named, type) and named.__name__ not in _BROKEN
     return named if is_there else None
+
+
+def unfit(found: Any) -> str | None:
+    """Why a class of diffusers is not one that draws pictures from words; None: it is."""
+    known = parameters(found)
+    if "prompt" not in known:
+        return "reads no words"
+    if any(name in known for name in _FILMS):
+        return "makes films or sound"
+    if "num_inference_steps" not in known:
+        return "counts its steps in a way that a request does not know"
+    if "Control" in found.__name__:
+        return "has a ControlNet in it; name the model and the ControlNet apart"
+    for library in _NEEDED.get(found.__name__, ()):
+        if importlib.util.find_spec(library) is None:
+            return f"needs {library}, which is not installed"
+    return None
 
 
 def made(pipe: Any, task: Task, **parts: Any) -> Any | None:

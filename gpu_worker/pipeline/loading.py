@@ -79,30 +79,35 @@ def _single_file(
     found = sources.pipeline_class(source)
     named = sources.index(config) if config is not None else {}
     if "transformer" in named and checkpoints.is_transformer_alone(Path(path)):
-        transformer = _transformer(source, named["transformer"][1], dtype)
+        part = getattr(diffusers, named["transformer"][1])
+        more: dict[str, Any] = {"config": str(config), "subfolder": "transformer"}
+        if path.endswith(".gguf"):
+            more["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
+        transformer = _from_file(source, part, dtype=dtype, **more)
         return _auto(found).from_pretrained(str(config), transformer=transformer, **common)
-    if not hasattr(found, "from_single_file"):
-        raise ModelsError(f"{source.name}: {found.__name__} is not loaded from a single file")
     cache_dir = None if os.environ.get("HF_HOME") else str(settings.model_cache)
-    pipe = found.from_single_file(
-        path, dtype=dtype, cache_dir=cache_dir, config=None if config is None else str(config)
-    )
+    config_given = None if config is None else str(config)
+    pipe = _from_file(source, found, dtype=dtype, cache_dir=cache_dir, config=config_given)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()  # diffusers 0.42 leaves T5 in training: its dropout draws at random
     return pipe
 
 
-def _transformer(source: Source, kind: str, dtype: torch.dtype) -> Any:
-    found = getattr(diffusers, kind)
+def _from_file(source: Source, found: Any, **more: Any) -> Any:
+    """A pipeline or a transformer.
+
+    Raises:
+        ModelsError: diffusers reads no such file, or it has not all weights.
+    """
     if not hasattr(found, "from_single_file"):
-        raise ModelsError(f"{source.name}: {kind} is not loaded from a single file")
-    more: dict[str, Any] = {}
-    if str(source.path).endswith(".gguf"):
-        more["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
-    return found.from_single_file(
-        str(source.path), config=str(source.config), subfolder="transformer", dtype=dtype, **more
-    )
+        raise ModelsError(f"{source.name}: {found.__name__} is not loaded from a single file")
+    try:
+        return found.from_single_file(str(source.path), **more)
+    except NotImplementedError as error:  # torch's, of tensors that were never filled
+        raise ModelsError(
+            f"{source.name}: the file lacks weights that a {found.__name__} has"
+        ) from error
 
 
 def quiet() -> None:

@@ -78,6 +78,8 @@ def copy_of(loaded: Loaded, request: GenerationRequest, **parts: Any) -> Any:
 
 def _needs_mask(pipe: Any) -> bool:
     """UNets made for inpainting read latents, a mask and the masked latents: 4 + 1 + 4."""
+    if type(pipe).__name__ in derived.WANT_MASK:
+        return True
     unet = getattr(pipe, "unet", None)
     vae = getattr(pipe, "vae", None) or getattr(pipe, "movq", None)
     if unet is None or vae is None:
@@ -126,7 +128,9 @@ def arguments(
     given |= {name: value for name, value in pictures.items() if value is not None}
     given |= {name: value for name, value in sizes.items() if name in known}
     given |= _as_asked(pipe, known, canvas)
-    _check_own_size(pipe, request)
+    if "intermediate_timesteps" in known and given.get("num_inference_steps", 2) != 2:
+        given["intermediate_timesteps"] = None  # Sana Sprint's own are for two steps
+    _check_own_size(loaded, pipe, request, canvas)
     resolved = {
         name: given.get(name, known[name].default if name in known else None) for name in RESOLVED
     }
@@ -149,14 +153,24 @@ def _as_asked(pipe: Any, known: dict[str, Any], canvas: Canvas) -> dict[str, Any
     return {"use_resolution_binning": False} if is_hunyuan else {}
 
 
-def _check_own_size(pipe: Any, request: GenerationRequest) -> None:
-    """DeepFloyd IF's second and third task bring every picture to the UNet's size."""
-    if type(pipe).__name__ not in ("IFImg2ImgPipeline", "IFInpaintingPipeline"):
+def _check_own_size(loaded: Loaded, pipe: Any, request: GenerationRequest, canvas: Canvas) -> None:
+    """Two families draw at a size of their own: DeepFloyd IF brings every picture to its network's,
+    HiDream every width and height to the area of its own."""
+    name = type(pipe).__name__
+    if name in ("IFImg2ImgPipeline", "IFInpaintingPipeline"):
+        why = "draws at the size of its network alone"
+    elif name == "HiDreamImagePipeline" and not _has_area(canvas, loaded.default_side_px()):
+        why = f"draws pictures of the area of {loaded.default_side_px()} pixels squared alone"
+    else:
         return
-    for name in ("width", "height"):
-        if getattr(request, name) is not None:
-            why = "draws at the size of its network alone"
-            raise NotSupported(name, getattr(request, name), pipe, why)
+    for side in ("width", "height"):
+        if getattr(request, side) is not None:
+            raise NotSupported(side, getattr(request, side), pipe, why)
+
+
+def _has_area(canvas: Canvas, side: int) -> bool:
+    """Within what a side's rounding makes of it."""
+    return abs(canvas.width * canvas.height / side**2 - 1) < 0.05
 
 
 def _check_eta(pipe: Any, request: GenerationRequest) -> None:

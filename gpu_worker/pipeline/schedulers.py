@@ -57,14 +57,19 @@ def chosen(loaded: Loaded, pipe: Any, request: GenerationRequest) -> Iterator[di
     """
     own = loaded.pipe.scheduler
     before = pipe.scheduler
-    pipe.scheduler = _made(loaded, own, request)
+    # Families with a prior draw with a pipeline within the pipeline.
+    drawing = [each for each in (pipe, getattr(pipe, "decoder_pipe", None)) if each is not None]
+    made = _made(loaded, own, request)
+    for each in drawing:
+        each.scheduler = made
     try:
         yield {
             "scheduler": type(pipe.scheduler).__name__,
             "scheduler_config": _plain_config(pipe.scheduler),
         }
     finally:
-        pipe.scheduler = before
+        for each in drawing:
+            each.scheduler = before
 
 
 def _made(loaded: Loaded, own: Any, request: GenerationRequest) -> Any:

@@ -14,7 +14,7 @@ import diffusers
 
 from gpu_worker import models
 from gpu_worker.models import Library, Model, ModelsError
-from gpu_worker.pipeline import checkpoints
+from gpu_worker.pipeline import checkpoints, derived
 from gpu_worker.settings import WorkerSettings
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo_model"
@@ -87,7 +87,7 @@ def index(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("_class_name"), str):
         raise ModelsError(f"{folder.name}: {INDEX} names no pipeline that diffusers has")
     for part, named in found.items():
-        is_part = isinstance(named, list) and len(named) == 2
+        is_part = isinstance(named, list) and len(named) == 2 and not isinstance(named[0], int)
         if is_part and not _is_diffusers(named[0]):
             raise ModelsError(
                 f"{folder.name}: {INDEX} wants {part} from {named[0]!r}, which neither diffusers "
@@ -121,6 +121,8 @@ def pipeline_class(source: Source) -> Any:
             )
         if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
             raise ModelsError(f"{source.name}: diffusers has no pipeline called {name!r}")
+        if why := derived.unfit(found):
+            raise ModelsError(f"{source.name}: is not supported: {name} {why}")
         return found
     if source.path is not None and source.path.suffix == ".safetensors":
         return checkpoints.pipeline_class(source.path)
