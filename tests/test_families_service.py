@@ -174,6 +174,18 @@ def test_a_family_is_drawn_as_diffusers_draws_it(name: str, service: Service, mo
         assert set(said["modes"]) == set(wanted)
 
 
+def test_a_models_own_defaults_hold(service: Service, models: Path) -> None:
+    given = {"width": 64, "height": 64}
+    record = service.result(submitted(service, "turbo", "txt2img", given))
+    assert (record["num_inference_steps"], record["guidance_scale"]) == (2, 0.0)
+    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(models / "models" / "xl")
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator("cpu").manual_seed(7)
+    assert (
+        drawn(record)[1] == pipe(PROMPT, generator=generator, **FAST, **given).images[0].tobytes()
+    )
+
+
 def test_what_a_family_cannot_do_is_told(service: Service) -> None:
     uuid = submitted(service, "kandinsky22", "inpaint", {})
     assert service.result(uuid)["errors"] == [

@@ -15,7 +15,7 @@ from gpu_worker.models import ModelsError
 from gpu_worker.pipeline import callbacks, checkpoints
 from gpu_worker.pipeline.loaded import NotSupported
 from tests import tiny_adapters, tiny_dits, tiny_files, tiny_kandinsky, tiny_unets
-from tests.tiny_jobs import Bench, direct, write_library
+from tests.tiny_jobs import PROMPT, Bench, direct, write_library
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -67,6 +67,24 @@ def test_a_side_that_would_be_cut_is_refused_and_a_picture_is_fitted(tmp_path: P
         made.make(width=72, height=64)
     picture = made.put(tiny_adapters.drawing().resize((72, 88)))
     assert made.make(image=picture, strength=0.6)[0].image.size == (64, 80)
+
+
+def test_a_second_pass_of_packed_latents_takes_the_picture(tmp_path: Path) -> None:
+    made = bench(tmp_path, tiny_dits.flux(levels=4))
+    hires = {"scale": 1.4, "strength": 0.6}
+    given = {"width": 64, "height": 64}
+    with pytest.raises(NotSupported, match=r"hires.upscaler: .* use upscaler lanczos"):
+        made.make(hires=hires | {"upscaler": "latent"}, **given)
+    first, generator = made.make(**given)[0].image, torch.Generator("cpu").manual_seed(7)
+    pipe = diffusers.FluxPipeline.from_pretrained(made.model)
+    pipe.set_progress_bar_config(disable=True)
+    asked = {"prompt": PROMPT, "num_inference_steps": 2, "generator": generator}
+    assert pipe(**asked, **given).images[0].tobytes() == first.tobytes()
+    larger = first.resize((96, 96), Image.Resampling.LANCZOS)
+    second = diffusers.AutoPipelineForImage2Image.from_pipe(pipe)
+    again = second(**asked, image=larger, strength=0.6, width=96, height=96).images[0]
+    image = made.make(hires=hires | {"upscaler": "lanczos"}, **given)[0].image
+    assert image.size == (96, 96) and image.tobytes() == again.tobytes()
 
 
 def test_a_family_with_a_prior_draws_with_the_scheduler_that_is_asked_for(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from tests.tiny_texts import WIDTH, bert, clip, t5
 
 
-def vae(channels: int, levels: int = 2, **more: Any) -> AutoencoderKL:
+def vae(channels: int, levels: int = 2, width: int = 32) -> AutoencoderKL:
     """Two levels: 2 pixels a latent pixel."""
     return AutoencoderKL(
-        block_out_channels=(32,) * levels,
+        block_out_channels=(width,) * levels,
+        norm_num_groups=width,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         latent_channels=channels,
@@ -23,7 +24,6 @@ def vae(channels: int, levels: int = 2, **more: Any) -> AutoencoderKL:
         scaling_factor=1.5,
         use_quant_conv=False,
         use_post_quant_conv=False,
-        **more,
     )
 
 
@@ -71,7 +71,7 @@ def sd3() -> Any:
     )
 
 
-def flux(kind: str = "FluxPipeline", levels: int = 2) -> Any:
+def flux(kind: str = "FluxPipeline", **levels: int) -> Any:
     """Flux, guidance distilled."""
     torch.manual_seed(4)
     transformer = diffusers.FluxTransformer2DModel(
@@ -89,7 +89,7 @@ def flux(kind: str = "FluxPipeline", levels: int = 2) -> Any:
     return getattr(diffusers, kind)(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=vae(4, levels=levels),
+        vae=vae(4, **levels),
         **two(clip(), t5()),
     )
 
@@ -105,8 +105,8 @@ def fill() -> Any:
 
 
 def kontext() -> Any:
-    """Flux Kontext: a picture may come with the words."""
-    return flux("FluxKontextPipeline", levels=5)
+    """Flux Kontext: a picture may come with the words. It is looked at with a megapixel."""
+    return flux("FluxKontextPipeline", levels=5, width=8)
 
 
 def chroma() -> Any:

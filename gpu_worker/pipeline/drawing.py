@@ -68,14 +68,15 @@ class Drawing:
         told.more = hires.steps_after(asked, first_steps)
         if self.refiner is not None:
             told.more = self.refiner.base_steps + self.refiner.steps
-        first = self.arguments | {"output_type": "latent"}
+        first = self.arguments | hires.output(asked)
         latents = self._call(self.pipe, first, generator, told, log)[0]
         told.goes_on(0)
         begun = hires.larger(
             self.pipe,
             asked,
-            latents if latents.ndim == 4 else latents[None],
+            latents,
             lambda image, size: self.enlarge(image, asked.upscaler, size),
+            self.loaded.side_multiple_px(),
         )
         known = derived.parameters(second)
         again = {
@@ -84,6 +85,8 @@ class Drawing:
             if name in known and name not in hires.FIRST_PASS_ONLY
         }
         again |= {"image": begun, "strength": asked.strength}
+        sides = hires.sides(second, begun)
+        again |= {name: side for name, side in sides.items() if name in known}
         again["num_inference_steps"] = asked.num_inference_steps or first_steps
         return self._finished(second, again, generator, told, log), self.said
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from PIL import Image
 from torch.nn import functional
 
-from gpu_worker.pipeline.latents import decode
 from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.pipeline.upscalers import LATENT
 from gpu_worker.request import SIDE_MULTIPLE_PX, Hires
@@ -18,11 +16,12 @@ FIRST_PASS_ONLY = frozenset({"width", "height", "image", "mask_image", "strength
 """Arguments that are not the second pass's; nor are ControlNets', which it does without."""
 
 
-def size_after(width: int, height: int, scale: float) -> tuple[int, int]:
-    """Width and height of the second pass in pixels: multiples of 8, at least one more."""
+def size_after(
+    width: int, height: int, scale: float, multiple: int = SIDE_MULTIPLE_PX
+) -> tuple[int, int]:
+    """Width and height of the second pass in pixels: multiples of 8 or more, at least one more."""
     return tuple(  # type: ignore[return-value]
-        max(round(side * scale / SIDE_MULTIPLE_PX) * SIDE_MULTIPLE_PX, side + SIDE_MULTIPLE_PX)
-        for side in (width, height)
+        max(round(side * scale / multiple) * multiple, side + multiple) for side in (width, height)
     )
 
 
@@ -32,27 +31,44 @@ def steps_after(hires: Hires, first_steps: int) -> int:
     return max(1, min(int(asked * hires.strength), asked))
 
 
+def output(hires: Hires) -> dict[str, str]:
+    """What the first pass shall give: latents where they are made larger, else the picture."""
+    return {"output_type": "latent" if hires.upscaler == LATENT else "pil"}
+
+
 def larger(
     pipe: Any,
     hires: Hires,
-    latents: torch.Tensor,
+    first: Any,
     enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image],
+    multiple: int = SIDE_MULTIPLE_PX,
 ) -> Any:
-    """What image to image begins with: interpolated latents, or the decoded picture made larger.
+    """What image to image begins with: interpolated latents, or the picture made larger.
 
     Args:
-        latents: the first pass's, (1, 4, height / 8, width / 8), with scaling factor.
+        first: the first pass's output: a picture, or latents with scaling factor, (4, height / 8,
+            width / 8).
+        multiple: of pixels, what the pipeline's sides are.
 
     Raises:
         NotSupported: this family's latents cannot be interpolated.
     """
+    if isinstance(first, Image.Image):
+        return enlarge(first, size_after(*first.size, hires.scale, multiple))
+    latents = first if first.ndim == 4 else first[None]
     if latents.ndim != 4:
         why = "packs its latents: use upscaler lanczos, or one of models.toml"
         raise NotSupported("hires.upscaler", hires.upscaler, pipe, why)
     factor = int(pipe.vae_scale_factor)
     height, width = (int(side) * factor for side in latents.shape[2:])
-    size = size_after(width, height, hires.scale)
-    if hires.upscaler == LATENT:
-        shape = (size[1] // factor, size[0] // factor)
-        return functional.interpolate(latents.float(), shape, mode="bilinear").to(latents.dtype)
-    return enlarge(decode(pipe, latents), size)
+    size = size_after(width, height, hires.scale, multiple)
+    shape = (size[1] // factor, size[0] // factor)
+    return functional.interpolate(latents.float(), shape, mode="bilinear").to(latents.dtype)
+
+
+def sides(pipe: Any, begun: Any) -> dict[str, int]:
+    """Width and height of the second pass, for classes that would draw their own size else."""
+    if isinstance(begun, Image.Image):
+        return {"width": begun.width, "height": begun.height}
+    factor = int(pipe.vae_scale_factor)
+    return {"width": begun.shape[3] * factor, "height": begun.shape[2] * factor}
