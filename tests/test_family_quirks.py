@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -105,6 +106,18 @@ def test_a_network_draws_at_its_own_size_where_it_cannot_otherwise(tmp_path: Pat
     with pytest.raises(NotSupported, match=r"height: IFImg2ImgPipeline draws at the size of its"):
         made.make(image=picture, height=64)
     assert made.make(image=picture, strength=0.5)[0].image.size == (32, 32)
+
+
+@pytest.mark.parametrize("build", [tiny_dits.flux, tiny_dits.sd3])
+def test_a_quantised_gguf_transformer_draws_nearly_the_same(tmp_path: Path, build: Any) -> None:
+    pipe = build()
+    made = bench(tmp_path, pipe)
+    given = {"width": 64, "height": 64}
+    whole = np.asarray(made.make(**given)[0].image).astype(int)
+    tiny_files.gguf_transformer(pipe, tmp_path / "models" / "few.gguf", "Q8_0")
+    write_library(tmp_path, models={"few": {"source": "few.gguf"}})
+    few = np.asarray(Bench(tmp_path, "one").make(model="few", **given)[0].image).astype(int)
+    assert 0 < np.abs(whole - few).max() <= 3, "eight bits a weight"
 
 
 def test_a_file_that_lacks_weights_is_refused(tmp_path: Path) -> None:

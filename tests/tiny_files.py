@@ -74,11 +74,18 @@ def z_image(pipe: Any, path: Path) -> None:
     _rest(pipe, path)
 
 
-def gguf_transformer(pipe: Any, path: Path) -> None:
-    """The transformer alone, in GGUF."""
+def gguf_transformer(pipe: Any, path: Path, kind: str = "F32") -> None:
+    """The transformer alone, in GGUF; `kind` is that of the linear layers' weights."""
     writer = gguf.GGUFWriter(path, "any")
+    linear = {
+        f"{name}.weight"
+        for name, part in pipe.transformer.named_modules()
+        if isinstance(part, torch.nn.Linear) and part.in_features % 32 == 0
+    }
     for key, value in pipe.transformer.state_dict().items():
-        writer.add_tensor(key, value.float().numpy().copy())
+        raw = gguf.GGMLQuantizationType[kind if key in linear else "F32"]
+        numbers = gguf.quants.quantize(value.float().numpy().copy(), raw)
+        writer.add_tensor(key, numbers, raw_dtype=raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
