@@ -48,7 +48,7 @@ class _Bar:
 
     def __call__(self, iterable: Any = None, total: int | None = None) -> Any:
         self._done = 0
-        self.total = total if iterable is None else len(iterable)
+        self.total = int(total or 0) if iterable is None else len(iterable)
         return contextlib.nullcontext(self) if iterable is None else self._each(iterable)
 
     def _each(self, iterable: Any) -> Iterator[Any]:
