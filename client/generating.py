@@ -220,7 +220,7 @@ def upscale(
     if output is not None:
         picture_file.check(output)
 
-    how = {"image_index": image - 1, "scale": scale, "upscaler": upscaler}
+    how: dict[str, Any] = {"image_index": image - 1, "scale": scale, "upscaler": upscaler}
 
     def send(key: str) -> str:
         return patiently(lambda: client.upscale(uuid, idempotency_key=key, **how), retry)
