@@ -29,12 +29,7 @@ from tests.tiny_jobs import write_library
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 PACKAGES = {"torchao-int8": "torchao", "quanto-int8": "optimum-quanto"}
-TITLES = {
-    "sd": "StableDiffusionPipeline (1.x)",
-    "xl": "StableDiffusionXLPipeline",
-    "flux": "FluxPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-}
+NAMES = {"sd": "sd1", "xl": "xl", "flux": "flux", "sd3": "sd3"}
 both = pytest.mark.parametrize("setting", PACKAGES)
 
 
@@ -42,8 +37,8 @@ both = pytest.mark.parametrize("setting", PACKAGES)
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four models in models/, a LoRA and a ControlNet for the first."""
     data = tmp_path_factory.mktemp("quantised")
-    for name, title in TITLES.items():
-        FAMILIES[title]().save_pretrained(data / "models" / name)
+    for name, family in NAMES.items():
+        FAMILIES[family].build().save_pretrained(data / "models" / name)
     small = tiny_models.build()
     tiny_models.save_single_file(small, data / "models" / "one.safetensors")
     tiny_adapters.save_lora(small, data / "models" / "x.safetensors")
@@ -93,13 +88,13 @@ def test_the_weights_are_a_quarter_and_the_pictures_near(
     setting: str, data: Path, plain: dict[str, Any], said: Callable[[str], dict[str, Any]]
 ) -> None:
     found = said(setting)
-    for model in TITLES:
+    for model in NAMES:
         (linear, whole), (linear_before, before) = found["bytes"][model], plain["bytes"][model]
         # A byte a number instead of four, and a scale of four bytes a row, of 32 numbers at least.
         assert 0.25 < linear / linear_before < 0.25 + 1 / 32 + 0.01
         # quanto has two numbers more for each layer.
         assert abs((before - whole) - (linear_before - linear)) < before / 100, "nothing else"
-    names = [*TITLES, *quantised.asks(lambda image: "")]
+    names = [*NAMES, *quantised.asks(lambda image: "")]
     names.remove("sd")  # `plain`
     far = {
         name: psnr_db(data / setting / f"{name}.png", data / f"none/{name}.png") for name in names
