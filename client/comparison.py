@@ -18,7 +18,16 @@ VOLATILE = frozenset(
     {
         *("uuid", "created_time", "started_time", "ended_time", "seconds", "sequence"),
         *("submission", "attempt", "peak_memory_bytes", "pixels_sha256", "steps_log", "request"),
-        *("image_index", "num_images", "num_images_per_prompt", "errors", "state", "step_log"),
+        *(
+            "step",
+            "steps",
+            "image_index",
+            "num_images",
+            "num_images_per_prompt",
+            "errors",
+            "state",
+            "step_log",
+        ),
         *("format", "crc32", "png"),
     }
 )

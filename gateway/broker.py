@@ -52,7 +52,6 @@ class Broker:
         self._new_uuid, self._now = new_uuid, now
         self._changed = threading.Condition()
         self._reserved = 0
-        self._running: dict[str, Ticket] = {}
         self._table = JobTable()
 
     # ---- HTTP threads -------------------------------------------------------------------------
@@ -105,9 +104,9 @@ class Broker:
         """A job of an earlier life of the gateway; with a worker, it is that one's to finish."""
         with self._changed:
             ticket = Ticket(job, cancel=cancel)
-            if worker in self._workers and worker not in self._running:
+            if worker in self._workers and worker not in self._table.running:
                 ticket.state, ticket.worker, ticket.dispatched = JobState.RUNNING, worker, True
-                self._running[worker] = ticket
+                self._table.running[worker] = ticket
             self._table.add(ticket)
 
     def view(self, uuid: str, wait_s: float = 0, told: View | None = None) -> View:
@@ -150,17 +149,17 @@ class Broker:
             return ticket
 
     def forget(self, uuid: str) -> None:
-        """An ended job's result has been deleted."""
+        """A job's result has been deleted: it had its outcome, even where end() is yet to come."""
         with self._changed:
             self._table.forget(uuid)
+            self._changed.notify_all()
 
     def requeue(self, ticket: Ticket, cancel: bool) -> None:
         """The canceled job could not be ended, or the taken one not be dispatched: it waits on."""
         with self._changed:
-            if ticket.state.ended:
+            if ticket.state.ended or self._table.get(ticket.job.uuid) is not ticket:
                 return
-            if ticket.worker is not None:
-                self._running.pop(ticket.worker, None)
+            self._table.leave(ticket)
             ticket.state, ticket.worker, ticket.cancel = JobState.QUEUED, None, cancel
             self._table.stand_in_line(ticket)
             self._changed.notify_all()
@@ -171,7 +170,7 @@ class Broker:
         """Remember what a worker said, or that it said nothing."""
         with self._changed:
             before, self._workers[worker] = self._workers[worker], status
-            ticket = self._running.get(worker)
+            ticket = self._table.running.get(worker)
             if status and ticket and status.uuid == ticket.job.uuid:
                 ticket.observe(status)
             if status != before:
@@ -180,7 +179,7 @@ class Broker:
     def running(self, worker: str) -> Ticket | None:
         """The job that is this worker's to finish."""
         with self._changed:
-            return self._running.get(worker)
+            return self._table.running.get(worker)
 
     def take(self, worker: str) -> Ticket | None:
         """Give the next waiting job to an idle worker; None when there is none or it is busy."""
@@ -190,7 +189,7 @@ class Broker:
             ticket = self._table.waiting.pop(0)
             ticket.state, ticket.worker = JobState.RUNNING, worker
             ticket.started_time = iso_time(self._now())
-            self._running[worker] = ticket
+            self._table.running[worker] = ticket
             self._changed.notify_all()
             return ticket
 
@@ -203,16 +202,15 @@ class Broker:
             ticket.told = True
             return True
 
-    def end(self, uuid: str, state: JobState, errors: list[str]) -> None:
-        """The job has its outcome; one that is not ours is a former gateway's: passed over."""
+    def end(self, uuid: str, record: dict[str, Any]) -> None:
+        """The job has its outcome, and this is its first record; one that is not ours is a former
+        gateway's, or its result has been deleted meanwhile: passed over."""
         with self._changed:
             ticket = self._table.get(uuid)
             if ticket is None or ticket.state.ended:
                 return
-            self._table.leave_line(ticket)
-            if ticket.worker is not None and self._running.get(ticket.worker) is ticket:
-                self._running.pop(ticket.worker)
-            ticket.end(state, errors, iso_time(self._now()))
+            self._table.leave(ticket)
+            ticket.end(record)
             self._table.forget_old()
             self._changed.notify_all()
 
@@ -233,14 +231,14 @@ class Broker:
         return ticket.view(position, estimates.eta_s(ticket.job, steps, own, self._statuses()))
 
     def _is_wanted(self, worker: str) -> bool:
-        ticket = self._running.get(worker)
+        ticket = self._table.running.get(worker)
         if ticket is not None:
             return ticket.cancel and not ticket.told
         return bool(self._table.waiting) and self._is_free(worker)
 
     def _is_free(self, worker: str) -> bool:
         status = self._workers[worker]
-        return status is not None and status.state == "idle" and worker not in self._running
+        return status is not None and status.state == "idle" and worker not in self._table.running
 
     def _free(self) -> int:
         return sum(map(self._is_free, self._workers)) - len(self._table.waiting) - self._reserved

@@ -13,7 +13,7 @@ from gateway.broker import Broker
 from gateway.capabilities import Capabilities
 from gateway.journal import Journal
 from gateway.removal import Removal
-from gateway.ticket import JobState, Ticket
+from gateway.ticket import Ticket
 from gateway.wishes import Wishes
 from gateway.worker_link import WorkerLink, WorkerRefused, WorkerUnavailable
 from gpu_worker.protocol import Reply, WorkerStatus
@@ -150,6 +150,8 @@ class Dispatcher:
             ended = self._index.find(ticket.job.uuid)
             if ended is not None:
                 self._end(ended)
+            elif self._broker.running(self._worker) is not ticket:
+                continue  # its result has been deleted between the two looks
             elif ticket.cancel:
                 self._removal.end_unrun(ticket)
             else:
@@ -178,17 +180,17 @@ class Dispatcher:
 
     def _end(self, entry: Entry) -> None:
         self._journal.end(entry.uuid)
-        self._broker.end(entry.uuid, JobState(entry.state), self._errors_of(entry))
-
-    def _errors_of(self, entry: Entry) -> list[str]:
-        if entry.state == JobState.SUCCEEDED:
-            return []
         try:
-            record = orjson.loads(self._index.read_without_data(entry.uuid) or b"{}")
-            return list(record.get("errors", []))
+            line = self._index.read_without_data(entry.uuid)
         except (OSError, DamagedLine, sqlite3.Error) as error:
             log.error("the result of %s is unreadable: %s", entry.uuid, error)
-            return [f"the result is unreadable: {error}"]
+            record = {"errors": [f"the result is unreadable: {error}"]}
+        else:
+            if line is None:
+                return  # deleted since it was read, and forgotten by whoever did it
+            record = orjson.loads(line)
+        said = {"uuid": entry.uuid, "state": entry.state, "created_time": ""}
+        self._broker.end(entry.uuid, said | record)
 
     def _pause_s(self, status: WorkerStatus) -> float:
         if status.state != "busy":

@@ -17,10 +17,11 @@ NOWHERE: tuple[None, None] = (None, None)
 
 
 class JobTable:
-    """Tickets by uuid; `waiting` is in the order of acceptance."""
+    """Tickets by uuid; `waiting` is in the order of acceptance, `running` by worker."""
 
     def __init__(self) -> None:
         self.waiting: list[Ticket] = []
+        self.running: dict[str, Ticket] = {}
         self._tickets: OrderedDict[str, Ticket] = OrderedDict()
 
     def add(self, ticket: Ticket) -> None:
@@ -38,6 +39,12 @@ class JobTable:
         position = self._position(ticket)
         if position is not None:
             del self.waiting[position]
+
+    def leave(self, ticket: Ticket) -> None:
+        """Neither waiting nor anybody's to finish any more."""
+        self.leave_line(ticket)
+        if ticket.worker is not None and self.running.get(ticket.worker) is ticket:
+            self.running.pop(ticket.worker)
 
     def place(self, ticket: Ticket) -> tuple[int | None, int | None]:
         """How many stand before it, and how many steps those want; None when it does not wait."""
@@ -76,10 +83,10 @@ class JobTable:
         return sorted(self._tickets.values(), key=lambda t: -t.job.sequence)[:limit]
 
     def forget(self, uuid: str) -> None:
-        """An ended one is no longer answered from here."""
-        ticket = self._tickets.get(uuid)
-        if ticket is not None and ticket.state.ended:
-            self._tickets.pop(uuid)
+        """It is no longer answered from here."""
+        ticket = self._tickets.pop(uuid, None)
+        if ticket is not None:
+            self.leave(ticket)
 
     def forget_old(self) -> None:
         """Keep KEPT_ENDED at most."""

@@ -13,7 +13,7 @@ from gateway.inputs import Inputs
 from gateway.journal import Journal
 from gateway.ticket import JobState, Ticket, iso_time
 from gpu_worker.generation import Outcome, result_record
-from gpu_worker.results import ResultIndex, ResultLog
+from gpu_worker.results import Entry, ResultIndex, ResultLog
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Removal:
         self._own_log = own_log
         self._inputs = inputs
         self._lock = threading.Lock()
+        self._deleting = threading.Lock()
         self.rewrite: set[str] = set()
 
     def cancel(self, uuid: str) -> None:
@@ -83,6 +84,8 @@ class Removal:
                 "image_index": 0,
                 "num_images": 1,
                 "attempt": 0,
+                "step": 0,
+                "steps": ticket.job.request.steps,
                 "ended_time": iso_time(datetime.now(UTC)),
             },
         )
@@ -90,7 +93,7 @@ class Removal:
             if ticket.state.ended or self._index.find(uuid) is not None:
                 return
             self._own_log.append(record)
-            self._broker.end(uuid, JobState.CANCELED, [NEVER_RUN])
+            self._broker.end(uuid, record)
             try:
                 self._index.refresh(*self._own_log.position)
             except (OSError, sqlite3.Error) as error:
@@ -106,28 +109,36 @@ class Removal:
     def delete(self, *uuids: str, rewrite: bool = True) -> int:
         """Delete all results of these jobs; how many of the jobs had any. They are gone for readers
         when this returns, from the disk after the next consolidation; with `rewrite` that is soon.
+        Of several that delete one at once, one finds it.
 
         Raises:
             NotEnded: one is a job without an outcome.
             StorageUnavailable: the disk does not take it; nothing is deleted.
         """
-        found = {uuid: self._index.find_all(uuid) for uuid in dict.fromkeys(uuids)}
-        there = {uuid: entries for uuid, entries in found.items() if entries}
+        with self._deleting:
+            found = {uuid: self._index.find_all(uuid) for uuid in dict.fromkeys(uuids)}
+            there = {uuid: entries for uuid, entries in found.items() if entries}
+            if there:
+                self._delete(there)
+        if rewrite:
+            self.rewrite.update(entry.segment for results in there.values() for entry in results)
+        for uuid in there:
+            self._inputs.remove(uuid)
         if not there:
             for uuid in uuids:
                 self._not_pending(uuid)
-            return 0
+        return len(there)
+
+    def _delete(self, there: dict[str, list[Entry]]) -> None:
         try:
             self._journal.delete({uuid: results[0].submission for uuid, results in there.items()})
         except OSError as error:
             raise StorageUnavailable.refusing("the deletion", error) from error
-        for uuid, entries in there.items():
-            if rewrite:
-                self.rewrite.update(entry.segment for entry in entries)
-            self._index.delete(uuid)
+        # Forgotten first: who finds no result of a job then does not find the job either, and
+        # begins nothing anew.
+        for uuid in there:
             self._broker.forget(uuid)
-            self._inputs.remove(uuid)
-        return len(there)
+        self._index.delete(*there)
 
     def _not_pending(self, uuid: str) -> None:
         try:

@@ -57,11 +57,14 @@ class Ticket:
         self.attempts, self.step, self.steps = status.attempt, status.step, status.steps
         self.errors = [status.trouble] if status.trouble else []
 
-    def end(self, state: JobState, errors: list[str], ended_time: str) -> None:
-        """It has its outcome."""
-        self.state, self.errors, self.ended_time = state, errors, ended_time
-        if state is JobState.SUCCEEDED:
-            self.step = self.steps = self.steps or self.job.request.steps
+    def end(self, record: dict[str, Any]) -> None:
+        """It has its outcome. All that is told of it from now on is its record's, as it is after
+        a restart, when nobody remembers more."""
+        said = view_of_record(record)
+        self.state, self.cancel = JobState(said["state"]), said["cancel_requested"]
+        self.attempts, self.step, self.steps = said["attempts"], said["step"], said["steps"]
+        self.started_time, self.ended_time = said["started_time"], said["ended_time"]
+        self.errors = said["errors"]
 
     def view(self, position: int | None, eta_s: float | None) -> dict[str, Any]:
         """As GET /image/jobs/{uuid} shows it."""
@@ -82,13 +85,14 @@ class Ticket:
 
 
 def view_of_record(record: dict[str, Any]) -> dict[str, Any]:
-    """The same of a job that is only in the result log any more."""
-    steps = record.get("num_inference_steps", 0)
+    """The same of a job that has ended, by its first record."""
+    # Records of before there was `steps` say how many there are for one picture.
+    steps = record.get("steps", record.get("num_inference_steps") or 0)
     return {
         "uuid": record["uuid"],
         "state": record["state"],
         "position": None,
-        "step": steps if record["state"] == JobState.SUCCEEDED else 0,
+        "step": steps if record["state"] == JobState.SUCCEEDED else record.get("step", 0),
         "steps": steps,
         "eta_s": None,
         "attempts": record.get("attempt", 0),

@@ -192,8 +192,8 @@ class Runner:
         pictures: list[Picture],
         facts: dict[str, Any],
     ) -> None:
-        said = {**self._pipeline.facts, **facts}
-        said["ended_time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        ended = datetime.now(UTC).isoformat(timespec="milliseconds")
+        said = {**self._pipeline.facts, **facts, **self._slot.reached(), "ended_time": ended}
         if pictures:
             records = picture_records(job, pictures, said, texts=self._png_texts)
         else:

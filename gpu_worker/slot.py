@@ -166,6 +166,11 @@ class Slot:
         with self._changed:
             self._view = replace(self._view, trouble=None)
 
+    def reached(self) -> dict[str, int]:
+        """How many steps of how many the held job has done, as its record says it."""
+        with self._changed:
+            return {"step": self._view.step, "steps": self._view.steps}
+
     def release(self, position: tuple[str, int]) -> None:
         """The job has its outcome on disk, at the end of the log's `position`."""
         with self._changed:

@@ -38,6 +38,8 @@ def test_a_job_that_kills_its_worker_twice_is_not_run_again(folder: Path, vice: 
     with running(folder, "supervisor", SDE_PIPELINE=f"tests.pipelines.{vice}:load") as service:
         record = service.result(service.submit("poison"))
         assert record["data"] is None and "died 2 times" in record["errors"][0]
+        ended = eventually(lambda: (j := service.job(record["uuid"]))["ended_time"] and j, "ended")
+        assert (ended["state"], ended["attempts"]) == ("failed", 2)
         service.wait_available()
         assert service.result(service.submit("harmless"))["errors"] == []
         assert len(service.lines()) == 2

@@ -170,11 +170,6 @@ class Catalog:
         row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
         return Entry._make(row) if row else None
 
-    def delete(self, uuid: str) -> bool:
-        """Forget a job's records; whether there were any."""
-        with self._db:
-            return bool(self._db.execute("DELETE FROM results WHERE uuid = ?", (uuid,)).rowcount)
-
     def delete_all(self, uuids: Iterable[str]) -> None:
         """Forget many, those that are there."""
         given = [(uuid,) for uuid in uuids]

@@ -85,13 +85,13 @@ class ResultIndex:
             kept = [entry for entry in entries if entry.uuid not in self._reading.deleted]
             self._kept.db.move(old, name, kept, size)
 
-    def delete(self, uuid: str) -> None:
-        """A job's records are gone for readers; their lines leave the disk at the next
+    def delete(self, *uuids: str) -> None:
+        """These jobs' records are gone for readers; their lines leave the disk at the next
         consolidation."""
         with self._kept.lock:
-            self._reading.deleted.add(uuid)
+            self._reading.deleted.update(uuids)
             try:
-                self._kept.ask(lambda db: db.delete(uuid))
+                self._kept.ask(lambda db: db.delete_all(uuids))
             except sqlite3.OperationalError as error:
                 # It is hidden all the same, and the row goes at the next start.
                 log.warning("the index does not take a deletion: %s", error)
