@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import falcon
 
+from gateway import handover
 from gateway.app import create_app
 from gateway.broker import Broker
 from gateway.capabilities import Capabilities
@@ -77,7 +78,7 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
     )
     inputs = Inputs(settings.inputs_dir)
     removal = Removal(broker, journal, index, own_log, inputs)
-    _take_up(broker, journal, index)
+    _take_up(broker, journal, index, list(endpoints))
     inputs.sweep(lambda uuid: uuid in journal.pending or index.find(uuid) is not None)
     capabilities = Capabilities()
     wishes = {name: Wishes() for name in endpoints}
@@ -125,12 +126,20 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
     return Gateway(app, dispatchers, housekeeping, stopping)
 
 
-def _take_up(broker: Broker, journal: Journal, index: ResultIndex) -> None:
+def _take_up(broker: Broker, journal: Journal, index: ResultIndex, workers: list[str]) -> None:
     """Jobs without an outcome go on: at their worker, or in the queue in their order."""
     for uuid in list(journal.pending):
         if index.find(uuid) is not None:
             journal.end(uuid)
+    given = {each.worker for each in journal.pending.values() if each.worker is not None}
+    retired = handover.retired(
+        index.directory,
+        workers,
+        given,
+        lambda uuid: uuid in journal.pending or index.find(uuid) is not None,
+    )
     for accepted in sorted(journal.pending.values(), key=lambda a: a.job.sequence):
-        broker.restore(accepted.job, accepted.worker, accepted.cancel)
+        worker = None if accepted.worker in retired else accepted.worker
+        broker.restore(accepted.job, worker, accepted.cancel)
     if journal.pending:
         log.info("%d jobs of an earlier life go on", len(journal.pending))

@@ -104,7 +104,7 @@ class Broker:
         """A job of an earlier life of the gateway; with a worker, it is that one's to finish."""
         with self._changed:
             ticket = Ticket(job, cancel=cancel)
-            if worker in self._workers and worker not in self._table.running:
+            if worker is not None and worker not in self._table.running:
                 ticket.state, ticket.worker, ticket.dispatched = JobState.RUNNING, worker, True
                 self._table.running[worker] = ticket
             self._table.add(ticket)

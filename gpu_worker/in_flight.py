@@ -1,4 +1,5 @@
-"""The job that a worker has begun, on disk before its first step, for the worker after a death.
+"""The job that a worker has begun, on disk before its first step, for who comes after a death. A
+leaf.
 
 Holds one job, no results. Once the log has the job's uuid the note means nothing.
 
@@ -26,7 +27,7 @@ class Begun(BaseModel):
 
 
 class InFlight:
-    """The note file of one worker, which is its only writer."""
+    """The note file of one worker: whoever holds that worker's lock writes it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
