@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,3 +131,34 @@ def test_a_full_disk_fills_and_empties(small_disk: Path) -> None:
         assert service.result(after)["errors"] == []
         accepted = 2 + replies.count(200)
         eventually(lambda: len(service.lines()) == accepted, "all that was accepted has ended")
+
+
+def test_a_gateway_that_starts_on_a_full_disk_keeps_its_index(small_disk: Path) -> None:
+    with running(small_disk, "gateway", "gpu_worker", SDE_MIN_FREE_MIB="0") as service:
+        first = service.submit()
+        service.result(first)
+        service.wait_available()
+        index = small_disk / "disk_backups" / "index.sqlite"
+        file = index.stat().st_ino
+        ballast = small_disk / "ballast"
+        service.kill("gateway", signal.SIGKILL)
+        # As after a clean end: what SQLite keeps beside the file is gone, and finds no room later.
+        with contextlib.closing(sqlite3.connect(index)) as db:
+            assert db.execute("SELECT COUNT(*) FROM results").fetchone() == (1,)
+        assert not index.with_name("index.sqlite-shm").exists()
+        with open(ballast, "wb", buffering=0) as full, contextlib.suppress(OSError):
+            while full.write(b"x" * 4096):
+                pass
+        service.start("gateway")
+        service.wait_answering()
+        assert [line["uuid"] for line in service.get("/image/generate").json()] == [first]
+        assert index.stat().st_ino == file
+        ballast.unlink()
+        service.wait_available()
+        after = service.submit("after")
+        assert service.result(after)["errors"] == []
+        assert index.stat().st_ino == file
+        service.kill("gateway", signal.SIGTERM)
+        with contextlib.closing(sqlite3.connect(index)) as db:
+            found = {uuid for (uuid,) in db.execute("SELECT uuid FROM results")}
+        assert found == {first, after}

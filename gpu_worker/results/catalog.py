@@ -78,15 +78,31 @@ def files(path: Path) -> list[Path]:
 
 
 class Catalog:
-    """The open database. Every method raises sqlite3.DatabaseError when the file is damaged."""
+    """The open database. Every method raises sqlite3.DatabaseError when the file is damaged, and
+    sqlite3.OperationalError, which is one, when the disk does not take it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        alone: nobody else may open the file. Then SQLite needs no shared memory beside it
+            (sqlite.org/wal.html, "use of WAL without shared-memory"), for which a full disk has no
+            room: what is there can be read.
+    """
+
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
         self._path = path
-        self._db = self._connect()
+        self._db = self._connect(alone)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def copy_from(self, other: Catalog) -> None:
+        """Become what another is, page by page."""
+        other._db.backup(self._db)
+
+    def size_bytes(self) -> int:
+        """Of all its pages."""
+        query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        return int(self._db.execute(query).fetchone()[0])
 
     # ---- segments -----------------------------------------------------------------------------
 
@@ -213,9 +229,11 @@ class Catalog:
         damaged = self._db.execute("SELECT SUM(damaged) FROM segments").fetchone()[0]
         return Totals(results, size or 0, damaged or 0)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, alone: bool) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, check_same_thread=False, timeout=10)
         try:
+            if alone:
+                db.execute("PRAGMA locking_mode = EXCLUSIVE")
             # NORMAL with WAL: a power cut may lose the newest rows (they are read again from the
             # log) but never damages the file (sqlite.org/pragma.html#pragma_synchronous).
             db.execute("PRAGMA synchronous = NORMAL")
