@@ -37,10 +37,14 @@ LONGEST_PAUSE_S = 0.8
 
 @dataclass
 class Ledger:
-    """What the clients were told. One key, one uuid, whatever was in between."""
+    """What the clients were told. One key, one uuid, whatever was in between.
+
+    `deleted` may be gone: a deletion was sent. `gone` must be: it was answered 204.
+    """
 
     accepted: dict[str, str] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
     contradictions: list[str] = field(default_factory=list)
 
     def take(self, key: str, uuid: str) -> None:
@@ -52,21 +56,30 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Report:
-    """The count; all but the first three must be zero."""
+    """The count; all but the first four must be zero.
+
+    `lost` has no outcome or lacks pictures, `doubled` is a line twice, `failed` has no picture
+    though nothing was wrong with the job, `returned` was deleted and is there again.
+    """
 
     accepted: int
+    deleted: int
     kills: dict[str, int]
     outcomes: dict[str, int]
     lost: int
     doubled: int
     stuck: int
+    failed: int
+    returned: int
     unknown: int
     contradictions: int
 
     @property
     def sound(self) -> bool:
         """Whether the promise was kept."""
-        return not (self.lost or self.doubled or self.stuck or self.unknown or self.contradictions)
+        return not any((self.lost, self.doubled, self.stuck, self.failed)) and not any(
+            (self.returned, self.unknown, self.contradictions)
+        )
 
 
 class Submitter(threading.Thread):
@@ -90,7 +103,11 @@ class Submitter(threading.Thread):
             self._stopping.wait(self._random.random() * 0.3)
 
     def _submit(self, key: str) -> None:
-        body = {"prompt": key, "num_inference_steps": self._random.randrange(1, 8)}
+        body = {
+            "prompt": key,
+            "num_inference_steps": self._random.randrange(1, 4),
+            "num_images_per_prompt": self._random.randrange(1, 4),
+        }
         while not self._stopping.is_set():
             with contextlib.suppress(requests.RequestException):
                 reply = self._service.post(body, headers={"Idempotency-Key": key})
@@ -110,11 +127,17 @@ class Submitter(threading.Thread):
         with contextlib.suppress(requests.RequestException):
             if chance < 0.1:
                 requests.delete(f"{url}/image/jobs/{uuid}", timeout=10)
-            elif chance < 0.2 and self._ledger.accepted:
+            elif chance < 0.3 and self._ledger.accepted:
                 old = self._random.choice(list(self._ledger.accepted.values()))
                 # Noted first: a reply that is lost may have been obeyed.
                 self._ledger.deleted.add(old)
-                requests.delete(f"{url}/image/generate?generation_uuid={old}", timeout=10)
+                path = f"{url}/image/generate?generation_uuid={old}"
+                reply = requests.delete(path, timeout=10)
+                if reply.status_code == 204:
+                    self._ledger.gone.add(old)
+                elif reply.status_code not in (409, 410):
+                    said = f"deleting {old}: {reply.status_code} {reply.text}"
+                    self._ledger.contradictions.append(said)
 
 
 def kill_by_hand(service: Service, kills: int, chance: random.Random) -> Counter[str]:
@@ -174,6 +197,7 @@ def count(service: Service, ledger: Ledger, kills: Counter[str]) -> Report:
     wanted = {record["uuid"]: record.get("num_images", 1) for record in listed}
     return Report(
         accepted=len(told),
+        deleted=len(ledger.gone),
         kills=dict(kills),
         outcomes=dict(Counter(states.values())),
         lost=sum(
@@ -184,6 +208,8 @@ def count(service: Service, ledger: Ledger, kills: Counter[str]) -> Report:
         ),
         doubled=sum(1 for times in (shown | lines).values() if times > 1),
         stuck=sum(1 for uuid in told if states[uuid] in ("queued", "running")),
+        failed=sum(1 for uuid in told if states[uuid] == "failed"),
+        returned=sum(1 for uuid in ledger.gone if there[uuid] or states[uuid] != "410"),
         unknown=len(set(there) - told),
         contradictions=len(ledger.contradictions),
     )

@@ -12,4 +12,5 @@ def test_whatever_is_killed_nothing_is_lost_doubled_or_stuck(folder: Path) -> No
     seed = random.randrange(10**6)
     report = chaos(folder, kills=30, supervised=6, seed=seed)
     assert report.sound, f"seed {seed}: {report}"
+    assert report.deleted > 0
     assert report.accepted > 10 and sum(report.kills.values()) == 36
