@@ -42,7 +42,7 @@ def create_app(
     app.req_options.media_handlers = falcon.media.Handlers()
     app.req_options.strip_url_path_trailing_slash = True
     problems.register(app)
-    whereabouts = jobs.Whereabouts(broker, journal, index)
+    whereabouts = jobs.Whereabouts(broker, index)
     app.add_route("/server/status", server.StatusResource(broker, storage))
     app.add_route("/server/workers", server.WorkersResource(broker))
     app.add_route("/server/storage", server.StorageResource(index, journal, storage))
@@ -50,7 +50,7 @@ def create_app(
     app.add_route("/server/models", models.ModelsResource(capabilities))
     app.add_route("/server/models/{name}/load", load, suffix="load")
     app.add_route("/server/models/{name}/unload", load, suffix="unload")
-    generate = image.GenerateResource(intake, reader, max_body_bytes, removal, journal, index)
+    generate = image.GenerateResource(intake, reader, max_body_bytes, removal, index)
     app.add_route("/image/generate", generate)
     app.add_route("/image/upscale", UpscaleResource(intake, whereabouts, index))
     app.add_route("/image/jobs", jobs.JobsResource(broker))

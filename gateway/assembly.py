@@ -25,7 +25,7 @@ from gateway.settings import GatewaySettings
 from gateway.storage import Storage
 from gateway.wishes import Wishes
 from gateway.worker_link import WorkerLink
-from gpu_worker.results import ResultIndex, ResultLog, consolidation, segments
+from gpu_worker.results import ResultIndex, ResultLog, consolidation, deletions, segments
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,14 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
     Raises:
         OSError: they are there but cannot be read.
     """
-    journal = Journal(settings.journal_path)
+    index = ResultIndex(settings.results_dir, settings.deletions_path)
+
+    def bury(deleted: dict[str, str | None]) -> None:
+        deletions.append(settings.deletions_path, deleted)
+        index.bury()
+
+    journal = Journal(settings.journal_path, bury=bury)
     journal.open()
-    index = ResultIndex(settings.results_dir)
     own_log = ResultLog(settings.results_dir, OWN_WRITER, settings.segment_mib << 20)
     try:
         consolidation.clean_up(settings.results_dir)

@@ -89,7 +89,9 @@ class Housekeeping:
             OSError, sqlite3.Error, StorageUnavailable: the disk does not take it; nothing is lost.
         """
         if self._retention.limits:
-            self._removal.delete(*self._expired(), rewrite=False)
+            expired = self._expired()
+            for start in range(0, len(expired), _PAGE):  # others delete in between
+                self._removal.delete(*expired[start : start + _PAGE], rewrite=False)
         wanted = frozenset(self._removal.rewrite)
         for run in list(consolidation.runs(self._index, self._segment_bytes, wanted)):
             self._merge(run)

@@ -21,7 +21,6 @@ from gateway.http_input import (
     uuid_param,
 )
 from gateway.intake import Intake
-from gateway.journal import Journal
 from gateway.pictures import PictureReader
 from gateway.removal import Removal
 from gpu_worker.results import DamagedLine, Entry, ResultIndex
@@ -41,14 +40,12 @@ class GenerateResource:
         reader: PictureReader,
         limit_bytes: int,
         removal: Removal,
-        journal: Journal,
         index: ResultIndex,
     ) -> None:
         self._reader = reader
         self._limit_bytes = limit_bytes
         self._intake = intake
         self._removal = removal
-        self._journal = journal
         self._index = index
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -90,7 +87,7 @@ class GenerateResource:
                 "generation_uuid", None, "is missing: one job's results are deleted at a time"
             )
         if not self._removal.delete(uuid):
-            if uuid in self._journal.deleted:
+            if self._index.is_deleted(uuid):
                 raise DeletedJob(uuid)
             raise UnknownJob(uuid)
         resp.status = falcon.HTTP_NO_CONTENT
@@ -98,7 +95,7 @@ class GenerateResource:
     def _page(self, req: falcon.Request, limit: int) -> list[Entry]:
         before = uuid_param(req, "before")
         last = self._index.find(before) if before is not None else None
-        if before is not None and before in self._journal.deleted:
+        if before is not None and self._index.is_deleted(before):
             raise DeletedJob(before)
         if before is not None and last is None:
             raise bad("before", before, "is no result's uuid")

@@ -71,10 +71,8 @@ class Intake:
         made = self._journal.submissions.get(key)
         if made is not None:
             return made
-        entry = self._index.find_submission(key)
-        if entry is None or entry.submission is None:
-            return None
-        return entry.uuid, entry.submission.partition(":")[2]
+        found = self._index.find_submission(key)
+        return None if found is None else (found[0], found[1].partition(":")[2])
 
     def _accept(
         self, request: GenerationRequest, submission: str | None, pictures: Pictures

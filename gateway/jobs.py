@@ -11,7 +11,6 @@ import orjson
 from gateway.broker import Broker
 from gateway.errors import AlreadyEnded, DeletedJob, UnknownJob
 from gateway.http_input import known_params, number_param, parse_uuid
-from gateway.journal import Journal
 from gateway.removal import Removal
 from gateway.ticket import view_of_record
 from gpu_worker.results import ResultIndex
@@ -27,9 +26,8 @@ MAX_LISTED = 1000
 class Whereabouts:
     """Finds a job in the table, the log, or among the deleted."""
 
-    def __init__(self, broker: Broker, journal: Journal, index: ResultIndex) -> None:
+    def __init__(self, broker: Broker, index: ResultIndex) -> None:
         self._broker = broker
-        self._journal = journal
         self._index = index
 
     def view(
@@ -47,7 +45,7 @@ class Whereabouts:
             line = self._index.read_without_data(uuid)
         if line is not None:
             return view_of_record(orjson.loads(line))
-        if uuid in self._journal.deleted:
+        if self._index.is_deleted(uuid):
             raise DeletedJob(uuid)
         raise UnknownJob(uuid)
 

@@ -7,8 +7,9 @@ result log says that. The format: docs/results-format.md.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from gpu_worker.generation import Job
 
 log = logging.getLogger(__name__)
 
-COMPACT_BYTES = 4 << 20
+COMPACT_BYTES = 1 << 20
 """The journal is rewritten when it has grown past this and has doubled since the last time."""
 
 
@@ -40,11 +41,22 @@ class Journal:
     """Thread-safe. Every method that writes raises OSError when the disk does not take it, and then
     nothing has changed.
 
+    Args:
+        bury: keeps deletions (uuid -> submission) for good elsewhere, so that a compaction may
+            leave them out; they are on disk when it returns. Raises OSError, sqlite3.Error. Without
+            it they stay here.
+
     `submissions` are those of jobs that are not in the result log (yet, or any more):
-    the key's digest -> uuid and the request's digest.
+    the key's digest -> uuid and the request's digest. `deleted` are those not buried yet.
     """
 
-    def __init__(self, path: Path, compact_bytes: int = COMPACT_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        compact_bytes: int = COMPACT_BYTES,
+        bury: Callable[[dict[str, str | None]], None] | None = None,
+    ) -> None:
+        self._bury = bury
         self._file = AppendFile(path)
         self._lock = threading.Lock()
         self._compact_bytes = compact_bytes
@@ -161,6 +173,8 @@ class Journal:
 
     def _compact(self) -> None:
         """Write what still matters into a new file and put it in the old one's place."""
+        if self._bury is not None and self.deleted:
+            self._bury_deleted(self._bury)
         content = b"".join(journal_line.encode(event) for event in self._kept())
         # Whatever becomes of the replacement, the next append opens what then is the journal.
         self._file.close()
@@ -170,11 +184,26 @@ class Journal:
             log.warning("the journal could not be compacted: %s", error)
         self._compacted_to = len(content)
 
+    def _bury_deleted(self, bury: Callable[[dict[str, str | None]], None]) -> None:
+        deleted = self._deleted()
+        try:
+            bury(deleted)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("deletions stay in the journal for now: %s", error)
+            return
+        # Only now: who asks meanwhile finds them here or there.
+        self.deleted = set()
+        for submission in deleted.values():
+            self.submissions.pop((submission or "").partition(":")[0], None)
+
+    def _deleted(self) -> dict[str, str | None]:
+        submissions = {uuid: f"{key}:{req}" for key, (uuid, req) in self.submissions.items()}
+        return {uuid: submissions.get(uuid) for uuid in self.deleted}
+
     def _kept(self) -> Iterator[dict[str, Any]]:
         yield {"event": "sequence", "sequence": self.last_sequence}
-        submissions = {uuid: f"{key}:{req}" for key, (uuid, req) in self.submissions.items()}
-        for uuid in self.deleted:
-            yield {"event": "deleted", "uuid": uuid, "submission": submissions.get(uuid)}
+        for uuid, submission in self._deleted().items():
+            yield {"event": "deleted", "uuid": uuid, "submission": submission}
         for uuid, accepted in self.pending.items():
             yield {"event": "accepted", "job": accepted.job.model_dump(mode="json")}
             if accepted.worker is not None:

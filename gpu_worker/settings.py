@@ -112,6 +112,11 @@ class Settings(BaseModel):
         """The gateway's journal of what it has accepted."""
         return self.data_dir / "journal" / "jobs.jsonl"
 
+    @property
+    def deletions_path(self) -> Path:
+        """What has left the journal because it was deleted for good."""
+        return self.data_dir / "journal" / "deleted.jsonl"
+
 
 class WorkerSettings(Settings):
     """The worker's table; docs/operations.md explains each."""

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import requests
 
-from gateway.assembly import Gateway, assemble
+from gateway.assembly import assemble
 from gateway.errors import DeletedJob
 from gateway.jobs import Whereabouts
 from gateway.settings import GatewaySettings
-from gpu_worker.generation import Job, Outcome, result_record
+from gpu_worker.generation import Outcome, result_record
 from gpu_worker.protocol import WorkerStatus
 from gpu_worker.request import GenerationRequest
 from gpu_worker.results import ResultLog
@@ -85,43 +85,50 @@ def test_of_many_who_delete_a_result_one_is_told_so(service: Service) -> None:
         assert journal.count(f'"deleted","uuid":"{uuid}"') == 1
 
 
-class Begun:
-    """A gateway whose threads do not run, with a job that its worker has just committed."""
+class Parts:
+    """A gateway whose threads do not run."""
 
     def __init__(self, folder: Path) -> None:
-        for name in ("disk_backups", "inputs", "run"):
-            (folder / name).mkdir(parents=True)
         settings = GatewaySettings.model_validate({"SDE_DATA_DIR": folder})
-        self.gateway: Gateway = assemble(settings, {"gpu-0": "ipc://" + str(folder / "run" / "x")})
-        self.dispatcher = self.gateway.dispatchers["gpu-0"]
+        gateway = assemble(settings, {"gpu-0": "ipc://" + str(folder / "run" / "x")})
+        self.dispatcher = gateway.dispatchers["gpu-0"]
         self.broker = self.dispatcher._broker
         self.index = self.dispatcher._index
         self.removal = self.dispatcher._removal
         self.journal = self.dispatcher._journal
-        self.status = WorkerStatus(state="idle", boot_id="b", log="", committed=0)
-        self.broker.observe("gpu-0", self.status)
-        self.job: Job = self.broker.reserve(GenerationRequest(prompt="a"))
-        self.journal.accept(self.job)
-        self.broker.enqueue(self.job)
+
+    def view(self, uuid: str) -> dict[str, Any]:
+        return Whereabouts(self.broker, self.index).view(uuid)
+
+
+class Begun(Parts):
+    """It has a job that its worker has just committed."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("disk_backups", "inputs", "run"):
+            (folder / name).mkdir(parents=True)
+        super().__init__(folder)
+        self.broker.observe("gpu-0", WorkerStatus(state="idle", boot_id="b", log="", committed=0))
+        job = self.broker.reserve(GenerationRequest(prompt="a"))
+        self.uuid = job.uuid
+        self.journal.accept(job)
+        self.broker.enqueue(job)
         self.broker.take("gpu-0")
         self.log = ResultLog(folder / "disk_backups", "gpu-0")
         facts = {"image_index": 0, "num_images": 1}
         self.log.append(
-            result_record(self.job, outcome=Outcome.SUCCEEDED, errors=[], data="eA==", facts=facts)
+            result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data="eA==", facts=facts)
         )
-
-    def view(self) -> dict[str, Any]:
-        return Whereabouts(self.broker, self.journal, self.index).view(self.job.uuid)
 
 
 def test_a_deletion_in_the_midst_of_the_end_stands(tmp_path: Path) -> None:
     """An HTTP thread that comes between the index's news of a result and the broker's."""
     begun = Begun(tmp_path)
     news = begun.index.refresh(*begun.log.position)
-    assert begun.removal.delete(begun.job.uuid) == 1
+    assert begun.removal.delete(begun.uuid) == 1
     for entry in news:
         begun.dispatcher._end(entry)
     with pytest.raises(DeletedJob):
-        begun.view()
+        begun.view(begun.uuid)
     assert begun.broker.running("gpu-0") is None and begun.broker.views(9) == []
     assert begun.dispatcher._next() is None

@@ -350,11 +350,12 @@ class TestIndex:
         assert index.totals().results == 5
         assert sum(index.live_bytes().values()) == (tmp_path / NAME).stat().st_size
 
-    def test_a_submission_finds_its_first_record(self, tmp_path: Path) -> None:
+    def test_a_submission_finds_its_job(self, tmp_path: Path) -> None:
         digest = "a" * 32
-        opened(tmp_path).append_all(several(3, 1, submission=f"{digest}:{'b' * 32}"))
+        job = several(3, 1, submission=f"{digest}:{'b' * 32}")
+        opened(tmp_path).append_all(job)
         found = index_of(tmp_path).find_submission(digest)
-        assert found is not None and found.image_index == 0
+        assert found == (job[0]["uuid"], f"{digest}:{'b' * 32}")
 
     def test_a_deletion_takes_all(self, tmp_path: Path) -> None:
         jobs = [several(3, 1), several(2, 2)]

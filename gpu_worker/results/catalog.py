@@ -5,28 +5,12 @@ SQL and rows only; it reads no segment. Not thread-safe: ResultIndex holds a loc
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-SCHEMA_VERSION = 3
-
-_SCHEMA = """
-CREATE TABLE results (
-    uuid TEXT NOT NULL, image_index INTEGER NOT NULL, num_images INTEGER NOT NULL,
-    sequence INTEGER NOT NULL, state TEXT NOT NULL, segment TEXT NOT NULL,
-    offset INTEGER NOT NULL, length INTEGER NOT NULL,
-    data_at INTEGER NOT NULL, data_length INTEGER NOT NULL, submission TEXT,
-    PRIMARY KEY (uuid, image_index)
-) WITHOUT ROWID;
-CREATE INDEX results_in_order ON results (sequence, uuid, image_index);
-CREATE INDEX results_of_submission ON results (submission) WHERE submission IS NOT NULL;
-CREATE INDEX results_of_segment ON results (segment, offset, length);
-CREATE TABLE segments (
-    name TEXT PRIMARY KEY, read_to INTEGER NOT NULL, damaged INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
+from gpu_worker.results import schema
+from gpu_worker.results.buried import Buried
 
 
 class Entry(NamedTuple):
@@ -72,24 +56,19 @@ INSERT_FIRST = (
 """The first outcome of a job counts: neither the same record once more, nor one of another kind."""
 
 
-def files(path: Path) -> list[Path]:
-    """The database, and what SQLite keeps beside it in WAL mode (sqlite.org/walformat.html)."""
-    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
-
-
 class Catalog:
     """The open database. Every method raises sqlite3.DatabaseError when the file is damaged, and
     sqlite3.OperationalError, which is one, when the disk does not take it.
 
     Args:
-        alone: nobody else may open the file. Then SQLite needs no shared memory beside it
-            (sqlite.org/wal.html, "use of WAL without shared-memory"), for which a full disk has no
-            room: what is there can be read.
+        alone: see schema.connect().
+
+    `buried` are the deletions that it has taken in.
     """
 
     def __init__(self, path: Path, *, alone: bool = False) -> None:
-        self._path = path
-        self._db = self._connect(alone)
+        self._db = schema.connect(path, alone=alone)
+        self.buried = Buried(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -177,14 +156,13 @@ class Catalog:
         """Segment, offset and length of a job's first record: all that a whole read needs."""
         return self._db.execute(_WHERE, (uuid,)).fetchone()  # type: ignore[no-any-return]
 
-    def find_submission(self, key: str) -> Entry | None:
-        """The first record of the job whose submission begins with this key's digest."""
+    def find_submission(self, key: str) -> tuple[str, str] | None:
+        """The uuid and the submission of the job that came with this key's digest."""
         query = (
-            f"SELECT {COLUMNS} FROM results WHERE submission > ? AND submission < ? "
-            "ORDER BY submission, image_index LIMIT 1"
+            "SELECT uuid, submission FROM results WHERE submission > ? AND submission < ? LIMIT 1"
         )
         row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
-        return Entry._make(row) if row else None
+        return (row[0], row[1]) if row else None
 
     def delete_all(self, uuids: Iterable[str]) -> None:
         """Forget many, those that are there."""
@@ -228,23 +206,3 @@ class Catalog:
         results, size = self._db.execute("SELECT COUNT(*), SUM(length) FROM results").fetchone()
         damaged = self._db.execute("SELECT SUM(damaged) FROM segments").fetchone()[0]
         return Totals(results, size or 0, damaged or 0)
-
-    def _connect(self, alone: bool) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, check_same_thread=False, timeout=10)
-        try:
-            if alone:
-                db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            # NORMAL with WAL: a power cut may lose the newest rows (they are read again from the
-            # log) but never damages the file (sqlite.org/pragma.html#pragma_synchronous).
-            db.execute("PRAGMA synchronous = NORMAL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                db.execute("PRAGMA journal_mode = WAL")  # the file remembers it
-                # One transaction: killed in between, the next start finds nothing of it.
-                db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
-            elif version != SCHEMA_VERSION:
-                raise sqlite3.DatabaseError(f"is of version {version}")
-        except sqlite3.DatabaseError:
-            db.close()
-            raise
-        return db

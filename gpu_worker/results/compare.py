@@ -12,7 +12,8 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from gpu_worker.results.catalog import COLUMNS, SCHEMA_VERSION, Entry, files
+from gpu_worker.results import schema
+from gpu_worker.results.catalog import COLUMNS, Entry
 from gpu_worker.results.kept_catalog import INDEX_NAME
 from gpu_worker.results.survey import Kind, Survey
 
@@ -30,6 +31,7 @@ SELECT uuid, segment, offset FROM main.results JOIN trusted ON name = segment
 WHERE offset < read_to AND uuid NOT IN (SELECT uuid FROM deleted)
 AND (uuid, image_index) NOT IN (SELECT uuid, image_index FROM seen.results) LIMIT 1
 """
+_BURIED = "SELECT uuid FROM seen.deletions EXCEPT SELECT uuid FROM deleted LIMIT 1"
 
 
 def index(folder: Path, survey: Survey) -> None:
@@ -44,7 +46,7 @@ def index(folder: Path, survey: Survey) -> None:
         survey.find(Kind.INDEX, path, None, reason, is_fault=False)
     elif path.exists():
         _examine(path, survey)
-    elif any(part.exists() for part in files(path)):
+    elif any(part.exists() for part in schema.files(path)):
         _fault(path, survey, "is gone, but not the files that belong to it")
     else:
         reason = "there is none: the gateway makes it anew at its start"
@@ -60,7 +62,7 @@ def _examine(path: Path, survey: Survey) -> None:
     # A copy: SQLite writes beside a database in WAL mode even when it only reads.
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        for part in files(path)[:2]:  # SQLite makes the third from the second
+        for part in schema.files(path)[:2]:  # SQLite makes the third from the second
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(part, copy.with_name(part.name))
         try:
@@ -80,8 +82,8 @@ def _compare(path: Path, survey: Survey) -> None:
         reason = "is empty: the gateway fills it at its start"
         survey.find(Kind.INDEX, path, None, reason, is_fault=False)
         return
-    if version != SCHEMA_VERSION:
-        _fault(path, survey, f"is of version {version}, not {SCHEMA_VERSION}")
+    if version != schema.VERSION:
+        _fault(path, survey, f"is of version {version}, not {schema.VERSION}")
         return
     for (reason,) in survey.query("PRAGMA seen.integrity_check(1)"):
         if reason != "ok":
@@ -91,6 +93,8 @@ def _compare(path: Path, survey: Survey) -> None:
         said = Entry._make(row)
         reason = f"misleads: {said.uuid} is not in {said.segment} at {said.offset} as it says"
         _fault(path, survey, reason)
+    for (uuid,) in survey.query(_BURIED):
+        _fault(path, survey, f"misleads: {uuid} was never deleted")
     for uuid, segment, offset in survey.query(_LACKING):
         _fault(path, survey, f"lacks {uuid}, which is in {segment} at {offset}")
 

@@ -39,7 +39,7 @@ def store(settings: Settings, names: list[str], survey: Survey) -> None:
     growing = segments.growing(live)
     for segment in live:
         _segment(folder, segment, segment in growing, survey)
-    examine_jobs.read_journal(journal, survey)
+    examine_jobs.read_journal(journal, settings.deletions_path, survey)
     for segment in void:
         _replaced(folder, segment, survey)
     for uuid, there, wanted, name, offset in survey.incomplete():

@@ -53,12 +53,18 @@ def read_notes(folder: Path, names: list[str], survey: Survey) -> Iterator[Note]
             yield Note(path, found[1], begun.job.uuid)
 
 
-def read_journal(path: Path, survey: Survey) -> None:
-    """Take in what was accepted and what was deleted."""
+def read_journal(path: Path, deletions: Path, survey: Survey) -> None:
+    """Take in what was accepted and what was deleted, also what has left the journal."""
+    if deletions.exists() or deletions.is_symlink():
+        _read_events(deletions, survey)
     if not path.exists() and not path.is_symlink():
         reason = "there is no journal: which jobs wait and which results are deleted is not known"
         survey.find(Kind.MISSING, path, None, reason, is_fault=False)
         return
+    _read_events(path, survey)
+
+
+def _read_events(path: Path, survey: Survey) -> None:
     for offset, text in raw_lines.examine(path, "gateway", survey):
         match _event(text):
             case {"event": "accepted", "job": {"uuid": str(uuid)}}:

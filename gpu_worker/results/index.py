@@ -24,11 +24,15 @@ _PAGE = 256
 
 
 class ResultIndex:
-    """All segments of a directory. Thread-safe."""
+    """All segments of a directory. Thread-safe.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        deletions: the file of what was deleted for good; what it says need not be told to open().
+    """
+
+    def __init__(self, directory: Path, deletions: Path | None = None) -> None:
         self.directory = directory
-        self._reading = Reading(directory)
+        self._reading = Reading(directory, deletions)
         self._kept = KeptCatalog(directory, self._reading)
         self._open = OpenSegments(directory)
         self._short_cut = ShortCut(self._open, self._where)
@@ -82,7 +86,7 @@ class ResultIndex:
         with self._kept.lock:
             publish()
             self._open.forget(*old, name)
-            kept = [entry for entry in entries if entry.uuid not in self._reading.deleted]
+            kept = [entry for entry in entries if not self._is_gone(entry)]
             self._kept.db.move(old, name, kept, size)
 
     def delete(self, *uuids: str) -> None:
@@ -90,11 +94,22 @@ class ResultIndex:
         consolidation."""
         with self._kept.lock:
             self._reading.deleted.update(uuids)
+            self._short_cut.forget()
             try:
                 self._kept.ask(lambda db: db.delete_all(uuids))
             except sqlite3.OperationalError as error:
                 # It is hidden all the same, and the row goes at the next start.
                 log.warning("the index does not take a deletion: %s", error)
+
+    def bury(self) -> None:
+        """The file of deletions has grown: what it says is looked up from now on, not remembered.
+
+        Raises:
+            OSError, sqlite3.OperationalError: it cannot be read, or not be taken in.
+        """
+        with self._kept.lock:
+            self._kept.ask(self._reading.bury)
+            self._short_cut.forget()
 
     # ---- looking up ---------------------------------------------------------------------------
 
@@ -117,9 +132,14 @@ class ResultIndex:
         entry = self._kept.ask(lambda db: db.find_image(uuid, image_index))
         return None if entry is None or self._is_gone(entry) else entry
 
-    def find_submission(self, key: str) -> Entry | None:
-        """The first record of a job that was submitted with this Idempotency-Key's digest."""
-        return self._kept.ask(lambda db: db.find_submission(key))
+    def find_submission(self, key: str) -> tuple[str, str] | None:
+        """The uuid and the submission of the job, be it deleted, that came with this
+        Idempotency-Key's digest."""
+        return self._kept.ask(lambda db: db.find_submission(key) or db.buried.find_submission(key))
+
+    def is_deleted(self, uuid: str) -> bool:
+        """Whether a job's results were deleted."""
+        return self._kept.ask(lambda db: self._reading.is_deleted(db, uuid))
 
     def read(self, what: str | Entry) -> bytes | None:
         """The line without its newline: a whole JSON object; None when there is none.
@@ -215,4 +235,4 @@ class ResultIndex:
             return True
 
     def _is_gone(self, entry: Entry) -> bool:
-        return entry.uuid in self._reading.deleted
+        return self.is_deleted(entry.uuid)

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gpu_worker.results.catalog import Catalog, files
+from gpu_worker.results.catalog import Catalog
 from gpu_worker.results.reading import Reading
+from gpu_worker.results.schema import files
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from gpu_worker import durable
-from gpu_worker.results import catalog, groups, segments
+from gpu_worker.results import groups, schema, segments
 from gpu_worker.results.examine import DAMAGED_NAME
 from gpu_worker.results.kept_catalog import INDEX_NAME
 from gpu_worker.results.segments import Segment
@@ -48,7 +48,7 @@ def store(folder: Path, survey: Survey) -> None:
 
 
 def _remove_index(folder: Path) -> None:
-    for part in catalog.files(folder / INDEX_NAME):
+    for part in schema.files(folder / INDEX_NAME):
         part.unlink(missing_ok=True)
     durable.sync_directory(folder)
 

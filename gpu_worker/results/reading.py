@@ -6,22 +6,53 @@ Not thread-safe: ResultIndex holds a lock.
 from __future__ import annotations
 
 import logging
+import sqlite3
+from itertools import islice
 from pathlib import Path
 
-from gpu_worker.results import groups, place, scan, segments
+from gpu_worker.results import deletions, groups, place, scan, segments
 from gpu_worker.results.catalog import Catalog, Entry
 
 log = logging.getLogger(__name__)
 
 _BATCH = 1000
+_BURIED_AT_ONCE = 10_000
 
 
 class Reading:
-    """One directory of segments. `deleted`: uuids whose lines do not count any more."""
+    """One directory of segments, and the file of deletions.
 
-    def __init__(self, directory: Path) -> None:
+    `deleted`: uuids whose lines do not count any more although that file does not say so yet.
+    """
+
+    def __init__(self, directory: Path, deletions: Path | None = None) -> None:
         self._directory = directory
+        self._deletions = deletions
         self.deleted: set[str] = set()
+
+    def is_deleted(self, catalog: Catalog, uuid: str) -> bool:
+        """Whether a job's lines, should they be there still, do not count any more."""
+        return uuid in self.deleted or catalog.buried.has(uuid)
+
+    def bury(self, catalog: Catalog) -> None:
+        """Take in what the file of deletions has more than the index knows.
+
+        Raises:
+            OSError: it cannot be read.
+            sqlite3.DatabaseError: it is older than the index, which is to be made anew.
+        """
+        if self._deletions is None:
+            return
+        size = self._deletions.stat().st_size if self._deletions.exists() else 0
+        known = catalog.buried.read_to()
+        if size < known:
+            raise sqlite3.DatabaseError(f"has read {known} of {size} bytes of deletions")
+        if size == known:
+            return
+        lines = deletions.read(self._deletions, known)
+        while batch := list(islice(lines, _BURIED_AT_ONCE)):
+            catalog.buried.add([(uuid, given) for _, uuid, given in batch], batch[-1][0])
+            self.deleted.difference_update(uuid for _, uuid, _ in batch)
 
     def refresh(self, catalog: Catalog, name: str, committed: int | None) -> list[Entry]:
         """One segment up to `committed`, and before it the same writer's older ones."""
@@ -60,7 +91,7 @@ class Reading:
                 if at.drawn is None:
                     damaged += 1
                     log.warning("%s: skipped the line at %d: it %s", name, at.offset, at.reason)
-                elif at.drawn.uuid not in self.deleted:
+                elif not self.is_deleted(catalog, at.drawn.uuid):
                     batch.append(place.entry(name, at.offset, at.length, at.drawn))
             if len(batch) >= _BATCH:
                 fresh += catalog.add(name, batch, read_to, damaged)
@@ -70,7 +101,9 @@ class Reading:
         return fresh
 
     def catch_up(self, catalog: Catalog) -> None:
-        """All segments: those that are gone are forgotten, those that have grown are read on."""
+        """The deletions, then all segments: those that are gone are forgotten, those that have
+        grown are read on. Raises as bury() does."""
+        self.bury(catalog)
         known = catalog.segments()
         live = segments.sizes(self._directory)
         for name in known.keys() - live.keys():

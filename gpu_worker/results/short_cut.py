@@ -32,19 +32,21 @@ class ShortCut:
 
     def read(self, uuid: str) -> bytes | None:
         """A job's first record, verified, without newline; None where a closer look is needed."""
-        at = self._places.get(uuid)
+        places = self._places
+        at = places.get(uuid)
         try:
             if at is None:
                 at = self._where(uuid)
                 if at is None:
                     return None
-                self._note(uuid, at)
+                if len(places) >= _MOST:
+                    places.clear()
+                places[uuid] = at
             return place.line_at(self._segments, uuid, *at)
         except (OSError, DamagedLine, sqlite3.DatabaseError):
-            self._places.pop(uuid, None)
+            places.pop(uuid, None)
             return None
 
-    def _note(self, uuid: str, at: tuple[str, int, int]) -> None:
-        if len(self._places) >= _MOST:
-            self._places.clear()
-        self._places[uuid] = at
+    def forget(self) -> None:
+        """Something has been deleted. Who looks just now remembers it where nobody looks again."""
+        self._places = {}
