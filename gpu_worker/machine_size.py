@@ -21,20 +21,23 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Switches:
-    """`max_default_side_px` bounds the default picture only: a size asked for is made."""
+    """`max_default_side_px` bounds the default picture only: a size asked for is made.
+
+    `vae_tile_px` is the side of the tiles in which a larger picture is decoded; None: in one piece.
+    """
 
     vae_slicing: bool
-    vae_tiling: bool
+    vae_tile_px: int | None
     attention_slicing: bool
     offload: Offload
     max_default_side_px: int
 
 
 SWITCHES: dict[Size, Switches] = {
-    "big": Switches(False, False, False, "none", 1024),
-    "medium": Switches(True, False, False, "none", 1024),
-    "little": Switches(True, True, False, "model", 768),
-    "tiny": Switches(True, True, True, "sequential", 512),
+    "big": Switches(False, None, False, "none", 1024),
+    "medium": Switches(True, 768, False, "none", 1024),
+    "little": Switches(True, 512, False, "model", 768),
+    "tiny": Switches(True, 256, True, "sequential", 512),
 }
 
 
@@ -88,13 +91,9 @@ def apply(pipe: Any, size: Size, device: torch.device) -> None:
     Offload needs a device to offload from, so a CPU leaves it out.
     """
     switches = SWITCHES[size]
-    vae: Any = getattr(pipe, "vae", None)
-    if switches.vae_slicing and hasattr(vae, "enable_slicing"):
-        vae.enable_slicing()
-    if switches.vae_tiling and hasattr(vae, "enable_tiling"):
-        vae.enable_tiling()
+    spare_vae(getattr(pipe, "vae", None), size)
     if switches.attention_slicing:
-        pipe.enable_attention_slicing("auto")
+        pipe.enable_attention_slicing("max")
     offload = offload_of(pipe, size)
     if offload == "none" or device.type == "cpu":
         pipe.to(device)
@@ -112,6 +111,21 @@ def offload_of(pipe: Any, size: Size) -> Offload:
     quantizers: list[Any] = [getattr(part, "hf_quantizer", None) for part in parts]
     methods = [each.quantization_config.quant_method for each in quantizers if each is not None]
     return "model" if offload == "sequential" and "quanto" in methods else offload
+
+
+def spare_vae(vae: Any, size: Size) -> None:
+    """Switch slicing and tiling on, where this VAE knows them; None knows none."""
+    switches = SWITCHES[size]
+    if switches.vae_slicing and hasattr(vae, "enable_slicing"):
+        vae.enable_slicing()
+    if switches.vae_tile_px is None or not hasattr(vae, "enable_tiling"):
+        return
+    vae.enable_tiling()
+    # Its own tile is as large as the pictures that it was trained on: they would stay in one piece.
+    own_px, own_latents = (getattr(vae, f"tile_{of}_min_size", None) for of in ("sample", "latent"))
+    if own_px and own_latents:
+        vae.tile_sample_min_size = switches.vae_tile_px
+        vae.tile_latent_min_size = switches.vae_tile_px * own_latents // own_px
 
 
 def empty_cache(device: torch.device) -> None:

@@ -11,7 +11,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from gpu_worker import machine_size
 from gpu_worker.models import ModelsError
-from gpu_worker.pipeline import sources, vae
+from gpu_worker.pipeline import sources
 from gpu_worker.pipeline.loaded import Loaded, NotSupported
 from gpu_worker.pipeline.shelf import DEVICE_FAULTS, Shelf
 from gpu_worker.request import GenerationRequest
@@ -54,7 +54,7 @@ def pipeline(loaded: Loaded, pipe: Any, request: GenerationRequest, shelf: Shelf
     if request.vae is not None:
         own["vae"] = None
     elif own.get("vae") is not None:
-        vae.spare(own["vae"], loaded.size)
+        machine_size.spare_vae(own["vae"], loaded.size)
     parts = {part: own.get(part) or getattr(pipe, part) for part in _PARTS}
     return StableDiffusionXLImg2ImgPipeline(
         **parts,

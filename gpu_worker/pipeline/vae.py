@@ -28,14 +28,5 @@ def loaded_for(loaded: Loaded, name: str, shelf: Shelf) -> Any:
     if ours != theirs:
         why = f"has latents of {ours} channels, this VAE reads {theirs}"
         raise NotSupported("vae", name, loaded.pipe, why)
-    spare(vae, loaded.size)
+    machine_size.spare_vae(vae, loaded.size)
     return vae
-
-
-def spare(vae: Any, size: machine_size.Size) -> None:
-    """Make a VAE as sparing as MACHINE_SIZE has it."""
-    switches = machine_size.SWITCHES[size]
-    if switches.vae_slicing:
-        vae.enable_slicing()
-    if switches.vae_tiling:
-        vae.enable_tiling()
