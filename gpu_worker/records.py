@@ -1,4 +1,4 @@
-"""The result records of a job that has made pictures: one a picture, as they go into the log."""
+"""The result records of a job, one a picture, as they go into the log; and why there is none."""
 
 from __future__ import annotations
 
@@ -11,10 +11,38 @@ from PIL import Image
 
 from gpu_worker import infotext, png
 from gpu_worker.generation import Job, Outcome, result_record
-from gpu_worker.seam import Picture
+from gpu_worker.seam import OutOfMemory, Picture, Refused
 
 OWN_CHUNK = infotext.PROGRAM
 """The PNG text chunk that holds the whole record but the picture, as JSON."""
+
+
+def sentence(error: Exception) -> str:
+    """What the record of a job says that has ended so."""
+    if isinstance(error, MemoryError):
+        return "out of memory: the process has no room for such a picture; try a smaller one"
+    is_known = isinstance(error, (OutOfMemory, Refused))
+    return str(error) if is_known else f"{type(error).__name__}: {error}"
+
+
+def outcome_records(
+    job: Job,
+    outcome: Outcome,
+    errors: list[str],
+    pictures: list[Picture],
+    said: dict[str, Any],
+    *,
+    texts: bool = True,
+) -> list[dict[str, Any]]:
+    """All records of a job: one a picture, or the one that says why there is none.
+
+    Raises:
+        MemoryError: the pictures are too large to be encoded here.
+    """
+    if pictures:
+        return picture_records(job, pictures, said, texts=texts)
+    facts = said | {"image_index": 0, "num_images": 1}
+    return [result_record(job, outcome=outcome, errors=errors, data=None, facts=facts)]
 
 
 def picture_records(

@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
-from gpu_worker.generation import Job, Outcome, result_record
+from gpu_worker.generation import Job, Outcome
 from gpu_worker.in_flight import Begun, InFlight
 from gpu_worker.preview import PreviewFile
-from gpu_worker.records import picture_records
+from gpu_worker.records import outcome_records, sentence
 from gpu_worker.results import ResultLog
 from gpu_worker.seam import DeviceLost, OutOfMemory, Picture, Pipeline, Refused
 from gpu_worker.slot import Slot, Wish
@@ -127,11 +127,10 @@ class Runner:
             outcome, errors = Outcome.CANCELED, ["canceled while it ran"]
         except DeviceLost as error:
             lost, errors = error, [f"the device was lost: {error}"]
-        except (OutOfMemory, Refused) as error:
-            errors = [str(error)]
         except Exception as error:
-            log.exception("job %s failed", job.uuid)
-            errors = [f"{type(error).__name__}: {error}"]
+            if not isinstance(error, (OutOfMemory, Refused)):
+                log.exception("job %s failed", job.uuid)
+            errors = [sentence(error)]
         facts = {
             "attempt": attempt,
             "started_time": started.isoformat(timespec="milliseconds"),
@@ -194,12 +193,12 @@ class Runner:
     ) -> None:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
         said = {**self._pipeline.facts, **facts, **self._slot.reached(), "ended_time": ended}
-        if pictures:
-            records = picture_records(job, pictures, said, texts=self._png_texts)
-        else:
-            said |= {"image_index": 0, "num_images": 1}
-            records = [result_record(job, outcome=outcome, errors=errors, data=None, facts=said)]
-        self._persist(lambda: self._results.append_all(records))
+        try:
+            records = outcome_records(job, outcome, errors, pictures, said, texts=self._png_texts)
+            self._persist(lambda: self._results.append_all(records))
+        except MemoryError as error:  # a picture in a record is several times as large
+            records = outcome_records(job, Outcome.FAILED, [sentence(error)], [], said)
+            self._persist(lambda: self._results.append_all(records))
         self._slot.release(self._results.position)
         self._idle_since = self._clock()
 

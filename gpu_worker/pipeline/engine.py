@@ -33,7 +33,7 @@ from gpu_worker.pipeline import (
 from gpu_worker.pipeline.drawing import Drawing
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import Loaded
-from gpu_worker.pipeline.memory import PeakMemory
+from gpu_worker.pipeline.memory import PeakMemory, is_beyond_repair, is_exhausted
 from gpu_worker.pipeline.provenance import Provenance
 from gpu_worker.pipeline.shelf import Shelf
 from gpu_worker.request import Upscale
@@ -126,10 +126,10 @@ class DiffusersPipeline:
         run again with the next smaller MACHINE_SIZE, and its pictures say so."""
         try:
             return self._attempt(job, on_step)
-        except torch.OutOfMemoryError as error:
-            smaller, sentence = machine_size.next_smaller(self._size), self._memory_sentence()
+        except OutOfMemory as error:
+            smaller, sentence = machine_size.next_smaller(self._size), str(error)
             if smaller is None or job.request.upscale is not None:
-                raise OutOfMemory(sentence) from error
+                raise
         # Only here the first attempt's tensors are gone: the error had hold of them.
         log.warning("%s; this job runs so", sentence)
         return self._attempt_with_less(job, on_step, smaller, sentence)
@@ -139,8 +139,12 @@ class DiffusersPipeline:
             if job.request.upscale is not None:
                 return self._upscaled(job, job.request.upscale, on_step)
             return self._generate(self._ready(job.request.model), job, on_step)
-        except torch.AcceleratorError as error:
-            raise DeviceLost(str(error).splitlines()[0]) from error
+        except Exception as error:
+            if is_exhausted(error):
+                raise OutOfMemory(self._memory_sentence(job)) from error
+            if is_beyond_repair(error):
+                raise DeviceLost(str(error).splitlines()[0]) from error
+            raise
         finally:
             machine_size.empty_cache(self._device)
 
@@ -152,8 +156,6 @@ class DiffusersPipeline:
         self.unload()
         try:
             made = self._attempt(job, on_step)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(self._memory_sentence()) from error
         finally:
             self.unload()
             self._size = before
@@ -207,10 +209,12 @@ class DiffusersPipeline:
         shelf = self._shelf
         return upscalers.enlarge(image, name, size, shelf.library, shelf.folder, self._device)
 
-    def _memory_sentence(self) -> str:
-        smaller = machine_size.next_smaller(self._size)
-        advice = f"MACHINE_SIZE={smaller}" if smaller else "a smaller picture"
+    def _memory_sentence(self, job: Job) -> str:
         device = _device_name(self._device)
+        if job.request.upscale is not None:
+            return f"out of memory on {device}: try a smaller picture"
+        smaller = machine_size.next_smaller(self._size)
+        advice = f"MACHINE_SIZE={smaller} or a smaller picture" if smaller else "a smaller picture"
         return f"out of memory with MACHINE_SIZE={self._size} on {device}: try {advice}"
 
 

@@ -1,13 +1,43 @@
-"""How much memory a job takes: of the GPU where there is one, else of this process. Frees none."""
+"""How much memory a job takes: of the GPU where there is one, else of this process. Frees none.
+
+And whether an error says that it did not suffice.
+"""
 
 from __future__ import annotations
 
+import errno
 import resource
 from pathlib import Path
 
 import torch
 
 _SELF = Path("/proc/self")
+
+_SENTENCES = ("can't allocate memory", "out of memory", "std::bad_alloc", "STATUS_ALLOC_FAILED")
+"""Of RuntimeErrors: torch's CPU allocator (c10/core/impl/alloc_cpu.cpp), its MPS allocator and
+CUDA's own error 2, C++, cuBLAS and cuDNN. The process can go on after each."""
+
+_NO_PRIMITIVE = "could not create a primitive"
+"""oneDNN's, on a CPU. Once it found no room for the code that it makes, it makes none any more in
+that thread, however much room there is: its assembler keeps the error."""
+
+
+def is_exhausted(error: BaseException | None) -> bool:
+    """Whether the error, or one that it was made of, says that the memory did not suffice."""
+    while error is not None:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        if isinstance(error, RuntimeError) and any(each in str(error) for each in _SENTENCES):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_beyond_repair(error: Exception) -> bool:
+    """Whether this process can compute nothing more: it has to be replaced."""
+    return isinstance(error, torch.AcceleratorError) or _NO_PRIMITIVE in str(error)
 
 
 class PeakMemory:
