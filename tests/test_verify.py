@@ -116,7 +116,7 @@ def test_another_environment_is_named_and_measured(folder: Path) -> None:
     record = json.loads(log.read_bytes())
     # As if it had been made elsewhere: another model, whose picture of this seed is another.
     record |= {"seed": 8, "weights_sha256": "0" * 64, "torch": "1.0"}
-    record["scheduler_config"] = {"beta_end": 0.5}
+    record |= {"attention": "SlicedAttnProcessor", "scheduler_config": {"beta_end": 0.5}}
     del record["crc32"], record["format"]
     log.write_bytes(line.encode(record))
     for cache in (folder / "disk_backups").glob("index.sqlite*"):
@@ -128,7 +128,7 @@ def test_another_environment_is_named_and_measured(folder: Path) -> None:
     assert said[0] == "differs"
     assert f"weights_sha256: {'0' * 64} -> " in done.stdout
     assert "machine_size: big -> tiny" in said
-    assert "attention: AttnProcessor2_0 -> SlicedAttnProcessor" in said
+    assert "attention: SlicedAttnProcessor -> AttnProcessor2_0" in said
     assert any(row.startswith("torch: 1.0 -> ") for row in said)
     assert any(row.startswith("scheduler_config.beta_end: 0.5 -> ") for row in said)
     assert said[-2].startswith("they part at step 1: other latents at timestep ")
