@@ -300,6 +300,33 @@ def test_previews_cost_at_most_a_fiftieth_of_the_time(folder: Path) -> None:
     assert 0.01 <= spent / (clock.now - begun) <= 0.0205
 
 
+def test_a_short_job_has_no_preview_that_costs_more_than_its_share(folder: Path) -> None:
+    clock = Clock()
+    previews = PreviewFile(folder, "gpu-0", clock)
+    made: list[str] = []
+
+    def job(uuid: str, cost_s: float, lasts_s: float) -> None:
+        def draw() -> Image.Image:
+            made.append(uuid)
+            clock.now += cost_s
+            return Image.new("L", (8, 8))
+
+        ends = clock.now + lasts_s
+        while clock.now < ends:
+            previews.offer(uuid, draw)
+            clock.now += 0.5
+        previews.remove()
+
+    job("first", cost_s=1.0, lasts_s=10.0)  # nobody knew what it costs
+    job("short", cost_s=1.0, lasts_s=20.0)
+    assert made == ["first"]
+    job("long", cost_s=1.0, lasts_s=60.0)
+    assert made == ["first", "long"]
+    for uuid in "abcdef":  # a cheap model is found out, however dear the one before was
+        job(uuid, cost_s=0.01, lasts_s=10.0)
+    assert {"e", "f"} <= set(made)
+
+
 def test_a_preview_that_fails_costs_no_picture_and_old_ones_go(folder: Path) -> None:
     (folder / "gpu-0.old.jpg").write_bytes(b"x")
     (folder / "gpu-0.old.tmp").write_bytes(b"x")
