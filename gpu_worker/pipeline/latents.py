@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-_SAMPLES, _SAMPLE_SIDE = 8, 16
+_SAMPLES, _SAMPLE_SIDE = 4, 12
+"""Pictures, and their side in latent pixels. Few and small: encoding them is the dearest part of a
+job's previews (bench/previews.py)."""
+
 LEAST_FIT = 0.7
 """Share of the colours' variance that a linear map must explain to be of use. Stable Diffusion's
 autoencoders are nearly linear; the built-in model's, of 100,000 parameters, explains half."""
