@@ -52,7 +52,8 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.log
 	$(BIN)/python -m bench.service
-	$(BIN)/python -m bench.machine_size
+	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.previews
 	$(BIN)/python -m bench.demo_model
 	$(BIN)/python -m bench.quantization
 

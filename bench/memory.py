@@ -21,7 +21,7 @@ MIB = 1 << 20
 PICTURES = (20, 30, 50)
 SIZES = ("big", "medium", "little", "tiny")
 MODELS = ("sd15", "sd21", "xl")
-HEAD = ("model, px", "size", "weights", "text", "steps", "VAE", "peak", "in all", "text s")
+HEAD = ("model, px", "size", "weights", "text", "step", "VAE", "peak", "text s")
 HEAD += ("step s", "VAE s", *(f"{steps} steps" for steps in PICTURES), "to big")
 
 
@@ -46,10 +46,15 @@ class Figures:
     whole_steps: int = 0
 
 
-def in_a_process(model: str, size: str, steps: int | None) -> Figures | str:
+LEGEND = f"""\
+MiB: the weights; the peaks of the text encoders, the steps and the VAE above what is in use before
+the call; the peak in all, of the GPU or of the process. Then seconds; those of whole pictures are
+computed: text + N x step + VAE. Last the {PICTURES[0]} steps' ratio to `big`."""
+
+
+def in_a_process(model: str, size: str, more: list[str]) -> Figures | str:
     """The case's figures, or why there are none."""
-    command = [sys.executable, "-m", "bench.memory_case", model, size]
-    command += [] if steps is None else ["--steps", str(steps)]
+    command = [sys.executable, "-m", "bench.memory_case", model, size, *more]
     # As the worker has it.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", "TRANSFORMERS_VERBOSITY": "error", **os.environ}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
@@ -62,16 +67,15 @@ def in_a_process(model: str, size: str, steps: int | None) -> Figures | str:
 
 
 def row(found: Figures, big: Figures | None) -> list[str]:
-    """MiB but for what is named s; pictures are text + steps x step + VAE, computed."""
+    """As LEGEND says."""
     wholes = [found.text_s + steps * found.step_s + found.vae_s for steps in PICTURES]
     first = None if big is None else big.text_s + PICTURES[0] * big.step_s + big.vae_s
-    peak = max(found.text_bytes, found.steps_bytes, found.vae_bytes)
-    sizes = (found.weights_bytes, found.text_bytes, found.steps_bytes, found.vae_bytes, peak)
+    parts = (found.text_bytes, found.steps_bytes, found.vae_bytes)
+    sizes = (found.weights_bytes, *parts, found.before_bytes + max(parts))
     return [
         f"{found.title}, {found.side_px}",
         found.size,
         *(f"{size / MIB:.0f}" for size in sizes),
-        f"{(found.before_bytes + peak) / MIB:.0f}",
         *map(number, (found.text_s, found.step_s, found.vae_s, *wholes)),
         "-" if first is None else ratio(wholes[0], first),
     ]
@@ -96,22 +100,25 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES)
     parser.add_argument("--steps", type=int, help="measured ones; default: 1, on a GPU 10")
+    parser.add_argument("--slice-attention", action="store_true", help="at every size")
     parser.add_argument("--rows", type=Path, help="keeps rows in this file and prints all of it")
     options = parser.parse_args()
     kept: list[Figures | tuple[str, str, str]] = []
     if options.rows is not None and options.rows.exists():
         lines = (json.loads(line) for line in options.rows.read_text().splitlines())
         kept = [Figures(**line) if isinstance(line, dict) else tuple(line) for line in lines]
+    more = [] if options.steps is None else ["--steps", str(options.steps)]
+    more += ["--slice-attention"] if options.slice_attention else []
     for model in options.models:
         for size in options.sizes:
-            found = in_a_process(model, size, options.steps)
+            found = in_a_process(model, size, more)
             kept.append((model, size, found) if isinstance(found, str) else found)
             if options.rows is not None:
                 line = kept[-1]
                 plain = dataclasses.asdict(line) if isinstance(line, Figures) else line
                 with options.rows.open("a") as file:
                     file.write(json.dumps(plain) + "\n")
-    print("MiB, and seconds where it says so; 'N steps' are computed: text + N x step + VAE")
+    print(LEGEND)
     print(table(kept))
     for each in kept:
         if isinstance(each, Figures) and each.whole_s is not None:

@@ -92,7 +92,9 @@ def call(pipe: Any, known: Architecture, steps: int, marks: Marks | None = None)
         marks.mark()
 
 
-def measure(known: Architecture, size: machine_size.Size, steps: int | None) -> Figures:
+def measure(
+    known: Architecture, size: machine_size.Size, steps: int | None, slice_attention: bool
+) -> Figures:
     """The figures of one case on the device that the worker would take."""
     device = machine_size.choose_device("auto", 0)
     loading.quiet()
@@ -100,6 +102,8 @@ def measure(known: Architecture, size: machine_size.Size, steps: int | None) -> 
     pipe.set_progress_bar_config(disable=True)
     weights = architectures.weights_bytes(pipe)
     machine_size.apply(pipe, size, device)
+    if slice_attention:
+        pipe.enable_attention_slicing("max")
     is_gpu = device.type == "cuda"
     if is_gpu:
         call(pipe, known, 2)  # what the first call of a process alone does
@@ -110,7 +114,7 @@ def measure(known: Architecture, size: machine_size.Size, steps: int | None) -> 
     each = marks.seconds[2:-1] or marks.seconds[1:2]
     found = Figures(
         title=known.title,
-        size=size,
+        size=f"{size}, sliced" if slice_attention else size,
         side_px=known.side_px,
         device=torch.cuda.get_device_name(device) if is_gpu else str(device),
         weights_bytes=weights,
@@ -159,6 +163,7 @@ def main() -> None:
     parser.add_argument("model", choices=architectures.ARCHITECTURES)
     parser.add_argument("size", choices=machine_size.SIZES)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--slice-attention", action="store_true")
     options = parser.parse_args()
     known = architectures.ARCHITECTURES[options.model]
     reason = why_not(known, options.size)
@@ -168,7 +173,7 @@ def main() -> None:
     # Whatever happens to the memory: this process is the one to end, not somebody else's.
     Path("/proc/self/oom_score_adj").write_text("1000")
     print(f"{known.title} {options.size}: measuring", file=sys.stderr, flush=True)
-    found = measure(known, options.size, options.steps)
+    found = measure(known, options.size, options.steps, options.slice_attention)
     print(f"{known.title} {options.size}: {found}", file=sys.stderr, flush=True)
     print(json.dumps(asdict(found)))
 
