@@ -45,13 +45,21 @@ class Architecture:
     more: dict[str, Any] = field(default_factory=dict)
 
 
-_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+_NOISE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 _NOISE |= {"steps_offset": 1}
-_CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+_CLIP_L: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
 _CLIP_L |= {"num_attention_heads": 12, "hidden_act": "quick_gelu", "projection_dim": 768}
-_OPEN_CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23}
+_OPEN_CLIP_H: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+}
 _OPEN_CLIP_H |= {"num_attention_heads": 16, "hidden_act": "gelu", "projection_dim": 512}
-_BIG_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32}
+_BIG_G: dict[str, Any] = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32}
 _BIG_G |= {"num_attention_heads": 20, "hidden_act": "gelu", "projection_dim": 1280}
 
 ARCHITECTURES = {

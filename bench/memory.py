@@ -21,7 +21,7 @@ MIB = 1 << 20
 PICTURES = (20, 30, 50)
 SIZES = ("big", "medium", "little", "tiny")
 MODELS = ("sd15", "sd21", "xl")
-HEAD = ("model, px", "size", "weights", "text", "step", "VAE", "peak", "text s")
+HEAD: tuple[str, ...] = ("model, px", "size", "weights", "text", "step", "VAE", "peak", "text s")
 HEAD += ("step s", "VAE s", *(f"{steps} steps" for steps in PICTURES), "to big")
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import requests
 
+from gpu_worker import png
 from gpu_worker.generation import Job
 from gpu_worker.request import GenerationRequest
-from gpu_worker.runner import png
 from gpu_worker.settings import WorkerSettings, load
 from tests.service import running
 
@@ -40,7 +40,8 @@ def direct_call(pipeline: Any, steps: int) -> float:
     request = GenerationRequest(prompt="a red circle", num_inference_steps=steps, seed=1)
     job = Job(uuid=str(uuid.uuid4()), sequence=1, created_time="", request=request)
     started = time.perf_counter()
-    png(pipeline.generate(job, lambda step, of: None))
+    for picture in pipeline.generate(job, lambda *_: None):
+        png.encode(picture.image)
     return time.perf_counter() - started
 
 

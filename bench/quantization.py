@@ -36,9 +36,11 @@ def size_bytes(weights: Any) -> int:
 
 def save_unet(folder: Path) -> None:
     """3.4 GB."""
-    from bench.machine_size import build_unet
+    import torch
 
-    build_unet().save_pretrained(folder)
+    from bench.architectures import ARCHITECTURES, build_unet
+
+    build_unet(ARCHITECTURES["sd15"], torch.float32).save_pretrained(folder)
 
 
 def unet_figures(setting: str, folder: Path) -> dict[str, float]:
@@ -46,14 +48,13 @@ def unet_figures(setting: str, folder: Path) -> dict[str, float]:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from bench.machine_size import TEXT_TOKENS, TEXT_WIDTH
     from gpu_worker.pipeline import quantization
 
     config = quantization.config(worker_settings(setting, folder), torch.float32)
     more = {} if config is None else {"quantization_config": config.quant_mapping["unet"]}
     unet = UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32, **more)
     torch.manual_seed(0)
-    latents, text = torch.randn(2, 4, 64, 64), torch.randn(2, TEXT_TOKENS, TEXT_WIDTH)
+    latents, text = torch.randn(2, 4, 64, 64), torch.randn(2, 77, 768)
     seconds = []
     with torch.inference_mode():
         for _ in range(2):

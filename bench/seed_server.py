@@ -19,10 +19,9 @@ import orjson
 import pydantic
 import uvicorn
 
-from gpu_worker import durable
+from gpu_worker import durable, png
 from gpu_worker.generation import Job
 from gpu_worker.request import GenerationRequest
-from gpu_worker.runner import png
 from tests.pipelines.instant import Instant
 
 
@@ -82,8 +81,8 @@ class Generator:
             "data": None,
         }
         try:
-            picture = png(self._pipeline.generate(job, lambda step, steps: None))
-            record["data"] = base64.b64encode(picture).decode("ascii")
+            picture = self._pipeline.generate(job, lambda *_: None)[0]
+            record["data"] = base64.b64encode(png.encode(picture.image)).decode("ascii")
         except Exception as error:
             record["errors"] = [str(error)]
         if self._synced:

@@ -150,7 +150,7 @@ class Service:
 
     def available(self) -> bool:
         try:
-            return self.get("/server/status").json() == {"is_available": True}
+            return bool(self.get("/server/status").json() == {"is_available": True})
         except requests.ConnectionError:
             return False
 
