@@ -1,6 +1,11 @@
 """Measurements, each a module that prints its figures: `python -m bench.NAME`."""
 
+import os
+
 from gpu_worker import quantizers
 
 # As the worker does it, so that importing diffusers costs and says the same.
 quantizers.prepare("none")
+
+# As in the worker: transformers warns of image processors that no picture needs.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
