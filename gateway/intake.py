@@ -12,6 +12,7 @@ from gateway.inputs import Inputs
 from gateway.journal import Journal
 from gateway.pictures import Pictures
 from gateway.storage import Storage
+from gpu_worker.generation import Source
 from gpu_worker.request import GenerationRequest
 from gpu_worker.results import ResultIndex
 
@@ -37,13 +38,18 @@ class Intake:
         self._keyed = threading.Lock()
 
     def submit(
-        self, request: GenerationRequest, key: str | None = None, pictures: Pictures | None = None
+        self,
+        request: GenerationRequest,
+        key: str | None = None,
+        pictures: Pictures | None = None,
+        source: Source | None = None,
     ) -> str:
         """Accept a request; the uuid of its job, which is on disk.
 
         Args:
             key: the client's name for this submission: the same key gives the same uuid, for good.
             pictures: those that the request names by digest; they are on disk before the job is.
+            source: where its `image` is from, when that is a stored picture.
 
         Raises:
             UnsupportedField: no worker can do it.
@@ -51,12 +57,12 @@ class Intake:
             StorageUnavailable, NoWorker, QueueFull: it is not accepted, and will not run.
         """
         if key is None:
-            return self._accept(request, None, pictures or {})
+            return self._accept(request, None, pictures or {}, source)
         named, wanted = _digest(key), _digest(request.model_dump_json())
         with self._keyed:
             made = self._made(named)
             if made is None:
-                return self._accept(request, f"{named}:{wanted}", pictures or {})
+                return self._accept(request, f"{named}:{wanted}", pictures or {}, source)
             uuid, asked = made
             if asked != wanted:
                 raise KeyReused(
@@ -75,11 +81,15 @@ class Intake:
         return None if found is None else (found[0], found[1].partition(":")[2])
 
     def _accept(
-        self, request: GenerationRequest, submission: str | None, pictures: Pictures
+        self,
+        request: GenerationRequest,
+        submission: str | None,
+        pictures: Pictures,
+        source: Source | None,
     ) -> str:
         self._capabilities.check(request)
         self._storage.check()
-        job = self._broker.reserve(request, submission)
+        job = self._broker.reserve(request, submission).model_copy(update={"source": source})
         try:
             self._inputs.keep(job.uuid, pictures)
             self._journal.accept(job)

@@ -14,10 +14,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 from pydantic import ValidationError
 
 from gateway.errors import InvalidRequest
+from gpu_worker import sizes
 from gpu_worker.faults import field_errors, shown
 from gpu_worker.request import GenerationRequest
 
@@ -27,6 +28,9 @@ MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
 LARGE_BYTES = 1 << 20
 AT_ONCE = 4
 """Requests larger than LARGE_BYTES that are looked at at a time: one may want some 250 MB."""
+
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""Orientations of EXIF that exchange width and height."""
 
 _DATA_URL = re.compile(r"data:[\w.+-]{1,32}/[\w.+-]{1,32};base64,")
 
@@ -65,27 +69,33 @@ class PictureReader:
             InvalidRequest: with every fault of it, those of its pictures too.
         """
         found: Pictures = {}
+        size: sizes.Size | None = None
         faults: list[dict[str, Any]] = []
         for where, holder, key in _places(body):
-            text = holder[key]
+            text, seen = holder[key], None
             try:
-                content = self._decoded(text)
+                content, seen = self._decoded(text)
             except Unreadable as refusal:
                 faults.append({"field": where, "message": str(refusal), "value": shown(text)})
                 content = b""
+            if where == "image":
+                size = seen
             digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
             found[digest] = content
             holder[key] = digest
         try:
             request = GenerationRequest.model_validate(body)
+            sizes.check(request, size)
         except ValidationError as error:
             faults += field_errors(error, GenerationRequest.model_fields)
+        except sizes.TooLarge as error:
+            faults.append(too_large(error))
         if faults:
             raise InvalidRequest(faults)
         return request, found
 
-    def _decoded(self, text: str) -> bytes:
-        """The bytes of a picture that decodes. Raises Unreadable."""
+    def _decoded(self, text: str) -> tuple[bytes, sizes.Size]:
+        """The bytes of a picture that decodes, and its size upright. Raises Unreadable."""
         prefix = _DATA_URL.match(text)
         try:
             content = binascii.a2b_base64(
@@ -95,10 +105,9 @@ class PictureReader:
             raise Unreadable(f"is not base64 of a picture: {error}") from None
         if not content:
             raise Unreadable("is empty: base64 of a PNG, JPEG or WebP is wanted")
-        self._look(content)
-        return content
+        return content, self._look(content)
 
-    def _look(self, content: bytes) -> None:
+    def _look(self, content: bytes) -> sizes.Size:
         try:
             # Reads the header only, and nothing that another format's reader would make of it.
             image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -109,12 +118,14 @@ class PictureReader:
             raise Unreadable("is no PNG, JPEG or WebP") from None
         with image:
             self._check_size(*image.size)
-            if getattr(image, "n_frames", 1) != 1:
+            # MPO: a JPEG with more behind it (depth, brightness, a small copy), not in time.
+            if image.format != "MPO" and getattr(image, "n_frames", 1) != 1:
                 raise Unreadable("is an animation; one picture is wanted")
             try:
                 image.load()
             except Exception as error:
                 raise Unreadable(f"is a broken {image.format}: {error}") from None
+            return upright(image)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
@@ -125,6 +136,22 @@ class PictureReader:
             raise Unreadable(
                 f"is {width} x {height}: a side has {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels"
             )
+
+
+def upright(image: Image.Image) -> sizes.Size:
+    """Its size when it is turned as its EXIF says."""
+    width, height = image.size
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+    except Exception:
+        # Pillow raises whatever broken EXIF leads it to; the picture itself is whole.
+        turned = False
+    return (height, width) if turned else (width, height)
+
+
+def too_large(error: sizes.TooLarge) -> dict[str, Any]:
+    """As the fault of a field."""
+    return {"field": error.field, "message": error.sentence, "value": shown(error.value)}
 
 
 def _places(body: object) -> Iterator[tuple[str, dict[str, Any], str]]:

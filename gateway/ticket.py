@@ -56,6 +56,8 @@ class Ticket:
         """Its worker has spoken of it."""
         self.attempts, self.step, self.steps = status.attempt, status.step, status.steps
         self.errors = [status.trouble] if status.trouble else []
+        # After a restart of the gateway only the worker knows it.
+        self.started_time = self.started_time or status.started_time
 
     def end(self, record: dict[str, Any]) -> None:
         """It has its outcome. All that is told of it from now on is its record's, as it is after

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import io
 from typing import Annotated
 
 import falcon
 import orjson
+from PIL import Image
 from pydantic import Field, ValidationError
 
 from gateway.errors import InvalidRequest
@@ -15,7 +17,10 @@ from gateway.files import picture_of
 from gateway.http_input import idempotency_key, json_body, parse_uuid
 from gateway.intake import Intake
 from gateway.jobs import Whereabouts
+from gateway.pictures import too_large
+from gpu_worker import sizes
 from gpu_worker.faults import field_errors
+from gpu_worker.generation import Source
 from gpu_worker.request import GenerationRequest, Strict, Upscale
 from gpu_worker.results import ResultIndex
 
@@ -48,11 +53,22 @@ class UpscaleResource:
         entry = picture_of(self._index, self._whereabouts, uuid, asked.image_index + 1)
         content = binascii.a2b_base64(self._index.read_data(entry) or b"")
         record = orjson.loads(self._index.read_without_data(entry) or b"{}")
+        try:
+            sizes.upscaled(_size(content), asked.scale, field="scale")
+        except sizes.TooLarge as error:
+            raise InvalidRequest([too_large(error)]) from None
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         request = GenerationRequest(
             prompt=record["prompt"],
             image=digest,
             upscale=Upscale(scale=asked.scale, upscaler=asked.upscaler),
         )
-        made = self._intake.submit(request, key, {digest: content})
+        source = Source(uuid=uuid, image_index=asked.image_index)
+        made = self._intake.submit(request, key, {digest: content}, source)
         resp.data = orjson.dumps({"generation_uuid": made})
+
+
+def _size(content: bytes) -> sizes.Size:
+    """Of a PNG of ours, from its header."""
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+        return image.size

@@ -135,6 +135,7 @@ def _status_source(
             step=view.step if view.job else 0,
             steps=view.steps if view.job else 0,
             attempt=view.attempt if view.job else 0,
+            started_time=view.started_time,
             step_s=view.step_s,
             trouble=view.trouble,
             model=facts.get("model"),

@@ -54,6 +54,8 @@ _MARKS = re.compile(
 )
 """What readers take for the end of a prompt: the last one at a line's start only."""
 
+_SIZE = re.compile(r"\bSize: \d+x\d+")
+
 _BREAKING = re.compile(r'[,:"\s]+')
 """Readers split values at these, also inside quotes."""
 
@@ -70,6 +72,17 @@ def parameters(record: Mapping[str, Any]) -> str:
     facts = ", ".join(f"{key}: {value}" for key, value in _facts(record) if value is not None)
     lines = [prompt.strip(), f"Negative prompt: {negative}" if negative else "", facts]
     return "\n".join(line for line in lines if line)
+
+
+def resized(text: str | None, width: int, height: int) -> str | None:
+    """The text of a picture that was made larger: its own, with the size that it has now.
+
+    With a second pass in it the text stays: its size is of the first one, and readers multiply it.
+    """
+    before, line, facts = (text or "").rpartition("\n")
+    if not facts.startswith("Steps: ") or "Hires upscale: " in facts:
+        return text
+    return before + line + _SIZE.sub(f"Size: {width}x{height}", facts, count=1)
 
 
 def harmless(prompt: str) -> str:

@@ -38,7 +38,8 @@ class WorkerStatus(_Message):
     """What a worker says of itself.
 
     `committed` is how many bytes of the segment `log` are on disk for good: readers never read past
-    it. `step_s` is the measured mean of a step in seconds, None before the first.
+    it. `started_time`, ISO 8601, is since when it holds the job; `step_s` the measured mean of a
+    step in seconds, None before the first.
     `described` counts the changes of what `describe` would say, 0 before it can. `loaded` is the
     model that is in memory now; `load_error` says why the last one could not be loaded.
     `trouble` says why the disk does not take what the held job has to write; it is tried again.
@@ -52,6 +53,7 @@ class WorkerStatus(_Message):
     step: int = 0
     steps: int = 0
     attempt: int = 0
+    started_time: str | None = None
     step_s: float | None = None
     trouble: str | None = None
     model: str | None = None

@@ -11,6 +11,7 @@ from PIL import Image
 
 from gpu_worker import infotext, png
 from gpu_worker.generation import Job, Outcome, result_record
+from gpu_worker.results import LineTooLong
 from gpu_worker.seam import OutOfMemory, Picture, Refused
 
 OWN_CHUNK = infotext.PROGRAM
@@ -21,7 +22,7 @@ def sentence(error: Exception) -> str:
     """What the record of a job says that has ended so."""
     if isinstance(error, MemoryError):
         return "out of memory: the process has no room for such a picture; try a smaller one"
-    is_known = isinstance(error, (OutOfMemory, Refused))
+    is_known = isinstance(error, (OutOfMemory, Refused, LineTooLong))
     return str(error) if is_known else f"{type(error).__name__}: {error}"
 
 
@@ -59,7 +60,8 @@ def picture_records(
         facts["width"], facts["height"] = picture.image.size
         facts["pixels_sha256"] = pixels_sha256(picture.image)
         record = result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data=None, facts=facts)
-        encoded = png.encode(picture.image, _texts(record) if texts else None)
+        said_in_it = _texts(record, _parameters(job, record, picture)) if texts else None
+        encoded = png.encode(picture.image, said_in_it)
         record["data"] = base64.b64encode(encoded).decode("ascii")
         records.append(record)
     return records
@@ -73,7 +75,13 @@ def pixels_sha256(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _texts(record: dict[str, Any]) -> dict[str, str]:
+def _parameters(job: Job, record: dict[str, Any], picture: Picture) -> str | None:
+    """What is not drawn has the text of what it was made of, where that had one."""
+    return picture.parameters if job.request.upscale is not None else infotext.parameters(record)
+
+
+def _texts(record: dict[str, Any], parameters: str | None) -> dict[str, str]:
     whole = {key: value for key, value in record.items() if key != "data"}
     # ASCII only, so that the chunk is a plain tEXt, which every reader knows.
-    return {"parameters": infotext.parameters(record), OWN_CHUNK: json.dumps(whole)}
+    own = {OWN_CHUNK: json.dumps(whole)}
+    return own if parameters is None else {"parameters": parameters, **own}

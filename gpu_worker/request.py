@@ -198,6 +198,9 @@ class GenerationRequest(Strict):
     def asked(self) -> dict[str, Any]:
         """What a result record says of it: what was not asked for is left out, the seed's first
         fields are always there."""
+        if self.upscale is not None:
+            # Nothing is drawn: what else was asked has no part in the picture.
+            return self.model_dump(include={"image", "upscale"})
         always = {"negative_prompt", "num_inference_steps", "guidance_scale", "width", "height"}
         dumped = self.model_dump(exclude={"prompt"})
         plain = {
@@ -212,4 +215,7 @@ class GenerationRequest(Strict):
 
     def given(self) -> dict[str, Any]:
         """The request as it came, without its words: only what is not a field's default."""
-        return self.model_dump(exclude_defaults=True, exclude={"prompt", "negative_prompt"})
+        left_out = {"prompt", "negative_prompt"}
+        if self.upscale is not None:
+            left_out.add("seed")  # drawn by the gateway, and of no use here
+        return self.model_dump(exclude_defaults=True, exclude=left_out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import math
 import time
@@ -16,14 +15,12 @@ from gpu_worker.generation import Job, Outcome
 from gpu_worker.in_flight import Begun, InFlight
 from gpu_worker.preview import PreviewFile
 from gpu_worker.records import outcome_records, sentence
-from gpu_worker.results import ResultLog
+from gpu_worker.results import LineTooLong, ResultLog
 from gpu_worker.seam import DeviceLost, OutOfMemory, Picture, Pipeline, Refused
-from gpu_worker.slot import Slot, Wish
+from gpu_worker.slot import Slot, View, Wish
+from gpu_worker.step_deadline import StepDeadline
 
 log = logging.getLogger(__name__)
-
-REARM_S = 1.0
-"""Arming faulthandler costs ~1.7 ms, so the step deadline moves at most once a second."""
 
 RETRY_S = 0.5
 """Pause between two tries to write what the disk did not take."""
@@ -63,7 +60,7 @@ class Runner:
         self._results = results
         self._in_flight = in_flight
         self._pipeline = pipeline
-        self._step_timeout_s = step_timeout_s
+        self._deadline = StepDeadline(step_timeout_s)
         self._max_attempts = max_attempts
         self._stopping = stopping
         self._preview = preview
@@ -71,7 +68,6 @@ class Runner:
         self._png_texts = png_texts
         self._clock = clock
         self._idle_since = clock()
-        self._armed_at = 0.0
 
     def run(self) -> None:
         """Finish what an earlier process began, then serve until stopped.
@@ -85,7 +81,7 @@ class Runner:
             while not self._stopping():
                 held = self._slot.take(timeout_s=0.2)
                 if held is not None and held.job is not None:
-                    self._run(held.job, held.attempt)
+                    self._run(held.job, held)
                 elif wish := self._slot.wished():
                     self._switch(wish)
                 elif self._slot.wants_segment():
@@ -110,10 +106,10 @@ class Runner:
             self._commit(begun.job, Outcome.FAILED, [message], [], facts)
         return True
 
-    def _run(self, job: Job, attempt: int) -> None:
+    def _run(self, job: Job, held: View) -> None:
         """Raises Stopped; DeviceLost when the outcome is on disk."""
+        attempt, begun = held.attempt, self._clock()
         self._persist(lambda: self._in_flight.write(Begun(attempt=attempt, job=job)))
-        started, begun = datetime.now(UTC), self._clock()
         lost: DeviceLost | None = None
         outcome, errors = Outcome.FAILED, [""]
         pictures: list[Picture] = []
@@ -133,7 +129,7 @@ class Runner:
             errors = [sentence(error)]
         facts = {
             "attempt": attempt,
-            "started_time": started.isoformat(timespec="milliseconds"),
+            "started_time": held.started_time,
             "seconds": round(self._clock() - begun, 3),
         }
         try:
@@ -153,7 +149,7 @@ class Runner:
 
     def _generate(self, job: Job) -> list[Picture]:
         begun = self._clock()
-        self._arm(begun)
+        self._deadline.arm(begun)
 
         def on_step(
             step: int, steps: int, preview: Callable[[], Image.Image] | None = None
@@ -162,8 +158,7 @@ class Runner:
             self._slot.advance(step, steps, (now - begun) / step if step else None)
             if self._preview is not None and preview is not None:
                 self._preview.offer(job.uuid, preview)
-            if now - self._armed_at >= REARM_S:
-                self._arm(now)
+            self._deadline.move(now)
             if self._stopping():
                 raise Stopped
             if self._slot.view().canceled:
@@ -174,14 +169,9 @@ class Runner:
                 raise Canceled
             return self._pipeline.generate(job, on_step)
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            self._deadline.cancel()
             if self._preview is not None:
                 self._preview.remove()
-
-    def _arm(self, now: float) -> None:
-        # faulthandler's thread needs no GIL: it ends even a process that hangs inside C code.
-        faulthandler.dump_traceback_later(self._step_timeout_s + REARM_S, exit=True)
-        self._armed_at = now
 
     def _commit(
         self,
@@ -192,11 +182,18 @@ class Runner:
         facts: dict[str, Any],
     ) -> None:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        said = {**self._pipeline.facts, **facts, **self._slot.reached(), "ended_time": ended}
+        said = {
+            **self._pipeline.facts_of(job.request),
+            **facts,
+            **self._slot.reached(),
+            "ended_time": ended,
+        }
         try:
             records = outcome_records(job, outcome, errors, pictures, said, texts=self._png_texts)
             self._persist(lambda: self._results.append_all(records))
-        except MemoryError as error:  # a picture in a record is several times as large
+        except (MemoryError, LineTooLong) as error:
+            # A picture in a record is several times as large.
+            log.error("job %s: %s", job.uuid, sentence(error))
             records = outcome_records(job, Outcome.FAILED, [sentence(error)], [], said)
             self._persist(lambda: self._results.append_all(records))
         self._slot.release(self._results.position)
@@ -224,7 +221,7 @@ class Runner:
     def _switch(self, wish: Wish) -> None:
         """Load or unload; a model that cannot be loaded is reported, and the worker serves on."""
         error: str | None = None
-        self._arm(self._clock())
+        self._deadline.arm(self._clock())
         try:
             if wish.unload:
                 self._pipeline.unload()
@@ -234,7 +231,7 @@ class Runner:
             log.exception("the model %s could not be loaded", wish.model)
             error = f"{wish.model}: {refusal}"
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            self._deadline.cancel()
         self._idle_since = self._clock() if not wish.unload else math.inf
         self._slot.ready(error)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from gpu_worker.faults import Refused
 from gpu_worker.generation import Job
+from gpu_worker.request import GenerationRequest
 
 __all__ = ["DeviceLost", "OnStep", "OutOfMemory", "Picture", "Pipeline", "Refused"]
 
@@ -24,10 +25,14 @@ class DeviceLost(RuntimeError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, and what its own record says of it: `seed` at least."""
+    """A picture, and what its own record says of it: `seed` at least, where there is one.
+
+    `parameters` is A1111's text of a picture that was not drawn but made of another: that one's.
+    """
 
     image: Image.Image
     facts: dict[str, Any]
+    parameters: str | None = None
 
 
 class OnStep(Protocol):
@@ -43,7 +48,7 @@ class OnStep(Protocol):
 
 
 class Pipeline(Protocol):
-    """What SDE_PIPELINE's factory returns. `facts` go into every result record."""
+    """What SDE_PIPELINE's factory returns. `facts` are those of now; another thread reads them."""
 
     facts: dict[str, Any]
     described: int
@@ -60,6 +65,10 @@ class Pipeline(Protocol):
             OutOfMemory: the process may go on.
             DeviceLost: it may not.
         """
+
+    def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
+        """What every record of a request says of what has a part in it, or would have had: of no
+        other model than its own. Asked on the main thread when the request's job has ended."""
 
     def describe(self) -> dict[str, Any]:
         """What can be asked of it, as docs/http-api.md draws it for GET /server/models."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import threading
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from gpu_worker.generation import Job
 
@@ -36,12 +37,14 @@ class ForbiddenTransition(RuntimeError):
 class View:
     """What the slot looked like at one moment. `step_s` is seconds a step, measured.
 
+    `started_time`, ISO 8601: since when it holds the job.
     `log` and `committed`: the newest segment, and how many bytes of it are on disk for good.
     """
 
     state: State = State.LOADING
     job: Job | None = None
     attempt: int = 0
+    started_time: str | None = None
     step: int = 0
     steps: int = 0
     step_s: float | None = None
@@ -186,6 +189,7 @@ class Slot:
             state=State.BUSY,
             job=job,
             attempt=attempt,
+            started_time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             canceled=False,
             trouble=None,
             step=0,

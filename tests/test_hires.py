@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
-from gpu_worker import pipeline
+from gpu_worker import pipeline, sizes
 from gpu_worker.models import ModelsError, read
 from gpu_worker.pipeline import hires, upscalers
 from gpu_worker.request import Hires
@@ -104,8 +104,8 @@ def test_a_plain_job_is_as_before_afterwards(ours: pipeline.DiffusersPipeline) -
 
 
 def test_the_sizes_and_steps_of_a_second_pass() -> None:
-    assert hires.size_after(512, 768, 2.0) == (1024, 1536)
-    assert hires.size_after(64, 72, 1.01) == (72, 80)
+    assert sizes.second_pass((512, 768), 2.0) == (1024, 1536)
+    assert sizes.second_pass((64, 72), 1.01) == (72, 80)
     assert hires.steps_after(Hires(strength=0.6), 20) == 12
     assert hires.steps_after(Hires(strength=0.01), 20) == 1
 

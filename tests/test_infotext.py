@@ -14,7 +14,7 @@ from PIL import Image
 from sd_parsers import ParserManager
 
 from gpu_worker.generation import Job
-from gpu_worker.infotext import harmless, parameters, sampler, schedule_type
+from gpu_worker.infotext import harmless, parameters, resized, sampler, schedule_type
 from gpu_worker.records import OWN_CHUNK, picture_records, pixels_sha256
 from gpu_worker.request import GenerationRequest
 from gpu_worker.seam import Picture
@@ -201,6 +201,15 @@ def test_samplers_have_the_names_that_people_know(
 ) -> None:
     assert sampler(scheduler, config) == name
     assert schedule_type(name, config) == schedule
+
+
+def test_a_larger_picture_keeps_the_words_of_what_it_was() -> None:
+    text = "Size: 1x1, she said\nSteps: 20, Seed: 42, Size: 128x64, Model: x"
+    assert resized(text, 256, 128) == text.replace("128x64", "256x128")
+    twice = f"{text}, Hires upscale: 2, Hires steps: 9"
+    assert resized(twice, 256, 128) == twice, "its size is the first pass's"
+    assert resized("a cat, Size: 1x1", 2, 2) == "a cat, Size: 1x1", "these are words"
+    assert resized(None, 2, 2) is None
 
 
 def test_our_own_chunk_is_the_record() -> None:

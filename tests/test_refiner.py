@@ -17,6 +17,7 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline as Img2Img
 from PIL import Image
 
+from gpu_worker import sizes
 from gpu_worker.models import ModelsError
 from gpu_worker.pipeline import hires, previews, prompts, refiner, weights
 from gpu_worker.pipeline.loaded import NotSupported
@@ -296,7 +297,7 @@ def test_a_second_pass_ends_with_the_refiner(xl: Bench) -> None:
     generator = torch.Generator("cpu").manual_seed(7)
     base.set_progress_bar_config(disable=True)
     first = base(PROMPT, num_inference_steps=STEPS, generator=generator)
-    size = hires.size_after(32, 32, 1.5)
+    size = sizes.second_pass((32, 32), 1.5)
     begun = first.images[0].resize(size, Image.Resampling.LANCZOS)
     for pipe in (second, third):
         pipe.set_progress_bar_config(disable=True)

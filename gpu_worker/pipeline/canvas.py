@@ -9,13 +9,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from gpu_worker import sizes
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import Loaded, NotSupported
-from gpu_worker.request import (
-    MAX_SIDE_PX,
-    MIN_SIDE_PX,
-    GenerationRequest,
-)
+from gpu_worker.request import GenerationRequest
 
 
 @dataclass(frozen=True)
@@ -50,31 +47,13 @@ def of(loaded: Loaded, request: GenerationRequest, inputs: Inputs) -> Canvas:
         side = loaded.default_side_px()
         return Canvas(request.width or side, request.height or side)
     image = inputs.picture(request.image)
-    width, height = _size(request, *image.size, multiple)
+    width, height = sizes.drawn_over(request, image.size, multiple)
     mask = None
     if request.mask_image is not None:
         nearest = Image.Resampling.NEAREST
         mask = _resized(inputs.mask(request.mask_image), (width, height), nearest)
     image = _resized(image, (width, height), Image.Resampling.LANCZOS)
     return Canvas(width, height, image, mask)
-
-
-def _size(request: GenerationRequest, width: int, height: int, multiple: int) -> tuple[int, int]:
-    """One side asked for: the other follows. None: the picture's own, scaled into the limits."""
-    if request.width is not None and request.height is not None:
-        return request.width, request.height
-    if request.width is not None:
-        return request.width, _side(height * request.width / width, multiple)
-    if request.height is not None:
-        return _side(width * request.height / height, multiple), request.height
-    scale = min(1.0, MAX_SIDE_PX / max(width, height))
-    scale = max(scale, MIN_SIDE_PX / min(width, height))
-    return _side(width * scale, multiple), _side(height * scale, multiple)
-
-
-def _side(px: float, multiple: int) -> int:
-    least = -(-MIN_SIDE_PX // multiple) * multiple
-    return min(max(int(px) // multiple * multiple, least), MAX_SIDE_PX // multiple * multiple)
 
 
 def _resized(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:

@@ -11,17 +11,17 @@ import logging
 import os
 from typing import Any
 
-import diffusers
 import torch
 from PIL import Image
 
-from gpu_worker import machine_size, models
+from gpu_worker import infotext, machine_size, models, sizes
 from gpu_worker.generation import Job
 from gpu_worker.models import Library
 from gpu_worker.pipeline import (
     adapters,
     canvas,
     describe,
+    facts,
     loading,
     modes,
     prompts,
@@ -34,9 +34,9 @@ from gpu_worker.pipeline.drawing import Drawing
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import Loaded
 from gpu_worker.pipeline.memory import PeakMemory, is_beyond_repair, is_exhausted
-from gpu_worker.pipeline.provenance import Provenance
+from gpu_worker.pipeline.provenance import Provenance, device_facts
 from gpu_worker.pipeline.shelf import Shelf
-from gpu_worker.request import Upscale
+from gpu_worker.request import GenerationRequest, Upscale
 from gpu_worker.seam import DeviceLost, OnStep, OutOfMemory, Picture
 from gpu_worker.settings import WorkerSettings
 
@@ -62,23 +62,22 @@ class DiffusersPipeline:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What every record says of the process and of the model that is loaded."""
-        facts: dict[str, Any] = {
+        """What there is to say of the process, and of the model that is loaded."""
+        # One look: the control thread asks while the main thread may let go of it.
+        loaded = self._loaded
+        return facts.of_process(self._device, self._size) | {
             "model": self._settings.model,
-            "device": _device_name(self._device),
-            "machine_size": self._size,
-            "diffusers": diffusers.__version__,
-            "torch": torch.__version__,
+            **(facts.of_model(loaded) if loaded is not None else {}),
         }
-        if self._loaded is not None:
-            facts |= {
-                "model": self._loaded.name,
-                "pipeline": type(self._loaded.pipe).__name__,
-                "dtype": str(self._loaded.pipe.dtype).removeprefix("torch."),
-                "scheduler": type(self._loaded.pipe.scheduler).__name__,
-                **self._loaded.facts,
-            }
-        return facts
+
+    def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
+        """See `gpu_worker.seam.Pipeline.facts_of`."""
+        if request.upscale is not None:
+            return facts.of_process(self._device, self._size)
+        name, loaded = request.model or self._settings.model, self._loaded
+        if loaded is None or loaded.name != name:
+            return facts.of_process(self._device, self._size) | {"model": name}
+        return facts.of_process(self._device, self._size) | facts.of_model(loaded)
 
     def describe(self) -> dict[str, Any]:
         """See `gpu_worker.runner.Pipeline.describe`."""
@@ -87,7 +86,8 @@ class DiffusersPipeline:
     @property
     def loaded(self) -> str | None:
         """The name of the model in memory."""
-        return None if self._loaded is None else self._loaded.name
+        loaded = self._loaded
+        return None if loaded is None else loaded.name
 
     def load(self, model: str | None) -> None:
         """See `gpu_worker.runner.Pipeline.load`."""
@@ -172,6 +172,8 @@ class DiffusersPipeline:
         request = job.request
         inputs = Inputs(self._settings.inputs_dir / job.uuid)
         drawn_on = canvas.of(loaded, request, inputs)
+        if request.hires is not None:
+            sizes.check_hires((drawn_on.width, drawn_on.height), request.hires.scale)
         peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
             attached = adapters.attached(loaded, request, inputs, self._shelf, drawn_on)
@@ -198,19 +200,26 @@ class DiffusersPipeline:
 
     def _upscaled(self, job: Job, asked: Upscale, on_step: OnStep) -> list[Picture]:
         """The job's own picture made larger: no model of pictures is needed for that."""
-        image = Inputs(self._settings.inputs_dir / job.uuid).picture(str(job.request.image))
-        size = round(image.width * asked.scale), round(image.height * asked.scale)
+        inputs, digest = Inputs(self._settings.inputs_dir / job.uuid), str(job.request.image)
+        peak = PeakMemory(self._device)
+        image = inputs.picture(digest)
+        size = sizes.upscaled(image.size, asked.scale)
         made = self._enlarge(image, asked.upscaler, size)
         on_step(1, 1)
-        facts = {"seed": job.request.seed} | self._provenance.part_facts(job.request)
-        return [Picture(made, facts)]
+        made_by = {
+            **device_facts(self._device),
+            **upscalers.versions(asked.upscaler),
+            **self._provenance.part_facts(job.request),
+            "peak_memory_bytes": peak.read(),
+        }
+        return [Picture(made, made_by, infotext.resized(inputs.parameters(digest), *size))]
 
     def _enlarge(self, image: Image.Image, name: str, size: tuple[int, int]) -> Image.Image:
         shelf = self._shelf
         return upscalers.enlarge(image, name, size, shelf.library, shelf.folder, self._device)
 
     def _memory_sentence(self, job: Job) -> str:
-        device = _device_name(self._device)
+        device = facts.device_name(self._device)
         if job.request.upscale is not None:
             return f"out of memory on {device}: try a smaller picture"
         smaller = machine_size.next_smaller(self._size)
@@ -230,7 +239,3 @@ def load(settings: WorkerSettings) -> DiffusersPipeline:
     made = DiffusersPipeline(settings, models.read(settings.models_dir / "models.toml"))
     made.load(None)
     return made
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

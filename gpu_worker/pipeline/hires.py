@@ -10,19 +10,11 @@ from torch.nn import functional
 
 from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.pipeline.upscalers import LATENT
-from gpu_worker.request import SIDE_MULTIPLE_PX, Hires
+from gpu_worker.request import Hires
+from gpu_worker.sizes import second_pass
 
 FIRST_PASS_ONLY = frozenset({"width", "height", "image", "mask_image", "strength", "latents"})
 """Arguments that are not the second pass's; nor are ControlNets', which it does without."""
-
-
-def size_after(
-    width: int, height: int, scale: float, multiple: int = SIDE_MULTIPLE_PX
-) -> tuple[int, int]:
-    """Width and height of the second pass in pixels: multiples of 8 or more, at least one more."""
-    return tuple(  # type: ignore[return-value]
-        max(round(side * scale / multiple) * multiple, side + multiple) for side in (width, height)
-    )
 
 
 def steps_after(hires: Hires, first_steps: int) -> int:
@@ -54,14 +46,14 @@ def larger(
         NotSupported: this family's latents cannot be interpolated.
     """
     if isinstance(first, Image.Image):
-        return enlarge(first, size_after(*first.size, hires.scale, multiple))
+        return enlarge(first, second_pass(first.size, hires.scale, multiple))
     latents = first if first.ndim == 4 else first[None]
     if latents.ndim != 4:
         why = "packs its latents: use upscaler lanczos, or one of models.toml"
         raise NotSupported("hires.upscaler", hires.upscaler, pipe, why)
     factor = int(pipe.vae_scale_factor)
     height, width = (int(side) * factor for side in latents.shape[2:])
-    size = size_after(width, height, hires.scale, multiple)
+    size = second_pass((width, height), hires.scale, multiple)
     shape = (size[1] // factor, size[0] // factor)
     return functional.interpolate(latents.float(), shape, mode="bilinear").to(latents.dtype)
 

@@ -13,6 +13,9 @@ from PIL import Image, ImageOps
 
 from gpu_worker.faults import Refused
 
+MAX_TEXT_CHARS = 32 << 10
+"""Of a picture's own text that is carried over: two prompts of 4000 characters and a line."""
+
 
 class MissingPicture(Refused):
     """A job's picture is not there, or not what it was, or cannot be read."""
@@ -39,6 +42,15 @@ class Inputs:
             MissingPicture: the file is gone, has changed or is no picture.
         """
         return _flat(self._opened(digest), "black").convert("L")
+
+    def parameters(self, digest: str) -> str | None:
+        """A1111's text in the picture, of which tools tell how it was made; None: it has none.
+
+        Raises:
+            MissingPicture: the file is gone, has changed or is no picture.
+        """
+        found = self._opened(digest).info.get("parameters")
+        return found if isinstance(found, str) and len(found) <= MAX_TEXT_CHARS else None
 
     def _opened(self, digest: str) -> Image.Image:
         name = digest.removeprefix("sha256:")

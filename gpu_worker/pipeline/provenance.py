@@ -162,14 +162,19 @@ def environment(pipe: Any, device: torch.device) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "attention": attention(pipe),
     }
+    return found | device_facts(device)
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """Libraries and instructions by which a device rounds."""
     if device.type == "cuda":
-        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    elif device.type == "cpu":
-        found |= {
+        return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    if device.type == "cpu":
+        return {
             "cpu_threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
-    return found
+    return {}
 
 
 def attention(pipe: Any) -> str:

@@ -5,10 +5,12 @@ Such a model is loaded for the picture (upscaler_models.py) and gone afterwards.
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 
@@ -41,6 +43,12 @@ def enlarge(
         model = upscaler_models.load(name, library, folder).to(device).eval()
         image = _picture(_tiled(model, _tensor(image).to(device)))
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def versions(name: str) -> dict[str, str]:
+    """Of the libraries that make a picture larger by this upscaler."""
+    said = {"pillow": PIL.__version__}
+    return said if name == LANCZOS else said | {"spandrel": metadata.version("spandrel")}
 
 
 def _tensor(image: Image.Image) -> torch.Tensor:

@@ -6,6 +6,6 @@
 from gpu_worker.durable import DamagedLine
 from gpu_worker.results.catalog import Entry, Totals
 from gpu_worker.results.index import ResultIndex
-from gpu_worker.results.log import ResultLog
+from gpu_worker.results.log import LineTooLong, ResultLog
 
-__all__ = ["DamagedLine", "Entry", "ResultIndex", "ResultLog", "Totals"]
+__all__ = ["DamagedLine", "Entry", "LineTooLong", "ResultIndex", "ResultLog", "Totals"]

@@ -12,13 +12,17 @@ from typing import Any
 
 from gpu_worker import durable
 from gpu_worker.durable import AppendFile, DamagedLine
-from gpu_worker.results import groups, line, segments
+from gpu_worker.results import groups, line, scan, segments
 from gpu_worker.results.segments import Segment
 
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64 << 20
 """A segment that has grown past this is followed by a new one: about 100 pictures of 512 px."""
+
+
+class LineTooLong(ValueError):
+    """A record that no reader would take for one; nothing was written."""
 
 
 class ResultLog:
@@ -63,10 +67,11 @@ class ResultLog:
 
         Raises:
             ValueError: they are no whole outcome: of one uuid, numbered 0 to N-1 of N.
+            LineTooLong: a record's line is longer than readers take.
             OSError: they are not there; the log is as it was.
         """
         _check_whole(records)
-        lines = b"".join(map(line.encode, records))
+        lines = b"".join(map(_encoded, records))
         if not self._file.is_open:
             self.open()
         if self._leaving or self._file.committed >= self._segment_bytes:
@@ -119,3 +124,14 @@ def _check_whole(records: Sequence[dict[str, Any]]) -> None:
         raise ValueError(f"image_index and num_images of an outcome's records are {numbered}")
     if len({each["uuid"] for each in records}) != 1:
         raise ValueError("the records of an outcome are of several uuids")
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    """Raises LineTooLong."""
+    made = line.encode(record)
+    if len(made) > scan.MAX_LINE_BYTES:
+        raise LineTooLong(
+            f"its record has {len(made)} bytes, and the log takes {scan.MAX_LINE_BYTES}: "
+            "ask for a smaller picture"
+        )
+    return made

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from gpu_worker.generation import Job
+from gpu_worker.request import GenerationRequest
 from gpu_worker.seam import OnStep, Picture
 
 SIDE_PX = 64
@@ -42,6 +43,10 @@ class Instant:
             image = Image.frombytes("RGB", (width, height), noise)
             pictures.append(Picture(image, {"seed": seed}))
         return pictures
+
+    def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
+        """One model at most."""
+        return self.facts
 
     def describe(self) -> dict[str, Any]:
         """Nothing said, so nothing is refused."""

@@ -1,0 +1,30 @@
+"""Ends a process that hangs in a step: by faulthandler's thread, which needs no GIL."""
+
+from __future__ import annotations
+
+import faulthandler
+
+REARM_S = 1.0
+"""Arming faulthandler costs ~1.7 ms, so the deadline moves at most once a second."""
+
+
+class StepDeadline:
+    """`timeout_s` for a step. A process has one at a time."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._armed_at = 0.0
+
+    def arm(self, now: float) -> None:
+        """From now on; it ends even a process that hangs inside C code."""
+        faulthandler.dump_traceback_later(self._timeout_s + REARM_S, exit=True)
+        self._armed_at = now
+
+    def move(self, now: float) -> None:
+        """A step has ended."""
+        if now - self._armed_at >= REARM_S:
+            self.arm(now)
+
+    def cancel(self) -> None:
+        """No step is under way."""
+        faulthandler.cancel_dump_traceback_later()
