@@ -16,6 +16,7 @@ from gateway.removal import Removal
 from gateway.ticket import Ticket
 from gateway.wishes import Wishes
 from gateway.worker_link import WorkerLink, WorkerRefused, WorkerUnavailable
+from gpu_worker.generation import Outcome
 from gpu_worker.protocol import Reply, WorkerStatus
 from gpu_worker.results import DamagedLine, Entry, ResultIndex
 
@@ -26,6 +27,10 @@ CLOSEST_POLL_S = 0.002
 WIDEST_POLL_S = 0.1
 NEARNESS = 0.1
 """Look again after a tenth of the time left or passed: the error stays within 10 %."""
+
+MAX_OFFERS = 5
+"""A job is taken more than once when its worker dies before it has noted it: a matter of
+milliseconds. One that is taken so often without an outcome has something that lets none be."""
 
 
 class Dispatcher:
@@ -51,6 +56,7 @@ class Dispatcher:
         self._capabilities = capabilities
         self._wishes = wishes
         self._seal: str | None = None
+        self._taken: tuple[str, int] = ("", 0)
         self._stopping = threading.Event()
         self._met = threading.Event()
         self._seen: tuple[int, str | None] = (0, None)
@@ -114,8 +120,14 @@ class Dispatcher:
         if status.state == "idle":
             ticket = self._next()
             if ticket is not None:
-                status = self._collect(self._link.submit(ticket.job))
+                reply = self._link.submit(ticket.job)
+                if reply.accepted:
+                    self._taken = ticket.job.uuid, self._times_taken(ticket) + 1
+                status = self._collect(reply)
         return status
+
+    def _times_taken(self, ticket: Ticket) -> int:
+        return self._taken[1] if self._taken[0] == ticket.job.uuid else 0
 
     def _learn(self) -> Reply:
         """Have it describe itself before anybody knows that it is there."""
@@ -144,7 +156,7 @@ class Dispatcher:
         """What an idle worker should do.
 
         A job that is its own while it idles was never begun there: its process died between the
-        reply and the first step, or refused it. It is offered again.
+        reply and the first step, or refused it. It is offered again, MAX_OFFERS times at most.
         """
         while ticket := self._broker.running(self._worker) or self._broker.take(self._worker):
             ended = self._index.find(ticket.job.uuid)
@@ -154,6 +166,13 @@ class Dispatcher:
                 continue  # its result has been deleted between the two looks
             elif ticket.cancel:
                 self._removal.end_unrun(ticket)
+            elif (times := self._times_taken(ticket)) >= MAX_OFFERS:
+                log.error("worker %s makes no outcome of %s", self._worker, ticket.job.uuid)
+                sentence = (
+                    f"its worker has taken this job {times} times and made no outcome of it; "
+                    "it is not run again (the logs of worker and gateway say more)"
+                )
+                self._removal.end_unrun(ticket, Outcome.FAILED, sentence)
             else:
                 break
         if ticket is None or ticket.dispatched:

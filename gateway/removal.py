@@ -72,13 +72,15 @@ class Removal:
                 log.error("the outcome of %s cannot be written yet: %s", uuid, error)
                 self._broker.requeue(ticket, cancel=True)
 
-    def end_unrun(self, ticket: Ticket) -> None:
-        """Write the outcome of a canceled job that no worker holds. Raises OSError."""
+    def end_unrun(
+        self, ticket: Ticket, outcome: Outcome = Outcome.CANCELED, why: str = NEVER_RUN
+    ) -> None:
+        """Write the outcome of a job that no worker holds: a canceled one's. Raises OSError."""
         uuid = ticket.job.uuid
         record = result_record(
             ticket.job,
-            outcome=Outcome.CANCELED,
-            errors=[NEVER_RUN],
+            outcome=outcome,
+            errors=[why],
             data=None,
             facts={
                 "image_index": 0,
