@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from client import commands, errors, fsck, generating, proof, serving, tables
+from client import commands, enlarging, errors, fsck, generating, proof, serving, tables
 from client.api import DEFAULT_URL, Client
 from client.terminal import INTERRUPTED, exit_code, say
 
@@ -49,6 +49,7 @@ def root(
 
 
 generating.register(app)
+enlarging.register(app)
 proof.register(app)
 commands.register(app)
 serving.register(app)

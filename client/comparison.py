@@ -18,17 +18,8 @@ VOLATILE = frozenset(
     {
         *("uuid", "created_time", "started_time", "ended_time", "seconds", "sequence"),
         *("submission", "attempt", "peak_memory_bytes", "pixels_sha256", "steps_log", "request"),
-        *(
-            "step",
-            "steps",
-            "image_index",
-            "num_images",
-            "num_images_per_prompt",
-            "errors",
-            "state",
-            "step_log",
-        ),
-        *("format", "crc32", "png"),
+        *("step", "steps", "image_index", "num_images", "num_images_per_prompt", "errors"),
+        *("state", "step_log", "format", "crc32", "png", "source"),
     }
 )
 """Facts of a run, not of what made it: they differ between two runs of the same."""

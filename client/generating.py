@@ -24,7 +24,6 @@ def register(app: typer.Typer) -> None:
     """Add them to the `sde` command."""
     app.command()(generate)
     app.command()(save)
-    app.command()(upscale)
 
 
 def generate(
@@ -67,7 +66,7 @@ def generate(
         typer.Option(
             help="A picture to follow.",
             parser=options.controlnet,
-            metavar="NAME:FILE[:SCALE]",
+            metavar="NAME:FILE[:SCALE][:start=X][:end=X]",
         ),
     ] = None,
     ip_adapter: Annotated[
@@ -81,7 +80,9 @@ def generate(
     hires: Annotated[
         Any,
         typer.Option(
-            help="A second pass, larger.", parser=options.hires, metavar="SCALE[:UPSCALER]"
+            help="A second pass, larger.",
+            parser=options.hires,
+            metavar="SCALE[:UPSCALER][:strength=X][:steps=N]",
         ),
     ] = None,
     refiner: Annotated[
@@ -138,15 +139,18 @@ def generate(
     given = {name: value for name, value in said.items() if value is not None}
     if like is not None:
         given = _as_it_was(client, like) | given
-    uuid = _keyed(lambda key: submit(client, given | {"idempotency_key": key}, retry), key)
+    uuid = keyed(lambda key: submit(client, given | {"idempotency_key": key}, retry), key)
     if no_wait:
         print(uuid)
         return
-    _wait_and_save(client, uuid, output)
+    wait_and_save(client, uuid, output)
 
 
-def _keyed(send: Callable[[str], str], key: str | None) -> str:
-    """What `send` returns. Ctrl-C leaves open whether the job was taken; its key settles it."""
+def keyed(send: Callable[[str], str], key: str | None) -> str:
+    """What `send` returns for the key, or for a new one.
+
+    Ctrl-C leaves open whether the job was taken; its key settles it.
+    """
     key = key or str(uuid4())
     try:
         return send(key)
@@ -186,7 +190,8 @@ def patiently(send: Callable[[], str], retry: bool) -> str:
             time.sleep(error.retry_after_s)
 
 
-def _wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
+def wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
+    """Save a job's pictures when it has ended; the default name is UUID.png."""
     try:
         with progress.display(err) as shown:
             results = client.wait(uuid, on_progress=shown.show)
@@ -205,31 +210,8 @@ def _wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
         raise
 
 
-def upscale(
-    context: typer.Context,
-    uuid: Uuid,
-    scale: Annotated[float, typer.Option(help="How many times as wide, at most 4.")] = 2.0,
-    upscaler: Annotated[str, typer.Option(help="lanczos, or one of `sde models`.")] = "lanczos",
-    image: Annotated[int, typer.Option(min=1, help="Which picture of the job.")] = 1,
-    output: Output = None,
-    retry: Retry = False,
-    key: Key = None,
-) -> None:
-    """Make a stored picture larger and save it."""
-    client: Client = context.obj
-    if output is not None:
-        picture_file.check(output)
-
-    how: dict[str, Any] = {"image_index": image - 1, "scale": scale, "upscaler": upscaler}
-
-    def send(key: str) -> str:
-        return patiently(lambda: client.upscale(uuid, idempotency_key=key, **how), retry)
-
-    _wait_and_save(client, _keyed(send, key), output)
-
-
 def save(context: typer.Context, uuid: Uuid, output: Output = None) -> None:
     """Save a job's pictures; wait for them where it has not ended."""
     if output is not None:
         picture_file.check(output)
-    _wait_and_save(context.obj, uuid, output)
+    wait_and_save(context.obj, uuid, output)

@@ -25,8 +25,21 @@ def lora(text: str) -> dict[str, Any]:
 
 
 def controlnet(text: str) -> dict[str, Any]:
-    """`NAME:FILE` or `NAME:FILE:SCALE`. Raises typer.BadParameter."""
-    return _with_file(text, "conditioning_scale")
+    """`NAME:FILE`, also with `:SCALE`, `:start=SHARE` and `:end=SHARE` behind it.
+
+    Raises:
+        typer.BadParameter: it is not like that.
+    """
+    shares = {"start": "guidance_start", "end": "guidance_end"}
+    rest, named = text, {}
+    # A file's name may look like that itself.
+    while not Path(rest.partition(":")[2]).exists():
+        before, _, last = rest.rpartition(":")
+        key, equals, share = last.partition("=")
+        if not equals or key not in shares:
+            break
+        rest, named[shares[key]] = before, _number(text, share)
+    return {**_with_file(rest, "conditioning_scale"), **named}
 
 
 def ip_adapter(text: str) -> dict[str, Any]:
@@ -35,9 +48,24 @@ def ip_adapter(text: str) -> dict[str, Any]:
 
 
 def hires(text: str) -> dict[str, Any]:
-    """`SCALE` or `SCALE:UPSCALER`. Raises typer.BadParameter."""
-    scale, _, upscaler = text.partition(":")
-    return {"scale": _number(text, scale), **({"upscaler": upscaler} if upscaler else {})}
+    """`SCALE`, also with `:UPSCALER`, `:strength=SHARE` and `:steps=NUMBER` behind it.
+
+    Raises:
+        typer.BadParameter: it is not like that.
+    """
+    scale, *further = text.split(":")
+    asked: dict[str, Any] = {"scale": _number(text, scale)}
+    for part in further:
+        key, equals, value = part.partition("=")
+        if not equals and "upscaler" not in asked:
+            asked["upscaler"] = part
+        elif key == "strength":
+            asked["strength"] = _number(text, value)
+        elif key == "steps":
+            asked["num_inference_steps"] = _whole(text, value)
+        else:
+            raise typer.BadParameter(f"{text!r}: {part!r} is not UPSCALER, strength=X or steps=N")
+    return asked
 
 
 def refiner(text: str) -> dict[str, Any]:
@@ -77,3 +105,10 @@ def _number(text: str, number: str) -> float:
         return float(number)
     except ValueError:
         raise typer.BadParameter(f"{text!r}: {number!r} is not a number") from None
+
+
+def _whole(text: str, number: str) -> int:
+    try:
+        return int(number)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: {number!r} is not a whole number") from None

@@ -18,7 +18,8 @@ FIELDS = (
     *("negative_prompt", "model", "num_inference_steps", "guidance_scale", "width", "height"),
     *("seed", "num_images_per_prompt", "scheduler", "scheduler_options", "clip_skip", "eta"),
     *("guidance_rescale", "image", "mask_image", "strength", "loras", "controlnets"),
-    *("ip_adapter", "embeddings", "vae", "hires", "refiner", "step_log"),
+    *("ip_adapter", "embeddings", "vae", "hires", "refiner", "upscale"),
+    "step_log",
 )
 """What can be asked beside the prompt; docs/http-api.md says what each means."""
 
@@ -75,7 +76,8 @@ def request_of(result: Result) -> dict[str, Any]:
             asked.pop(name, None)
     asked = {name: value for name, value in asked.items() if name in FIELDS}
     resolved = ["num_inference_steps", "guidance_scale"]
-    if not asked.get("image") and not asked.get("hires"):
+    # An object without keys is asked for all the same: with its defaults.
+    if all(asked.get(name) is None for name in ("image", "hires", "upscale")):
         resolved += ["width", "height"]
     asked |= {name: known[name] for name in resolved if known.get(name) is not None}
     asked["negative_prompt"] = known["negative_prompt"] or None

@@ -79,9 +79,9 @@ def test_every_option_becomes_a_field(pictures: dict[str, Path]) -> None:
             *("--clip-skip", "1", "--eta", "0.5", "--guidance-rescale", "0.7"),
             *("--image", str(pictures["photo"]), "--mask", str(pictures["mask"])),
             *("--strength", "0.4", "--lora", "pixel:0.8", "--lora", "ink"),
-            *("--controlnet", f"canny:{pictures['edges']}:0.9"),
+            *("--controlnet", f"canny:{pictures['edges']}:0.9:start=0.1:end=0.8"),
             *("--ip-adapter", f"face:{pictures['face']}", "--embedding", "bad", "--vae", "sharp"),
-            *("--hires", "1.5:esrgan", "--refiner", "xl:0.7", "--step-log"),
+            *("--hires", "1.5:esrgan:strength=0.4:steps=7", "--refiner", "xl:0.7", "--step-log"),
         )
         bare = sde(url, "generate", "a fox", "--no-wait", "--hires", "2")
     assert (done.returncode, done.stdout) == (0, f"{NEVER}\n"), done
@@ -110,15 +110,46 @@ def test_every_option_becomes_a_field(pictures: dict[str, Path]) -> None:
             "mask_image": coded("mask"),
             "strength": 0.4,
             "loras": [{"name": "pixel", "weight": 0.8}, {"name": "ink"}],
-            "controlnets": [{"name": "canny", "image": coded("edges"), "conditioning_scale": 0.9}],
+            "controlnets": [
+                {
+                    "name": "canny",
+                    "image": coded("edges"),
+                    "conditioning_scale": 0.9,
+                    "guidance_start": 0.1,
+                    "guidance_end": 0.8,
+                }
+            ],
             "ip_adapter": {"name": "face", "image": coded("face")},
             "embeddings": ["bad"],
             "vae": "sharp",
-            "hires": {"scale": 1.5, "upscaler": "esrgan"},
+            "hires": {
+                "scale": 1.5,
+                "upscaler": "esrgan",
+                "strength": 0.4,
+                "num_inference_steps": 7,
+            },
             "refiner": {"name": "xl", "switch_at": 0.7},
             "step_log": True,
         },
         {"prompt": "a fox", "hires": {"scale": 2.0}},
+    ]
+
+
+def test_a_file_of_ones_own_is_made_larger(pictures: dict[str, Path]) -> None:
+    received: list[dict[str, Any]] = []
+    taken: Reply = (200, JSON, json.dumps({"generation_uuid": NEVER}).encode())
+    replies = {"POST /image/generate": taken, "POST /image/upscale": taken}
+    with answering(replies, received) as url:
+        sde(url, "upscale", str(pictures["photo"]), "--upscaler", "sharp")
+        sde(url, "upscale", NEVER, "--image", "2", "--scale", "3")
+        gone = sde(url, "upscale", str(pictures["photo"].with_name("gone.png")))
+        wrong = sde(url, "upscale", str(pictures["photo"]), "--image", "2")
+    assert gone.returncode == 66 and "gone.png: No such file" in gone.stderr
+    assert wrong.returncode == 2 and "--image is of a result" in wrong.stderr
+    how = {"scale": 2.0, "upscaler": "sharp"}
+    assert received == [
+        {"prompt": "photo.png", "image": coded("photo"), "upscale": how},
+        {"generation_uuid": NEVER, "image_index": 1, "scale": 3.0, "upscaler": "lanczos"},
     ]
 
 
@@ -182,7 +213,11 @@ def test_models_are_listed_loaded_and_let_go() -> None:
         (options.lora, "a:b"),
         (options.controlnet, "canny"),
         (options.controlnet, "canny:edges.png:much"),
+        (options.controlnet, "canny:edges.png:end=late"),
         (options.hires, "big"),
+        (options.hires, "2:latent:lanczos"),
+        (options.hires, "2:steps=few"),
+        (options.hires, "2:strenght=0.5"),
         (options.refiner, "xl:late"),
         (options.scheduler_option, "karras"),
         (options.size, "12"),
@@ -197,6 +232,13 @@ def test_a_colon_in_a_files_name_is_no_scale(tmp_path: Path) -> None:
     odd = tmp_path / "a:1"
     odd.write_bytes(b"")
     assert options.controlnet(f"canny:{odd}") == {"name": "canny", "image": odd}
+    shares = {"guidance_start": 0.2, "guidance_end": 0.7}
+    asked = options.controlnet(f"canny:{odd}:end=0.7:start=0.2")
+    assert asked == {"name": "canny", "image": odd} | shares
+    share = tmp_path / "a:end=1"
+    share.write_bytes(b"")
+    assert options.controlnet(f"canny:{share}") == {"name": "canny", "image": share}
+    assert options.hires("2:strength=0.5") == {"scale": 2.0, "strength": 0.5}
     assert options.refiner("xl") == {"name": "xl"}
     assert options.refiner("xl:0.7") == {"name": "xl", "switch_at": 0.7}
     assert options.ip_adapter(f"face:{odd}:0.5") == {"name": "face", "image": odd, "scale": 0.5}

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gpu_worker import sizes
 from gpu_worker.models import ModelsError
-from gpu_worker.pipeline import hires, previews, prompts, refiner, weights
+from gpu_worker.pipeline import previews, prompts, refiner, weights
 from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.request import GenerationRequest, Lora
 from tests import tiny_adapters, tiny_models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from client import Client, Incomparable, NoPicture, Result, comparison
 from client.parameters import request_of
@@ -94,6 +96,48 @@ def test_like_makes_the_same_but_for_what_is_said(
     assert "seed: 7 -> 8\n" in apart.stdout and "guidance_scale: 4.0 -> 5.0\n" in apart.stdout
     assert "they part at step 1: other latents at timestep " in apart.stdout
     assert "PSNR" in apart.stdout
+
+
+def test_a_second_pass_by_default_is_made_again(remote: Client, real: Service) -> None:
+    first = made(remote, hires={}, step_log=None, num_inference_steps=2)
+    assert first.extra["request"]["hires"] == {} and first.extra["width"] == 128
+    done = sde(real.url, "verify", first.uuid)
+    assert (done.returncode, done.stdout) == (0, "identical\n"), done
+
+
+def test_a_picture_made_larger_is_made_again_and_says_of_what(
+    remote: Client, real: Service, tmp_path: Path
+) -> None:
+    parent = remote.generate(**ASKED, num_images_per_prompt=2)[1]
+    real.wait_available()
+    (larger,) = remote.wait(remote.upscale(parent.uuid, image_index=1))
+    said = larger.extra
+    assert said["source"] == {"uuid": parent.uuid, "image_index": 1}
+    assert said["upscale"] == {"scale": 2.0, "upscaler": "lanczos"}
+    assert (larger.prompt, said["width"], said["height"]) == (parent.prompt, 128, 128)
+    assert said["request"] == {"image": said["image"], "upscale": {}}
+    for name in ("torch", "pillow", "device", "cpu_threads", "peak_memory_bytes", "seconds"):
+        assert said[name], name
+    for name in ("model", "pipeline", "scheduler", "dtype", "num_inference_steps", "attention"):
+        assert name not in said, name
+    assert larger.seed is None
+    texts = [Image.open(io.BytesIO(each.png or b"")).text for each in (parent, larger)]  # type: ignore[attr-defined]
+    assert "Size: 64x64, " in texts[0]["parameters"]
+    assert texts[1]["parameters"] == texts[0]["parameters"].replace("64x64", "128x128")
+    real.wait_available()
+    done = sde(real.url, "verify", larger.uuid)
+    assert (done.returncode, done.stdout) == (0, "identical\n"), done
+    real.wait_available()
+    again = sde(real.url, "generate", "--like", larger.uuid, "-o", "again.png", cwd=tmp_path)
+    assert again.returncode == 0, again
+    real.wait_available()
+    own = sde(real.url, "upscale", "again.png", "--scale", "1.5", "-o", "own.png", cwd=tmp_path)
+    assert own.returncode == 0, own
+    (found,) = (each for each in remote.results(limit=1))
+    assert (found.prompt, found.extra["width"]) == ("again.png", 192)
+    assert "source" not in found.extra
+    text = Image.open(tmp_path / "own.png").text["parameters"]  # type: ignore[attr-defined]
+    assert text == texts[0]["parameters"].replace("64x64", "192x192")
 
 
 def test_what_cannot_be_compared_is_told(remote: Client, real: Service) -> None:
@@ -191,5 +235,10 @@ def test_a_record_becomes_its_request() -> None:
     asked = {"seed": 3, "num_images_per_prompt": 3, "model": "xl", "clip_skip": 2}
     found = request_of(result(**kept, request=asked))
     assert found == text | size | {"model": "xl", "clip_skip": 2}
-    for further in ({"image": digest, "strength": 0.5}, {"hires": {"scale": 2.0}}):
+    for further in (
+        {"image": digest, "strength": 0.5},
+        {"hires": {"scale": 2.0}},
+        {"hires": {}},
+        {"image": digest, "upscale": {}},
+    ):
         assert request_of(result(**kept, request=further)) == text | further
