@@ -55,6 +55,7 @@ def test_a_stored_picture_is_made_larger(folder: Path, tmp_path: Path) -> None:
         assert (found - made.clamp(0, 1)).abs().max() < 1.5 / 255, "rounding alone"
         digest = hashlib.sha256((models / "sharp.safetensors").read_bytes()).hexdigest()
         assert record["parts_sha256"] == {"upscalers/sharp": digest}
+        assert record["spandrel"] and record["source"] == {"uuid": first, "image_index": 1}
         service.wait_available()
         done = sde(service.url, "upscale", first, "--scale", "2", "--image", "2", "-o", str(target))
         assert done.returncode == 0, done.stderr
