@@ -11,7 +11,6 @@ import logging
 import os
 from typing import Any
 
-import torch
 from PIL import Image
 
 from gpu_worker import infotext, machine_size, models, sizes

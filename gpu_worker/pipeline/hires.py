@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.pipeline.upscalers import LATENT
-from gpu_worker.request import Hires
+from gpu_worker.request import SIDE_MULTIPLE_PX, Hires
 from gpu_worker.sizes import second_pass
 
 FIRST_PASS_ONLY = frozenset({"width", "height", "image", "mask_image", "strength", "latents"})
