@@ -37,6 +37,8 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
         names = [tables.plain(name) for name, _ in _items(found.get(kind))]
         if names:
             print(f"{kind}: {', '.join(names)}")
+    if found.get("models_error"):
+        say(f"models.toml goes on as it was, for now it is wrong: {found['models_error']}")
 
 
 def _items(found: object) -> list[tuple[str, dict[str, Any]]]:

@@ -88,6 +88,8 @@ class Runner:
                     self._begin_segment()
                 elif 0 < self._unload_after_s < self._clock() - self._idle_since:
                     self._slot.wish(Wish(unload=True))
+                else:
+                    self._pipeline.refresh()
         except Stopped:
             return
 

@@ -73,6 +73,9 @@ class Pipeline(Protocol):
     def describe(self) -> dict[str, Any]:
         """What can be asked of it, as docs/http-api.md draws it for GET /server/models."""
 
+    def refresh(self) -> None:
+        """Asked while it has nothing to do: take in what the operator has changed meanwhile."""
+
     def load(self, model: str | None) -> None:
         """Have a model of models.toml ready; None: the one of SDE_MODEL.
 

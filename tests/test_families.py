@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gpu_worker import models, pipeline
+from gpu_worker import pipeline
 from gpu_worker.models import ModelsError
+from gpu_worker.models_file import ModelsFile
 from tests import tiny_models
 from tests.test_pipeline import ignore, job, settings
 from tests.tiny_jobs import write_library
@@ -96,9 +97,9 @@ def test_what_draws_no_pictures_from_words_is_refused(tmp_path: Path, kind: str,
     assert why in ours.describe()["models"]["bad"]["error"]
 
 
-def library(folder: Path) -> models.Library:
+def library(folder: Path) -> ModelsFile:
     write_library(folder, models={"bad": {"source": "bad"}})
-    return models.read(folder / "models" / "models.toml")
+    return ModelsFile(folder / "models" / "models.toml")
 
 
 @pytest.mark.parametrize("source", ["../outside", "/etc", "link"])

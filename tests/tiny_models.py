@@ -20,9 +20,9 @@ from gpu_worker.demo_model.tokenizer import build_tokenizer
 Weights = dict[str, torch.Tensor]
 
 
-def build() -> StableDiffusionPipeline:
+def build(seed: int = 0) -> StableDiffusionPipeline:
     """Random weights, two levels, 32 px."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     tokenizer = build_tokenizer(shapes.vocabulary())
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),

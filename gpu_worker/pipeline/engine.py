@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from gpu_worker import infotext, machine_size, models, sizes
+from gpu_worker import infotext, machine_size, sizes
 from gpu_worker.generation import Job
-from gpu_worker.models import Library
+from gpu_worker.models_file import ModelsFile
 from gpu_worker.pipeline import (
     adapters,
     canvas,
@@ -32,7 +32,7 @@ from gpu_worker.pipeline import (
 from gpu_worker.pipeline.drawing import Drawing
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import Loaded
-from gpu_worker.pipeline.memory import PeakMemory, is_beyond_repair, is_exhausted
+from gpu_worker.pipeline.memory import PeakMemory, is_beyond_repair, is_exhausted, too_little
 from gpu_worker.pipeline.provenance import Provenance, device_facts
 from gpu_worker.pipeline.shelf import Shelf
 from gpu_worker.request import GenerationRequest, Upscale
@@ -45,11 +45,11 @@ log = logging.getLogger(__name__)
 class DiffusersPipeline:
     """One loaded model at most, on one device."""
 
-    def __init__(self, settings: WorkerSettings, library: Library) -> None:
+    def __init__(self, settings: WorkerSettings, models_file: ModelsFile) -> None:
         self._settings = settings
-        self._library = library
+        self._file = models_file
         cache_dir = None if os.environ.get("HF_HOME") else str(settings.model_cache)
-        self._shelf = Shelf(library, settings.models_dir, cache_dir)
+        self._shelf = Shelf(models_file.library, settings.models_dir, cache_dir)
         self._device = machine_size.choose_device(settings.device, settings.gpu)
         self._size: machine_size.Size = settings.machine_size or machine_size.choose_size(
             machine_size.memory_bytes(self._device)
@@ -57,7 +57,17 @@ class DiffusersPipeline:
         self._loaded: Loaded | None = None
         self._description: dict[str, Any] = {}
         self.described = 0
-        self._provenance = Provenance(settings, library)
+        self._provenance = Provenance(settings, models_file.library)
+
+    def refresh(self) -> None:
+        """See `gpu_worker.seam.Pipeline.refresh`."""
+        if not self._file.reread():
+            return
+        before, now, name = self._shelf.library.models, self._file.library, self.loaded
+        self._shelf.library = self._provenance.library = now
+        if name is not None and before.get(name) != now.models.get(name):
+            self.unload()  # another one has this name now
+        self._describe()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -93,7 +103,7 @@ class DiffusersPipeline:
         name = model or self._settings.model
         if self.loaded == name:
             return
-        source = sources.find(name, self._library, self._settings)
+        source = sources.find(name, self._shelf.library, self._settings)
         self.unload()
         self._provenance.loading(name)
         dtype = machine_size.choose_dtype(self._device)
@@ -113,7 +123,8 @@ class DiffusersPipeline:
     def _describe(self) -> None:
         """For the control thread, which answers at once."""
         found = type(self._loaded.pipe) if self._loaded is not None else None
-        self._description = describe.everything(self._library, self._settings, self.loaded, found)
+        said = describe.everything(self._shelf.library, self._settings, self.loaded, found)
+        self._description = said | {"models_error": self._file.error}
         self.described += 1
 
     def default_side_px(self) -> int:
@@ -140,7 +151,8 @@ class DiffusersPipeline:
             return self._generate(self._ready(job.request.model), job, on_step)
         except Exception as error:
             if is_exhausted(error):
-                raise OutOfMemory(self._memory_sentence(job)) from error
+                size = None if job.request.upscale is not None else self._size
+                raise OutOfMemory(too_little(size, facts.device_name(self._device))) from error
             if is_beyond_repair(error):
                 raise DeviceLost(str(error).splitlines()[0]) from error
             raise
@@ -217,14 +229,6 @@ class DiffusersPipeline:
         shelf = self._shelf
         return upscalers.enlarge(image, name, size, shelf.library, shelf.folder, self._device)
 
-    def _memory_sentence(self, job: Job) -> str:
-        device = facts.device_name(self._device)
-        if job.request.upscale is not None:
-            return f"out of memory on {device}: try a smaller picture"
-        smaller = machine_size.next_smaller(self._size)
-        advice = f"MACHINE_SIZE={smaller} or a smaller picture" if smaller else "a smaller picture"
-        return f"out of memory with MACHINE_SIZE={self._size} on {device}: try {advice}"
-
 
 def load(settings: WorkerSettings) -> DiffusersPipeline:
     """The factory that SDE_PIPELINE names by default; the model of SDE_MODEL is loaded.
@@ -235,6 +239,6 @@ def load(settings: WorkerSettings) -> DiffusersPipeline:
         ValueError: SDE_DEVICE is not on this machine.
     """
     loading.quiet()
-    made = DiffusersPipeline(settings, models.read(settings.models_dir / "models.toml"))
+    made = DiffusersPipeline(settings, ModelsFile(settings.models_dir / "models.toml"))
     made.load(None)
     return made

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from gpu_worker import machine_size
+
 _SELF = Path("/proc/self")
 
 _SENTENCES = ("can't allocate memory", "out of memory", "std::bad_alloc", "STATUS_ALLOC_FAILED")
@@ -20,6 +22,15 @@ CUDA's own error 2, C++, cuBLAS and cuDNN. The process can go on after each."""
 _NO_PRIMITIVE = "could not create a primitive"
 """oneDNN's, on a CPU. Once it found no room for the code that it makes, it makes none any more in
 that thread, however much room there is: its assembler keeps the error."""
+
+
+def too_little(size: machine_size.Size | None, device: str) -> str:
+    """What a job that found too little is told; `size` None: MACHINE_SIZE has no part in it."""
+    if size is None:
+        return f"out of memory on {device}: try a smaller picture"
+    smaller = machine_size.next_smaller(size)
+    advice = f"MACHINE_SIZE={smaller} or a smaller picture" if smaller else "a smaller picture"
+    return f"out of memory with MACHINE_SIZE={size} on {device}: try {advice}"
 
 
 def is_exhausted(error: BaseException | None) -> bool:

@@ -35,7 +35,7 @@ class Provenance:
 
     def __init__(self, settings: WorkerSettings, library: Library) -> None:
         self._settings = settings
-        self._library = library
+        self.library = library
         self._digests = FileDigests(settings.run_dir / f"weights.gpu-{settings.gpu}.json")
         self._model: Future[dict[str, Any]] | None = None
 
@@ -63,8 +63,8 @@ class Provenance:
         }
 
     def _model_facts(self, name: str) -> dict[str, Any]:
-        part = self._library.models.get(name, Part(source=name))
-        place, revision = self._place(part, own=name not in self._library.models)
+        part = self.library.models.get(name, Part(source=name))
+        place, revision = self._place(part, own=name not in self.library.models)
         facts: dict[str, Any] = {}
         if place is not None and (digest := _known(self._digests.of, place)):
             facts["weights_sha256"] = digest
@@ -84,12 +84,12 @@ class Provenance:
         if request.refiner is not None:
             named.append(("refiners", request.refiner.name))
         for larger in (request.hires, request.upscale):
-            if larger is not None and larger.upscaler in self._library.upscalers:
+            if larger is not None and larger.upscaler in self.library.upscalers:
                 named.append(("upscalers", larger.upscaler))
         parts: dict[str, str] = {}
         loras: dict[str, str] = {}
         for kind, name in named:
-            place, _ = self._place(self._library.part(kind, name))
+            place, _ = self._place(self.library.part(kind, name))
             if place is None:
                 continue
             place = _only_file(place)

@@ -20,9 +20,10 @@ DEVICE_FAULTS = (torch.OutOfMemoryError, torch.AcceleratorError)
 """RuntimeErrors that say nothing of a file: they pass through."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Shelf:
-    """`cache_dir` keeps what comes from the hub; None: the hub library's own place."""
+    """`library` is what models.toml says now. `cache_dir` keeps what comes from the hub; None: the
+    hub library's own place."""
 
     library: Library
     folder: Path

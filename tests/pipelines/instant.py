@@ -52,6 +52,9 @@ class Instant:
         """Nothing said, so nothing is refused."""
         return {}
 
+    def refresh(self) -> None:
+        """Nobody changes it."""
+
     def load(self, model: str | None) -> None:
         """It has nothing to load."""
 
