@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import falcon
 
 from gateway import events, files, image, input_files, jobs, models, problems, server
 from gateway.broker import Broker
 from gateway.capabilities import Capabilities
+from gateway.http_input import KnownQuery
 from gateway.intake import Intake
 from gateway.journal import Journal
 from gateway.pictures import PictureReader
@@ -19,6 +21,16 @@ from gateway.storage import Storage
 from gateway.upscale import UpscaleResource
 from gateway.wishes import Wishes
 from gpu_worker.results import ResultIndex
+
+
+class _App(falcon.App[falcon.Request, falcon.Response]):
+    """Where there is GET there is HEAD (RFC 9110, section 9.1): falcon leaves the body out."""
+
+    def add_route(self, uri_template: str, resource: Any, **options: Any) -> None:
+        """As falcon's."""
+        if hasattr(resource, "on_get"):
+            resource.on_head = resource.on_get
+        super().add_route(uri_template, resource, **options)
 
 
 def create_app(
@@ -38,7 +50,7 @@ def create_app(
     stopping: threading.Event,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application."""
-    app = falcon.App()
+    app = _App(middleware=[KnownQuery()])
     app.req_options.media_handlers = falcon.media.Handlers()
     app.req_options.strip_url_path_trailing_slash = True
     problems.register(app)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from gpu_worker.faults import describe, shown
+from gpu_worker.faults import MAX_FAULTS, describe, shown
 
 
 class QueueFull(RuntimeError):
@@ -33,11 +34,15 @@ class StorageUnavailable(RuntimeError):
 
 
 class InvalidRequest(ValueError):
-    """Fields are wrong: `faults` are `{field, message, value}`."""
+    """Fields are wrong: `faults` are `{field, message, value}`, the first MAX_FAULTS of them.
 
-    def __init__(self, faults: list[dict[str, Any]]) -> None:
-        super().__init__(describe(faults))
-        self.faults = faults
+    Args:
+        known: the fields there are, for who sent one that there is not.
+    """
+
+    def __init__(self, faults: list[dict[str, Any]], known: Iterable[str] = ()) -> None:
+        super().__init__(describe(faults, known))
+        self.faults = faults[:MAX_FAULTS]
 
 
 class UnsupportedField(ValueError):
@@ -65,10 +70,10 @@ class WorkerBusy(RuntimeError):
 
 
 class TooManyStreams(RuntimeError):
-    """Every place for who watches a job is taken."""
+    """Every place for replies that take long is taken."""
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__("too many streams of events are open")
+    def __init__(self, what: str, retry_after_s: int) -> None:
+        super().__init__(f"too many {what} are being sent")
         self.retry_after_s = retry_after_s
 
 

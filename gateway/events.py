@@ -13,9 +13,10 @@ from typing import Any
 import falcon
 import orjson
 
-from gateway.errors import DeletedJob, TooManyStreams, UnknownJob
-from gateway.http_input import known_params, parse_uuid
+from gateway.errors import DeletedJob, UnknownJob
+from gateway.http_input import parse_uuid
 from gateway.jobs import Whereabouts
+from gateway.places import Places
 from gateway.previews import Previews
 from gateway.ticket import JobState
 
@@ -75,15 +76,10 @@ class EventStream:
         self._leave = leave
         self._stopping = stopping
         self._clock = clock
-        self._lock = threading.Lock()
-        self._closed = False
 
     def close(self) -> None:
         """Free the place; waitress calls it whatever became of the client, also before a start."""
-        with self._lock:
-            closed, self._closed = self._closed, True
-        if not closed:
-            self._leave()
+        self._leave()
 
     def __iter__(self) -> Iterator[bytes]:
         """First the state as it is now, then what changes, last `end`; a process that stops ends it
@@ -146,28 +142,28 @@ class EventsResource:
         self._whereabouts = whereabouts
         self._previews = previews
         self._stopping = stopping
-        self._places = threading.BoundedSemaphore(MAX_STREAMS)
+        self._places = Places(MAX_STREAMS, "streams of events", retry_after_s=1)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """text/event-stream; 204 for who has seen the end: so a browser stops asking."""
         uuid = parse_uuid(uuid, "uuid")
-        known_params(req)
         last = req.get_header("Last-Event-ID") or ""
         last_id = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
         ended = JobState(self._whereabouts.view(uuid)["state"]).ended
         if ended and last_id >= END_ID:
             resp.status = falcon.HTTP_NO_CONTENT
             return
-        if not self._places.acquire(blocking=False):
-            raise TooManyStreams(retry_after_s=1)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")
+        if req.method == "HEAD":
+            resp.stream = []  # falcon sends nothing of a stream, and closes none
+            return
         resp.stream = EventStream(
             uuid,
             min(last_id, END_ID - 1),
             lambda wait_s, told: self._whereabouts.view(uuid, wait_s, told),
             lambda: self._previews.version(uuid),
-            self._places.release,
+            self._places.take(),
             self._stopping.is_set,
         )

@@ -29,16 +29,16 @@ class FileResource:
             raise bad("name", name, "is not UUID.png or UUID-N.png")
         uuid = parse_uuid(found[1], "uuid")
         number = int(found[2] or 1)
-        etag = f'"{uuid}-{number}"'
+        etag = falcon.ETag(f"{uuid}-{number}")
         entry = picture_of(self._index, self._whereabouts, uuid, number)
-        data = self._index.read_data(entry) or b""
-        resp.set_header("ETag", etag)
+        has = req.if_none_match or []
+        if "*" in has or etag in has:
+            resp.status = falcon.HTTP_NOT_MODIFIED  # told without reading the record
+        else:
+            resp.content_type = "image/png"
+            resp.data = binascii.a2b_base64(self._index.read_data(entry) or b"")
+        resp.etag = etag
         resp.set_header("Cache-Control", "private, max-age=31536000, immutable")
-        if etag in (req.get_header("If-None-Match") or ""):
-            resp.status = falcon.HTTP_NOT_MODIFIED
-            return
-        resp.content_type = "image/png"
-        resp.data = binascii.a2b_base64(data)
 
 
 def picture_of(index: ResultIndex, whereabouts: Whereabouts, uuid: str, number: int) -> Entry:

@@ -1,18 +1,19 @@
-"""What a client sent, checked: uuid, JSON body, query parameters, headers. Never becomes a path."""
+"""What a client sent, checked: uuid, query parameters, headers. Never becomes a path."""
 
 from __future__ import annotations
 
+import re
 import uuid as uuids
 
 import falcon
-import orjson
-
-PLAIN_BODY_BYTES = 1 << 20
-MAX_SEPARATORS = 20_000
-"""In a larger body: what is large is its pictures, and lists of nothing would fill the memory."""
 
 MAX_KEY_CHARS = 255
 JSON = "application/json"
+
+# Python's own int(), float() and UUID() take more than anyone means: `1_0`, spaces, other scripts.
+_WHOLE = re.compile(r"[0-9]{1,15}")
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][-+]?[0-9]{1,3})?")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 
 
 def bad(where: str, value: str | None, why: str) -> falcon.HTTPBadRequest:
@@ -21,49 +22,62 @@ def bad(where: str, value: str | None, why: str) -> falcon.HTTPBadRequest:
     return falcon.HTTPBadRequest(title="Invalid request", description=f"{where}: {shown} {why}")
 
 
+def missing(where: str, what: str) -> falcon.HTTPBadRequest:
+    """400 for a parameter that has to be there."""
+    return falcon.HTTPBadRequest(
+        title="Invalid request", description=f"{where} is missing: it is {what}"
+    )
+
+
 def parse_uuid(text: str, where: str) -> str:
     """The canonical form; a client's string never reaches a path.
 
     Raises:
         falcon.HTTPBadRequest: it is no uuid.
     """
-    try:
-        return str(uuids.UUID(text))
-    except ValueError:
-        raise bad(where, text, "is not a uuid") from None
+    if _UUID.fullmatch(text) is None:
+        raise bad(where, text, "is not a uuid")
+    return str(uuids.UUID(text))
 
 
-def known_params(req: falcon.Request, *names: str) -> None:
-    """Raises falcon.HTTPBadRequest when the query has another parameter, or one twice."""
-    for name, value in req.params.items():
-        if name not in names:
-            raise bad("query", name, f"is not a known parameter; known are {', '.join(names)}")
-        if not isinstance(value, str) and name != "generation_uuid":
-            raise bad(name, str(value), "is given twice")
+class KnownQuery:
+    """Middleware for every route: a query has the parameters that the resource knows, each once.
+
+    A resource says so in `query`, names by method; one that says nothing takes none.
+    """
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: object
+    ) -> None:
+        """Raises falcon.HTTPBadRequest."""
+        method = "GET" if req.method == "HEAD" else req.method
+        known = getattr(resource, "query", {}).get(method, ())
+        for name, value in req.params.items():
+            if name not in known:
+                which = f"known are {', '.join(known)}" if known else "none is taken here"
+                raise bad("query", name, f"is not a known parameter; {which}")
+            if not isinstance(value, str):
+                raise bad(name, ",".join(value), "is given more than once")
 
 
 def uuid_param(req: falcon.Request, name: str) -> str | None:
     """A uuid from the query; None when it is not there."""
-    if name not in req.params:
-        return None
-    return parse_uuid(",".join(req.get_param_as_list(name) or [""]), name)
+    text = req.get_param(name)
+    return None if text is None else parse_uuid(text, name)
 
 
 def number_param(
     req: falcon.Request, name: str, default: float, low: float, high: float, whole: bool = True
 ) -> float:
-    """A number from the query. Raises falcon.HTTPBadRequest."""
+    """A number from the query, of ASCII digits. Raises falcon.HTTPBadRequest."""
     text = req.get_param(name)
     if text is None:
         return default
-    try:
-        value = int(text) if whole else float(text)
-    except ValueError:
-        value = float("nan")
-    if not low <= value <= high:
+    formed = (_WHOLE if whole else _NUMBER).fullmatch(text)
+    if formed is None or not low <= float(text) <= high:
         kind = "a whole number" if whole else "a number"
         raise bad(name, text, f"is not {kind} from {low:g} to {high:g}")
-    return value
+    return float(text)
 
 
 def truth_param(req: falcon.Request, name: str, default: bool) -> bool:
@@ -102,34 +116,3 @@ def same_origin(req: falcon.Request) -> None:
         raise falcon.HTTPForbidden(
             title="Foreign page", description=f"a page of {ascii(origin)[:80]} may not ask this"
         )
-
-
-def too_large(sentence: str) -> falcon.HTTPContentTooLarge:
-    """413."""
-    return falcon.HTTPContentTooLarge(title="Too large", description=sentence)
-
-
-def json_body(req: falcon.Request, limit_bytes: int) -> object:
-    """The request's JSON; any other content type is refused, also none: a form on a foreign page
-    could send those (cross-site request forgery).
-
-    Raises:
-        falcon.HTTPError: 415, 413 or 400.
-    """
-    kind = (req.content_type or "").partition(";")[0].strip().lower()
-    if kind != JSON:
-        said = f"got {ascii(req.content_type)[:80]}" if req.content_type else "none was sent"
-        raise falcon.HTTPUnsupportedMediaType(
-            title="Unsupported media type", description=f"Content-Type must be {JSON}; {said}"
-        )
-    body = req.bounded_stream.read(limit_bytes + 1)
-    if len(body) > limit_bytes:
-        raise too_large(f"a request has at most {limit_bytes} bytes")
-    if len(body) > PLAIN_BODY_BYTES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_SEPARATORS:
-        raise too_large(f"a request without its pictures has at most {PLAIN_BODY_BYTES} bytes")
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise falcon.HTTPBadRequest(
-            title="Broken JSON", description=f"the body is not valid JSON: {error}"
-        ) from None

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
+from typing import ClassVar
 from urllib.parse import urlencode
 
 import falcon
 import orjson
 
 from gateway.errors import DeletedJob, UnknownJob
-from gateway.http_input import (
-    JSON,
-    bad,
-    idempotency_key,
-    json_body,
-    known_params,
-    number_param,
-    truth_param,
-    uuid_param,
-)
+from gateway.http_input import bad, idempotency_key, missing, number_param, truth_param, uuid_param
 from gateway.intake import Intake
+from gateway.json_body import json_body
 from gateway.pictures import PictureReader
+from gateway.record_array import RecordArrays
 from gateway.removal import Removal
-from gpu_worker.results import DamagedLine, Entry, ResultIndex
-
-log = logging.getLogger(__name__)
+from gpu_worker.results import Entry, ResultIndex
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
@@ -33,6 +24,11 @@ DEFAULT_PAGE = 100
 
 class GenerateResource:
     """They accept, look and delete; they do no work."""
+
+    query: ClassVar = {
+        "GET": ("generation_uuid", "limit", "before", "data"),
+        "DELETE": ("generation_uuid",),
+    }
 
     def __init__(
         self,
@@ -47,6 +43,7 @@ class GenerateResource:
         self._intake = intake
         self._removal = removal
         self._index = index
+        self._arrays = RecordArrays(index)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 `{"generation_uuid": ...}`, or 4xx, 429, 503, 507."""
@@ -57,13 +54,16 @@ class GenerateResource:
         resp.data = orjson.dumps({"generation_uuid": uuid})
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Results as a JSON array streamed from the log: all, oldest first; a page, newest first;
-        or those of `generation_uuid`, in their order."""
-        known_params(req, "generation_uuid", "limit", "before", "data")
+        """Results as a JSON array from the log: all, oldest first; a page, newest first; or those
+        of `generation_uuid`, in their order."""
         uuid = uuid_param(req, "generation_uuid")
         with_data = truth_param(req, "data", default=True)
         entries: Iterable[Entry]
         if uuid is not None:
+            for name in ("limit", "before"):
+                if name in req.params:
+                    why = "is of a list of jobs: not together with generation_uuid"
+                    raise bad(name, req.get_param(name), why)
             entries = self._index.find_all(uuid)
         elif "limit" in req.params or "before" in req.params:
             limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
@@ -73,19 +73,13 @@ class GenerateResource:
                 resp.append_link(f"{req.path}?{urlencode(query)}", "next")
         else:
             entries = self._index.oldest_first()
-        resp.content_type = JSON
-        resp.stream = array(
-            entries, self._index.read if with_data else self._index.read_without_data
-        )
+        self._arrays.answer(req, resp, entries, with_data)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """204: the results of `generation_uuid` are gone."""
-        known_params(req, "generation_uuid")
         uuid = uuid_param(req, "generation_uuid")
         if uuid is None:
-            raise bad(
-                "generation_uuid", None, "is missing: one job's results are deleted at a time"
-            )
+            raise missing("generation_uuid", "the uuid of the job whose results are to go")
         if not self._removal.delete(uuid):
             if self._index.is_deleted(uuid):
                 raise DeletedJob(uuid)
@@ -100,22 +94,3 @@ class GenerateResource:
         if before is not None and last is None:
             raise bad("before", before, "is no result's uuid")
         return self._index.newest_first(limit, last)
-
-
-def array(entries: Iterable[Entry], read: Callable[[Entry], bytes | None]) -> Iterator[bytes]:
-    """The records as one JSON array, a line an object; nothing is parsed, one is held at a time.
-
-    A record that has become unreadable is left out and reported: the others are served.
-    """
-    yield b"["
-    separator = b""
-    for entry in entries:
-        try:
-            line = read(entry)
-        except (OSError, DamagedLine) as error:
-            log.warning("left the result %s out: %s", entry.uuid, error)
-            continue
-        if line is not None:
-            yield separator + line
-            separator = b",\n"
-    yield b"]"

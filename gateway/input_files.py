@@ -13,7 +13,7 @@ import falcon
 import orjson
 
 from gateway.errors import NoPicture
-from gateway.http_input import bad, known_params, parse_uuid
+from gateway.http_input import bad, parse_uuid
 from gateway.jobs import Whereabouts
 from gpu_worker.results import ResultIndex
 
@@ -34,7 +34,6 @@ class InputFileResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str, sha256: str) -> None:
         """The file as it came, byte for byte."""
         uuid = parse_uuid(uuid, "uuid")
-        known_params(req)
         if _SHA256.fullmatch(sha256) is None:
             raise bad("sha256", sha256, "is not 64 hexadecimal digits in lower case")
         line = self._index.read_without_data(uuid)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import falcon
 import orjson
 
 from gateway.broker import Broker
 from gateway.errors import AlreadyEnded, DeletedJob, UnknownJob
-from gateway.http_input import known_params, number_param, parse_uuid
+from gateway.http_input import number_param, parse_uuid
 from gateway.removal import Removal
 from gateway.ticket import view_of_record
 from gpu_worker.results import ResultIndex
@@ -53,18 +53,21 @@ class Whereabouts:
 class JobsResource:
     """GET /image/jobs: the jobs that wait and run, and those that ended since the start."""
 
+    query: ClassVar = {"GET": ("limit",)}
+
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """An array, newest first."""
-        known_params(req, "limit")
         limit = int(number_param(req, "limit", 100, 1, MAX_LISTED))
         resp.data = orjson.dumps(self._broker.views(limit))
 
 
 class JobResource:
     """GET and DELETE /image/jobs/{uuid}."""
+
+    query: ClassVar = {"GET": ("wait",)}
 
     def __init__(self, whereabouts: Whereabouts, removal: Removal) -> None:
         self._whereabouts = whereabouts
@@ -74,7 +77,6 @@ class JobResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """The job; with `wait=S` after its next change or S seconds."""
         uuid = parse_uuid(uuid, "uuid")
-        known_params(req, "wait")
         wait_s = number_param(req, "wait", 0, 0, MAX_WAIT_S, whole=False)
         waits = wait_s > 0 and self._places.acquire(blocking=False)
         try:
@@ -86,7 +88,6 @@ class JobResource:
     def on_delete(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """200 with the job, which is canceled; 202 while it still runs to its next step."""
         uuid = parse_uuid(uuid, "uuid")
-        known_params(req)
         try:
             self._removal.cancel(uuid)
         except UnknownJob:

@@ -11,7 +11,7 @@ import orjson
 from gateway.broker import Broker
 from gateway.capabilities import Capabilities
 from gateway.errors import NotLoaded, NoWorker, WorkerBusy
-from gateway.http_input import known_params, same_origin
+from gateway.http_input import same_origin
 from gateway.server import worker_view
 from gateway.wishes import Wishes
 from gpu_worker.protocol import WorkerStatus
@@ -25,7 +25,6 @@ class ModelsResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The description; 503 before a worker has said it."""
-        known_params(req)
         resp.data = orjson.dumps(self._capabilities.description())
 
 
@@ -54,7 +53,6 @@ class LoadResource:
     def _there(self, req: falcon.Request, name: str) -> dict[str, WorkerStatus]:
         """Workers that know the model and answer. Raises UnknownModel, NotDescribed, NoWorker."""
         same_origin(req)
-        known_params(req)
         said = self._broker.workers()
         known = [(worker, said[worker]) for worker in self._capabilities.workers_of(name)]
         there = {worker: status for worker, status in known if status is not None}

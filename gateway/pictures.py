@@ -91,7 +91,7 @@ class PictureReader:
         except sizes.TooLarge as error:
             faults.append(too_large(error))
         if faults:
-            raise InvalidRequest(faults)
+            raise InvalidRequest(faults, GenerationRequest.model_fields)
         return request, found
 
     def _decoded(self, text: str) -> tuple[bytes, sizes.Size]:

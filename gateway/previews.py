@@ -8,7 +8,7 @@ from pathlib import Path
 import falcon
 
 from gateway.errors import NoPicture
-from gateway.http_input import known_params, parse_uuid
+from gateway.http_input import parse_uuid
 from gateway.jobs import Whereabouts
 
 
@@ -51,7 +51,6 @@ class PreviewResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """The JPEG of a running job; 404 when there is none."""
         uuid = parse_uuid(uuid, "uuid")
-        known_params(req)
         state = self._whereabouts.view(uuid)["state"]
         content = self._previews.read(uuid) if state == "running" else None
         if content is None:

@@ -58,7 +58,17 @@ PROBLEM_JSON = "application/problem+json"
 
 def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
     """falcon's own errors (404, 405, 413, 415 ...) in the same shape."""
-    fill(resp, error.status_code, error.title or "Error", error.description or error.title or "")
+    title = (error.title or "Error").removeprefix(f"{error.status_code} ")
+    fill(resp, error.status_code, title, error.description or _own_words(req, error) or title)
+
+
+def _own_words(req: falcon.Request, error: falcon.HTTPError) -> str | None:
+    if isinstance(error, falcon.HTTPRouteNotFound):
+        return f"there is no {shown(req.path)} here"
+    if isinstance(error, falcon.HTTPMethodNotAllowed):
+        allowed = dict(error.headers or {}).get("Allow")
+        return f"{req.method} is not for {shown(req.path)}, which takes {allowed}"
+    return None
 
 
 def fill(resp: falcon.Response, status: int, title: str, detail: str, **further: Any) -> None:

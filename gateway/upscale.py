@@ -14,9 +14,10 @@ from pydantic import Field, ValidationError
 
 from gateway.errors import InvalidRequest
 from gateway.files import picture_of
-from gateway.http_input import idempotency_key, json_body, parse_uuid
+from gateway.http_input import idempotency_key, parse_uuid
 from gateway.intake import Intake
 from gateway.jobs import Whereabouts
+from gateway.json_body import json_body
 from gateway.pictures import too_large
 from gpu_worker import sizes
 from gpu_worker.faults import field_errors
@@ -48,7 +49,8 @@ class UpscaleResource:
         try:
             asked = UpscaleRequest.model_validate(json_body(req, MAX_BODY_BYTES))
         except ValidationError as error:
-            raise InvalidRequest(field_errors(error, UpscaleRequest.model_fields)) from None
+            known = UpscaleRequest.model_fields
+            raise InvalidRequest(field_errors(error, known), known) from None
         uuid = parse_uuid(asked.generation_uuid, "generation_uuid")
         entry = picture_of(self._index, self._whereabouts, uuid, asked.image_index + 1)
         content = binascii.a2b_base64(self._index.read_data(entry) or b"")

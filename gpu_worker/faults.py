@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 MAX_SHOWN_CHARS = 80
+MAX_NAME_CHARS = 200
+
+MAX_FAULTS = 20
+"""So many are told, and how many more there are: an answer is not to outgrow its question."""
+
+_NO_INTEGER = ("int_type", "int_from_float")
 
 
 class Refused(ValueError):
     """A job asks for what cannot be done; the text says why, and is all that there is to say."""
 
 
-def field_errors(error: ValidationError, known: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """`[{field, message, value}]`, one for each fault; a long value is shortened.
+def field_errors(
+    error: ValidationError, fields: Mapping[str, FieldInfo] | None = None
+) -> list[dict[str, Any]]:
+    """`[{field, message, value}]`, one for each fault; what is long is shortened.
 
     Args:
-        known: the fields there are, for who sent one that there is not.
+        fields: those of the model, for what they allow.
     """
     return [
         {
-            "field": ".".join(str(part) for part in fault["loc"]) or "body",
-            "message": _sentence(fault, known),
+            "field": field_name(fault["loc"]),
+            "message": _sentence(fault, fields or {}),
             "value": _shown(fault),
         }
         for fault in error.errors(include_url=False)
     ]
 
 
-def describe(faults: list[dict[str, Any]]) -> str:
-    """One readable line: `height: Input should be a multiple of 8 (got 513)`."""
-    return "; ".join(
+def describe(faults: list[dict[str, Any]], known: Iterable[str] = ()) -> str:
+    """One readable line: `height: Input should be a multiple of 8 (got 513)`.
+
+    Args:
+        known: the fields there are; told once, when one is named that there is not.
+    """
+    said = [
         f"{fault['field']}: {fault['message']}"
         + ("" if fault["value"] is None else f" (got {fault['value']})")
-        for fault in faults
-    )
+        for fault in faults[:MAX_FAULTS]
+    ]
+    if len(faults) > MAX_FAULTS:
+        said.append(f"and {len(faults) - MAX_FAULTS} more")
+    names = ", ".join(known)
+    if names and any("known field" in fault["message"] for fault in faults):
+        said.append(f"known fields are {names}")
+    return "; ".join(said)
+
+
+def unknown_fields(names: list[object]) -> str:
+    """What many of them at once are told, without a sentence for each."""
+    some = ", ".join(shown(name) for name in names[:MAX_FAULTS])
+    more = len(names) - MAX_FAULTS
+    return f"has unknown fields: {some} and {more} more"
 
 
 def shown(value: object) -> str:
@@ -44,15 +70,43 @@ def shown(value: object) -> str:
     if isinstance(value, str):
         value = value[: MAX_SHOWN_CHARS + 1]
     text = repr(value) if isinstance(value, str) else ascii(value)
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…"
+    return _short(text.encode("utf-8", "backslashreplace").decode(), MAX_SHOWN_CHARS)
 
 
-def _sentence(fault: Any, known: Iterable[str]) -> str:
-    if fault["type"] == "extra_forbidden":
-        where = ", ".join(known) if len(fault["loc"]) == 1 else ""
-        return "is not a known field" + (f"; known are {where}" if where else "")
+def field_name(parts: Iterable[object]) -> str:
+    """`loras.0.weight`; `body` for the whole."""
+    names = [_short(str(part), MAX_SHOWN_CHARS) for part in parts]
+    text = ".".join(names).encode("utf-8", "backslashreplace").decode()
+    return _short(text, MAX_NAME_CHARS) or "body"
+
+
+def _short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _sentence(fault: Any, fields: Mapping[str, FieldInfo]) -> str:
+    kind, where = fault["type"], fault["loc"]
+    if kind == "extra_forbidden":
+        return "is not a known field"
+    if kind == "model_type":  # pydantic's own words name the class
+        return "must be a JSON object"
+    if kind in _NO_INTEGER and len(where) == 1 and where[0] in fields:
+        return f"must be a whole number{_limits(fields[where[0]])}"
     return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _limits(field: FieldInfo) -> str:
+    """` from 64 to 2048`, as a field of a model says it, also beside None."""
+    inner = [part for kind in get_args(field.annotation) for part in _metadata(kind)]
+    marks = [*field.metadata, *(mark for part in inner for mark in getattr(part, "metadata", ()))]
+    low, high = (
+        [x for mark in marks if (x := getattr(mark, at, None)) is not None] for at in ("ge", "le")
+    )
+    return f" from {low[0]} to {high[0]}" if low and high else ""
+
+
+def _metadata(kind: Any) -> tuple[Any, ...]:
+    return getattr(kind, "__metadata__", ())
 
 
 def _shown(fault: Any) -> str | None:

@@ -10,11 +10,14 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
     model_validator,
 )
+
+from gpu_worker.faults import MAX_FAULTS, unknown_fields
 
 MAX_PROMPT_CHARS = 4000
 """Some fifty times the 77 tokens that CLIP reads at once, far below what would burden the log."""
@@ -26,6 +29,7 @@ MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 2048, 8
 """Sides of a picture. diffusers' pipelines need multiples of 8 (their own `check_inputs`)."""
 
 MAX_IMAGES = 16
+MAX_OPTIONS = 16
 
 DEFAULT_STEPS = 50
 """diffusers' own for Stable Diffusion; a model of fewer steps says so in its description."""
@@ -40,7 +44,7 @@ def _printable(text: str) -> str:
     for char in text:
         if "\ud800" <= char <= "\udfff":
             raise ValueError("must not contain a lone surrogate")
-        if (char < " " and char not in "\n\t\r") or char == "\x7f":
+        if (char < " " and char not in "\n\t\r") or "\x7f" <= char <= "\x9f":
             raise ValueError(f"must not contain the control character U+{ord(char):04X}")
     return text
 
@@ -74,6 +78,21 @@ class Strict(BaseModel):
     """Strict: neither `true` nor "5" is a number, an unknown field is an error, so is NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, value: object) -> object:
+        """A fault for each of many unknown fields would take a hundred times the room of them."""
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) + MAX_FAULTS:
+            unknown = [name for name in value if name not in cls.model_fields]
+            raise ValueError(unknown_fields(unknown))
+        return value
+
+
+def _few_options(options: object) -> object:
+    if isinstance(options, dict) and len(options) > MAX_OPTIONS:
+        raise ValueError(f"has {len(options)} options, and may have {MAX_OPTIONS}")
+    return options
 
 
 class Lora(Strict):
@@ -149,7 +168,7 @@ class GenerationRequest(Strict):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED - MAX_IMAGES)] | None = None
     num_images_per_prompt: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
     scheduler: ClassName | None = None
-    scheduler_options: Annotated[dict[OptionName, Option], Field(max_length=16)] = {}
+    scheduler_options: Annotated[dict[OptionName, Option], BeforeValidator(_few_options)] = {}
     clip_skip: Annotated[int, Field(ge=1, le=11)] | None = None
     eta: Share | None = None
     guidance_rescale: Share | None = None
