@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import orjson
 
 from bench.log_records import Record
-from gateway.image import array
+from gateway.record_array import array
 from gpu_worker import durable
 from gpu_worker.results import ResultIndex, ResultLog, line
 from gpu_worker.results.log import SEGMENT_BYTES

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.image import array
+from gateway.record_array import array
 from gpu_worker import durable
 from gpu_worker.results import DamagedLine, ResultIndex, ResultLog, consolidation, scan, segments
 from gpu_worker.results.catalog import Catalog
