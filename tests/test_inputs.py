@@ -133,7 +133,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"controlnets": [{"name": "canny"}]}, "controlnets.0.image", "required"),
     ({"controlnets": "x"}, "controlnets", "list"),
     ({"ip_adapter": {"name": "face", "image": "x"}}, "ip_adapter.image", "not base64"),
-    ({"ip_adapter": 1}, "ip_adapter", "IPAdapter"),
+    ({"ip_adapter": 1}, "ip_adapter", "must be a JSON object"),
 ]
 
 
