@@ -6,26 +6,15 @@ Thread-safe: the dispatchers learn, HTTP threads check. The description: docs/ht
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+from gateway import model_check
 from gateway.errors import NotDescribed, UnknownModel, UnsupportedField
+from gateway.model_check import Description, listed
 from gpu_worker.faults import shown
 from gpu_worker.protocol import WorkerStatus
 from gpu_worker.request import GenerationRequest
-
-Description = dict[str, Any]
-
-ANY_PIPELINE = frozenset(
-    {
-        *("prompt", "model", "seed", "num_images_per_prompt", "num_inference_steps"),
-        *("width", "height", "step_log"),
-    }
-)
-"""Fields that every pipeline takes."""
-
-OWN_LIST = frozenset({"image", "mask_image", "strength", "scheduler"})
-"""Fields that `modes` and `schedulers` speak of, rather than `takes`."""
 
 LATENT = "latent"
 """The upscaler that needs no model."""
@@ -73,7 +62,7 @@ class Capabilities:
             names = {name: None for each in self._known() for name in _models(each)}
             if not names:
                 self.description()
-            raise UnknownModel(f"no model is called {shown(model)}; there are: {_listed(names)}")
+            raise UnknownModel(f"no model is called {shown(model)}; there are: {listed(names)}")
         return known
 
     def check(self, request: GenerationRequest) -> None:
@@ -107,48 +96,20 @@ def _models(description: Description) -> dict[str, Any]:
     return dict(description.get("models", {}))
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
-
-
 def _check(request: GenerationRequest, description: Description) -> None:
     """Raises UnsupportedField."""
     _check_names(request, description)
     models = _models(description)
     name = request.model or description.get("default")
     if request.model is not None and models and request.model not in models:
-        raise UnsupportedField(
-            "model", name, f"no model is called so; there are: {_listed(models)}"
-        )
+        raise UnsupportedField("model", name, f"no model is called so; there are: {listed(models)}")
     model = models.get(name or "")
-    if not model:
+    if not model or request.upscale is not None:  # for which no model is needed
         return
     if model.get("error"):
         raise UnsupportedField("model", name, f"it cannot be loaded: {model['error']}")
-    _check_model(request, f"the model {name} ({model.get('pipeline') or 'pipeline'})", model)
-
-
-def _check_model(request: GenerationRequest, who: str, model: dict[str, Any]) -> None:
-    modes = model.get("modes")
-    if request.image is not None and modes is not None:
-        field, mode = ("mask_image", "inpaint") if request.mask_image else ("image", "img2img")
-        if mode not in modes:
-            raise UnsupportedField(field, mode, f"{who} does only {_listed(modes)}")
-    schedulers = model.get("schedulers")
-    if schedulers is not None and request.scheduler not in (None, *schedulers):
-        raise UnsupportedField(
-            "scheduler", request.scheduler, f"{who} runs with {_listed(schedulers)}"
-        )
-    takes = model.get("takes")
-    if takes is None:
-        return
-    for field, info in GenerationRequest.model_fields.items():
-        value = getattr(request, field)
-        asked = value != info.get_default(call_default_factory=True)
-        if asked and field not in takes and field not in ANY_PIPELINE | OWN_LIST:
-            raise UnsupportedField(
-                field, value, f"{who} does not take it; it takes {_listed(takes)}"
-            )
+    who = f"the model {name} ({model.get('pipeline') or 'pipeline'})"
+    model_check.check(request, who, model, description.get("schedulers") or {})
 
 
 def _check_names(request: GenerationRequest, description: Description) -> None:
@@ -169,12 +130,17 @@ def _check_names(request: GenerationRequest, description: Description) -> None:
     ]
     for field, name, kind in named:
         known = description.get(kind)
-        if name is None or known is None or name in known:
+        if name is None or known is None:
             continue
         if kind == "upscalers":
-            if name == LATENT:
-                continue
-            known = [LATENT, *known]
-        raise UnsupportedField(
-            field, name, f"none of the {kind} is called so; there are: {_listed(known)}"
-        )
+            others = [each for each in known if each != LATENT]
+            known = [LATENT, *others] if field.startswith("hires") else others
+        if name not in known:
+            raise UnsupportedField(field, name, _no_such(kind, name, known, description))
+
+
+def _no_such(kind: str, name: str, known: list[str], description: Description) -> str:
+    broken = description.get("errors", {}).get(kind, {}).get(name)
+    if broken is not None:
+        return f"it cannot be used: {broken}"
+    return f"none of the {kind} is called so; there are: {listed(known)}"

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from gpu_worker import process, protocol, quantizers
+from gpu_worker import models, process, protocol, quantizers
 from gpu_worker.in_flight import InFlight
 from gpu_worker.preview import PreviewFile
 from gpu_worker.process import StoreLocked
@@ -35,14 +35,16 @@ log = logging.getLogger("gpu_worker")
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; exits as sysexits.h says. `--check` only reads settings."""
+    """Run until SIGTERM or SIGINT; exits as sysexits.h says. `--check` only reads settings
+    and models.toml."""
     process.log_to_stderr()
     faulthandler.enable()
     try:
         settings = load(WorkerSettings, os.environ)
         endpoint = protocol.endpoint(settings.run_dir, settings.gpu)
         _find_pipeline(settings)
-    except ValueError as error:
+        models.read(settings.models_dir / "models.toml")
+    except (ValueError, OSError) as error:
         print(f"gpu_worker: {error}", file=sys.stderr)
         return EX_CONFIG
     if "--check" in sys.argv[1:]:

@@ -15,12 +15,21 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from gpu_worker.faults import Refused, describe, field_errors
 from gpu_worker.request import ClassName, Name, Steps
+from gpu_worker.scheduler_options import Option, OptionName
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 """huggingface_hub's own rule: owner/name, at most 96 characters each."""
@@ -45,17 +54,61 @@ class ModelsError(Refused):
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Part(_Table):
-    """One thing to load. `subfolder` and `weight_name` are diffusers'; `revision` is a commit."""
+    """One thing to load; what its kind has no use for is an error, not ignored.
+
+    `subfolder` and `weight_name` are diffusers'; `revision` is a commit; `token` a word to learn;
+    `variant` fp16 or so, of a directory that holds several.
+    """
+
+    HAS_NO: ClassVar[frozenset[str]] = frozenset()
 
     source: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     revision: Annotated[str, StringConstraints(pattern=r"^[\w./-]{1,100}$")] | None = None
     subfolder: str | None = None
     weight_name: str | None = None
     token: str | None = None
+    variant: str | None = None
+
+    @field_validator("revision", "subfolder", "weight_name", "token", "variant")
+    @classmethod
+    def _has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.field_name in cls.HAS_NO:
+            raise ValueError("is not a known field of this table")
+        return value
+
+
+class File(Part):
+    """A LoRA or an IP-Adapter: one file of weights."""
+
+    HAS_NO = frozenset({"token", "variant"})
+
+
+class Embedding(Part):
+    """A textual inversion: one file, and the word that stands for it."""
+
+    HAS_NO = frozenset({"variant"})
+
+
+class Network(Part):
+    """A ControlNet or a VAE: a directory in diffusers' layout, or a file with its configuration."""
+
+    HAS_NO = frozenset({"weight_name", "token", "variant"})
+
+
+class Refiner(Part):
+    """A refiner: a directory or a file with its UNet."""
+
+    HAS_NO = frozenset({"weight_name", "token"})
+
+
+class Upscaler(Part):
+    """An upscaler: one file in the models folder."""
+
+    HAS_NO = frozenset({"revision", "subfolder", "weight_name", "token", "variant"})
 
 
 class Defaults(_Table):
@@ -64,32 +117,27 @@ class Defaults(_Table):
     num_inference_steps: Steps | None = None
     guidance_scale: Annotated[float, Field(ge=0, le=50)] | None = None
     scheduler: ClassName | None = None
-    scheduler_options: dict[str, Any] = {}
+    scheduler_options: dict[OptionName, Option] = {}
 
 
 class Model(Part):
-    """A model. `variant`: fp16 or so, of a directory that holds several."""
+    """A model."""
+
+    HAS_NO = frozenset({"subfolder", "weight_name", "token"})
 
     defaults: Defaults = Defaults()
-    variant: str | None = None
-
-
-class Refiner(Part):
-    """A refiner. `variant`: as of a model."""
-
-    variant: str | None = None
 
 
 class Library(_Table):
     """All of models.toml."""
 
     models: dict[Name, Model] = {}
-    loras: dict[Name, Part] = {}
-    embeddings: dict[Name, Part] = {}
-    controlnets: dict[Name, Part] = {}
-    ip_adapters: dict[Name, Part] = {}
-    vaes: dict[Name, Part] = {}
-    upscalers: dict[Name, Part] = {}
+    loras: dict[Name, File] = {}
+    embeddings: dict[Name, Embedding] = {}
+    controlnets: dict[Name, Network] = {}
+    ip_adapters: dict[Name, File] = {}
+    vaes: dict[Name, Network] = {}
+    upscalers: dict[Name, Upscaler] = {}
     refiners: dict[Name, Refiner] = {}
 
     def part(self, kind: Kind, name: str) -> Part:

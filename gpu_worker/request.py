@@ -14,10 +14,12 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 
 from gpu_worker.faults import MAX_FAULTS, unknown_fields
+from gpu_worker.scheduler_options import Option, OptionName
 
 MAX_PROMPT_CHARS = 4000
 """Some fifty times the 77 tokens that CLIP reads at once, far below what would burden the log."""
@@ -68,10 +70,6 @@ Picture = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """A picture that came with the request: its file's digest. Over HTTP it is base64."""
 
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]{0,63}$")]
-OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-OptionText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-]{1,64}$")]
-OptionNumber = Annotated[float, Field(ge=-1e6, le=1e6)]
-Option = bool | int | OptionNumber | OptionText
 
 
 class Strict(BaseModel):
@@ -109,7 +107,15 @@ class ControlNet(Strict):
     image: Picture
     conditioning_scale: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
     guidance_start: Share = 0.0
-    guidance_end: Share = 1.0
+    guidance_end: Annotated[Share, Field(validate_default=True)] = 1.0
+
+    @field_validator("guidance_end")
+    @classmethod
+    def _after_the_start(cls, value: float, info: ValidationInfo) -> float:
+        start = info.data.get("guidance_start")
+        if start is not None and value <= start:
+            raise ValueError(f"must be greater than guidance_start, which is {start:g}")
+        return value
 
 
 class IPAdapter(Strict):
@@ -150,6 +156,13 @@ class Upscale(Strict):
     upscaler: Annotated[Name, AfterValidator(_no_latents)] = "lanczos"
 
 
+_NEEDS_IMAGE = {
+    "mask_image": "the picture that is painted over",
+    "strength": "it says how far to leave it",
+    "upscale": "the picture that is made larger",
+}
+
+
 class GenerationRequest(Strict):
     """What a client asks for, by diffusers' names.
 
@@ -185,18 +198,22 @@ class GenerationRequest(Strict):
     upscale: Upscale | None = None
     step_log: bool = False
 
-    @model_validator(mode="after")
-    def _together(self) -> GenerationRequest:
-        if self.mask_image is not None and self.image is None:
-            raise ValueError("mask_image needs image: the picture that is painted over")
-        if self.strength is not None and self.image is None:
-            raise ValueError("strength needs image: it says how far to leave it")
-        if self.upscale is not None and self.image is None:
-            raise ValueError("upscale needs image: the picture that is made larger")
-        names = [lora.name for lora in self.loras]
-        if len(names) != len(set(names)):
-            raise ValueError("loras names one more than once")
-        return self
+    @field_validator("mask_image", "strength", "upscale")
+    @classmethod
+    def _with_image(cls, value: object, info: ValidationInfo) -> object:
+        # A broken image is not in `data`, and is told by itself.
+        if value is not None and info.data.get("image", "") is None:
+            raise ValueError(f"needs image: {_NEEDS_IMAGE[str(info.field_name)]}")
+        return value
+
+    @field_validator("loras")
+    @classmethod
+    def _each_once(cls, value: list[Lora]) -> list[Lora]:
+        names = [lora.name for lora in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"names {twice} more than once")
+        return value
 
     @property
     def steps(self) -> int:

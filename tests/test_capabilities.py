@@ -82,7 +82,7 @@ TAKEN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("fields", TAKEN, ids=lambda v: ascii(v)[:40])
 def test_what_it_can_do_is_taken(describing: Service, fields: dict[str, Any]) -> None:
     describing.wait_available()
-    uuid = describing.submit(num_inference_steps=1, **fields)
+    uuid = describing.submit(num_inference_steps=3, **fields)
     eventually(lambda: describing.job(uuid)["state"] == "succeeded", "it has succeeded")
 
 

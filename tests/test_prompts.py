@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gpu_worker import pipeline
-from gpu_worker.pipeline import prompts, weights
-from gpu_worker.pipeline.weights import Fragment
+from gpu_worker import pipeline, weights
+from gpu_worker.pipeline import prompts
+from gpu_worker.weights import Fragment
 from tests.test_pipeline import ignore, job, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -35,9 +35,19 @@ def test_weights_are_read(prompt: str, fragments: list[tuple[str, float]]) -> No
     assert weights.parse(prompt) == [Fragment(*each) for each in fragments]
 
 
-def test_a_weight_beyond_reason_is_refused() -> None:
-    with pytest.raises(ValueError, match="the weight 99 is beyond 10"):
-        weights.parse("(a:99)")
+@pytest.mark.parametrize(
+    ("prompt", "weight"),
+    [("(a:99)", "99"), ("(a:-10.5)", "-10.5"), ("((a:10):10)", "100"), ("((a:10) b:-5)", "-50")],
+)
+def test_a_weight_beyond_reason_is_refused(prompt: str, weight: str) -> None:
+    with pytest.raises(weights.TooHeavy, match=rf"^prompt: the weight .*\(got {weight}\)"):
+        weights.parse(prompt)
+    with pytest.raises(weights.TooHeavy, match=r"^negative_prompt: "):
+        weights.parse(prompt, "negative_prompt")
+
+
+def test_weights_that_are_taken_back_are_no_fault() -> None:
+    assert weights.parse("(((a:10):10):0.1)") == [Fragment("a", 10.0)]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from gpu_worker import pipeline
 from gpu_worker.file_digests import FileDigests
-from gpu_worker.models import Library, Model, Part
+from gpu_worker.models import File, Library, Model, Network
 from gpu_worker.pipeline.memory import PeakMemory, in_use
 from gpu_worker.pipeline.provenance import Provenance, attention
 from gpu_worker.records import pixels_sha256
@@ -104,10 +104,10 @@ def test_what_a_request_adds_is_named_with_its_digest(tmp_path: Path) -> None:
     (folder / "big.safetensors").write_bytes(b"big")
     library = Library(
         models={"big": Model(source="big.safetensors", revision="v1")},
-        loras={"pixel": Part(source="pixel")},
+        loras={"pixel": File(source="pixel")},
         controlnets={
-            "canny": Part(source="nets", subfolder="canny", weight_name="model.safetensors"),
-            "gone": Part(source="nowhere.safetensors"),
+            "canny": Network(source="nets", subfolder="canny"),
+            "gone": Network(source="nowhere.safetensors"),
         },
     )
     asked: dict[str, Any] = {

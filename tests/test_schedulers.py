@@ -9,10 +9,13 @@ from typing import Any
 import diffusers
 import pytest
 
-from gpu_worker.pipeline import schedulers
+from gpu_worker.pipeline import scheduler_classes
 from gpu_worker.pipeline.loaded import NotSupported
 from tests import tiny_adapters, tiny_models
 from tests.tiny_jobs import Bench, direct, reference
+
+UNIPC = "UniPCMultistepScheduler"
+SD = "StableDiffusionPipeline"
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -95,8 +98,30 @@ def test_the_models_own_is_back_after_the_job_and_after_its_failure(folder: Path
             "^scheduler_options.timestep_spacing",
         ),
         ({"scheduler_options": {"beta_start": "small"}}, "^scheduler_options.beta_start"),
-        ({"scheduler_options": {"num_train_timesteps": 10**9}}, "takes numbers up to 1000000"),
         ({"scheduler_options": {"num_train_timesteps": 1}}, "^scheduler_options.num_train_timest"),
+        ({"scheduler_options": {"prediction_type": "foo"}}, r"^scheduler_options\.prediction_type"),
+        ({"scheduler_options": {"steps_offset": 999}}, r"^scheduler_options.steps_offset.* 999\)"),
+        ({"scheduler_options": {"steps_offset": -500}}, "^scheduler_options.steps_offset.*leave 0"),
+        ({"scheduler_options": {"trained_betas": 3}}, "^scheduler_options.trained_betas.* list"),
+        ({"scheduler_options": {"beta_start": 5.0}}, "^scheduler_options.beta_start.*from 0 to 1"),
+        ({"scheduler_options": {"clip_sample": 1}}, "^scheduler_options.clip_sample.*boolean"),
+        (
+            {"scheduler": UNIPC, "scheduler_options": {"disable_corrector": 1}},
+            "^scheduler_options.disable_corrector: .* list",
+        ),
+        *(
+            ({"scheduler": UNIPC, "scheduler_options": {"solver_order": order}}, "orders 1 to 3")
+            for order in (0, 99)
+        ),
+        (
+            {"scheduler": "EulerDiscreteScheduler", "scheduler_options": {"prediction_type": "x"}},
+            "^scheduler_options.prediction_type: .*must be one of",
+        ),
+        (
+            {"scheduler": "DDPMScheduler", "scheduler_options": {"variance_type": "learned"}},
+            "^scheduler_options.variance_type: .*could not make DDPMScheduler",
+        ),
+        ({"scheduler": "PNDMScheduler", "num_inference_steps": 1}, "^scheduler: .* for 1 steps"),
     ],
 )
 def test_what_cannot_be_is_told(sd: Bench, asked: dict[str, Any], said: str) -> None:
@@ -105,10 +130,22 @@ def test_what_cannot_be_is_told(sd: Bench, asked: dict[str, Any], said: str) -> 
 
 
 def test_flow_matching_keeps_to_its_own() -> None:
-    own = diffusers.FlowMatchEulerDiscreteScheduler()
-    assert set(schedulers.allowed(own)) >= {type(own).__name__, "FlowMatchHeunDiscreteScheduler"}
-    assert all(name.startswith("FlowMatch") for name in schedulers.allowed(own))
-    assert "shift" in schedulers.options(type(own))
+    own = diffusers.FlowMatchEulerDiscreteScheduler
+    heun, lcm = "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"
+    kinds = {
+        "StableDiffusion3Pipeline": {own.__name__, heun, lcm},
+        "FluxPipeline": {own.__name__, lcm},  # hands sigmas over, which Heun's does not take
+    }
+    for kind, names in kinds.items():
+        assert set(scheduler_classes.allowed(own, kind)) == names
+    assert "shift" in scheduler_classes.options(own)
+
+
+def test_what_its_libraries_lack_for_is_not_offered() -> None:
+    names = scheduler_classes.allowed(diffusers.DDIMScheduler, SD)
+    assert {"LCMScheduler", "TCDScheduler", "PNDMScheduler"} <= set(names)
+    for name in ("LMSDiscreteScheduler", "DPMSolverSDEScheduler"):
+        assert (name in names) is not hasattr(getattr(diffusers, name), "_backends")
 
 
 def test_infinite_numbers_can_be_recorded(sd: Bench) -> None:

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.request import GenerationRequest
 
 
@@ -17,9 +18,14 @@ from gpu_worker.request import GenerationRequest
 def possible(pipe: Any, request: GenerationRequest) -> Iterator[None]:
     """Within, a flat text encoder is its own `text_model`.
 
+    Raises:
+        NotSupported: an encoder has not so many layers to leave out.
+
     Not for good: a LoRA's keys are read by whether there is one. Not as a submodule: it would be
     its own child.
     """
+    if request.clip_skip is not None:
+        _check(pipe, request.clip_skip)
     encoder = getattr(pipe, "text_encoder", None)
     is_flat = hasattr(encoder, "final_layer_norm") and not hasattr(encoder, "text_model")
     if request.clip_skip is None or not is_flat:
@@ -30,3 +36,20 @@ def possible(pipe: Any, request: GenerationRequest) -> Iterator[None]:
         yield
     finally:
         del encoder.__dict__["text_model"]
+
+
+def _check(pipe: Any, clip_skip: int) -> None:
+    """XL and 3 read the last layer but one anyhow: one less can be left out there."""
+    ends = {"": 0} if not _is_double(pipe) else {"": 1, "_2": 1}
+    for end, already in ends.items():
+        encoder = getattr(pipe, f"text_encoder{end}", None)
+        layers = getattr(getattr(encoder, "config", None), "num_hidden_layers", None)
+        if layers is not None and clip_skip > layers - already:
+            why = (
+                f"has a text encoder of {layers} layers, of which {layers - already} at most can be"
+            )
+            raise NotSupported("clip_skip", clip_skip, pipe, f"{why} left out")
+
+
+def _is_double(pipe: Any) -> bool:
+    return type(pipe).__name__.startswith(("StableDiffusionXL", "StableDiffusion3"))

@@ -29,6 +29,9 @@ MAPPINGS: dict[Task, Any] = {
     "image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
     "inpaint": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
 }
+TASKS: dict[str, Task] = {"txt2img": "text", "img2img": "image", "inpaint": "inpaint"}
+"""By what clients call them."""
+
 _ENDINGS: dict[Task, str] = {"image": "Img2ImgPipeline", "inpaint": "InpaintPipeline"}
 """How diffusers calls the other tasks' classes, also where AutoPipeline does not list them."""
 
@@ -68,6 +71,45 @@ def class_for(task: Task, found: Any) -> Any | None:
     named = getattr(diffusers, found.__name__.replace("Pipeline", _ENDINGS[task]), None)
     is_there = isinstance(named, type) and named.__name__ not in _BROKEN
     return named if is_there else None
+
+
+def needs_mask(pipe: Any) -> bool:
+    """Whether it paints anew under a mask, and does nothing else."""
+    if type(pipe).__name__ in WANT_MASK:
+        return True
+    unet = getattr(pipe, "unet", None)
+    vae = getattr(pipe, "vae", None) or getattr(pipe, "movq", None)
+    if unet is None or vae is None:
+        return False
+    return reads_mask(unet.config.in_channels, vae.config.latent_channels)
+
+
+def reads_mask(in_channels: int, latent_channels: int) -> bool:
+    """UNets made for inpainting read latents, a mask and the masked latents: 4 + 1 + 4."""
+    return in_channels == 2 * latent_channels + 1
+
+
+def is_kandinsky(kind: str) -> bool:
+    """By the name of the class: a family that paints anew with a UNet made for it alone."""
+    return kind.startswith("Kandinsky")
+
+
+def modes(found: Any, needs_mask: bool) -> dict[str, tuple[Task, Any]]:
+    """What a model does, as a client calls it: the task and the class for it."""
+    classes = {mode: (task, class_for(task, found)) for mode, task in TASKS.items()}
+    left_out = {"txt2img", "img2img"} if needs_mask else set()
+    if is_kandinsky(found.__name__) and not needs_mask:
+        left_out = {"inpaint"}
+    return {
+        mode: each for mode, each in classes.items() if each[1] is not None and mode not in left_out
+    }
+
+
+def with_controlnet(task: Task, found: Any) -> Any | None:
+    """The class of the same family and task that a ControlNet leads, as AutoPipeline names it."""
+    before = ("PAG" if "PAG" in found.__name__ else "") + _ENDINGS.get(task, "Pipeline")
+    name = found.__name__.replace(before, f"ControlNet{before}")
+    return next((each for each in MAPPINGS[task].values() if each.__name__ == name), None)
 
 
 def unfit(found: Any) -> str | None:

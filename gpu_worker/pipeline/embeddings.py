@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from gpu_worker.models import ModelsError
 from gpu_worker.pipeline.loaded import NotSupported
-from gpu_worker.pipeline.shelf import Shelf
+from gpu_worker.pipeline.shelf import Shelf, check_header
 from gpu_worker.request import GenerationRequest
 
 ENCODERS = {"clip_l": "", "clip_g": "_2"}
@@ -62,7 +62,9 @@ def _restored(encoder: Any) -> Iterator[None]:
 
 def _load(pipe: Any, name: str, shelf: Shelf) -> None:
     part = shelf.library.part("embeddings", name)
-    vectors = load_file(shelf.file("embeddings", name))
+    file = shelf.file("embeddings", name)
+    check_header(file, f"embeddings.{name}")
+    vectors = load_file(file)
     if not set(vectors) <= set(ENCODERS):
         if len(vectors) != 1:
             raise ModelsError(f"embeddings.{name}: is no textual inversion, which holds one tensor")
@@ -76,7 +78,11 @@ def _load(pipe: Any, name: str, shelf: Shelf) -> None:
 
 def _teach(pipe: Any, name: str, token: str, vector: torch.Tensor, end: str) -> None:
     encoder = getattr(pipe, f"text_encoder{end}", None)
-    width = None if encoder is None else encoder.get_input_embeddings().embedding_dim
+    if encoder is None:
+        order = "second" if end else "first"
+        why = f"has no {order} text encoder, for which this textual inversion has vectors"
+        raise NotSupported("embeddings", name, pipe, why)
+    width = encoder.get_input_embeddings().embedding_dim
     if width != vector.shape[-1]:
         why = f"has a text encoder of width {width}, this textual inversion {vector.shape[-1]}"
         raise NotSupported("embeddings", name, pipe, why)

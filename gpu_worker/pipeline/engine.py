@@ -122,8 +122,8 @@ class DiffusersPipeline:
 
     def _describe(self) -> None:
         """For the control thread, which answers at once."""
-        found = type(self._loaded.pipe) if self._loaded is not None else None
-        said = describe.everything(self._shelf.library, self._settings, self.loaded, found)
+        pipe = self._loaded.pipe if self._loaded is not None else None
+        said = describe.everything(self._shelf.library, self._settings, self.loaded, pipe)
         self._description = said | {"models_error": self._file.error}
         self.described += 1
 

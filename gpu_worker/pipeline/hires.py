@@ -8,6 +8,8 @@ from typing import Any
 from PIL import Image
 from torch.nn import functional
 
+from gpu_worker import rules
+from gpu_worker.pipeline import derived
 from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.pipeline.upscalers import LATENT
 from gpu_worker.request import SIDE_MULTIPLE_PX, Hires
@@ -18,9 +20,25 @@ FIRST_PASS_ONLY = frozenset({"width", "height", "image", "mask_image", "strength
 
 
 def steps_after(hires: Hires, first_steps: int) -> int:
-    """Steps that the second pass takes, as diffusers' get_timesteps counts them."""
+    """Steps that the second pass takes, as diffusers' get_timesteps counts them; that of flow
+    matching makes one where it would be none."""
     asked = hires.num_inference_steps or first_steps
     return max(1, min(int(asked * hires.strength), asked))
+
+
+def check(pipe: Any, hires: Hires, first_steps: int) -> None:
+    """Whether the pipeline can draw a second pass, before the first one is drawn.
+
+    Raises:
+        NotSupported: it cannot, or nothing would be left to do.
+    """
+    if derived.needs_mask(pipe):
+        why = "paints parts of a picture anew alone, and a second pass is image to image"
+        raise NotSupported("hires", hires.model_dump(), pipe, why)
+    steps = hires.num_inference_steps or first_steps
+    if rules.makes_no_step(hires.strength, steps, type(pipe.scheduler).__name__):
+        why = rules.NO_STEP.format(steps=steps)
+        raise NotSupported("hires.strength", hires.strength, pipe, why)
 
 
 def output(hires: Hires) -> dict[str, str]:

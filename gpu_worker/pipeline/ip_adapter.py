@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.models.attention_processor import AttnProcessor2_0, SlicedAttnProcessor
-from safetensors import safe_open
 from transformers import CLIPVisionModelWithProjection
 
 from gpu_worker.models import ModelsError
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import NotSupported
-from gpu_worker.pipeline.shelf import DEVICE_FAULTS, Shelf
+from gpu_worker.pipeline.shelf import DEVICE_FAULTS, Shelf, check_header
 from gpu_worker.request import GenerationRequest
 
 ENCODER_PLACES = ("image_encoder", "../image_encoder", "../models/image_encoder")
@@ -67,8 +66,7 @@ def attached(
 
 
 def _check_kind(pipe: Any, name: str, file: Path) -> None:
-    with safe_open(file, framework="pt") as weights:
-        keys = list(weights.keys())
+    keys = check_header(file, f"ip_adapters.{name}")
     if any("_lora." in key for key in keys):
         raise NotSupported(
             "ip_adapter", name, pipe, "cannot take a FaceID: it has no face detector"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from gpu_worker.pipeline import derived
+from gpu_worker import rules
+from gpu_worker.pipeline import derived, scheduler_classes
 from gpu_worker.pipeline.canvas import Canvas
 from gpu_worker.pipeline.derived import Task
 from gpu_worker.pipeline.loaded import Loaded, NotSupported
@@ -51,10 +52,11 @@ def pipeline_for(loaded: Loaded, request: GenerationRequest, **parts: Any) -> An
         NotSupported: there is none of this family.
     """
     task = task_of(request)
-    if task != "inpaint" and _needs_mask(loaded.pipe):
+    if task != "inpaint" and derived.needs_mask(loaded.pipe):
         field, value = ("image", request.image) if task == "image" else ("prompt", request.prompt)
         raise NotSupported(field, value, loaded.pipe, WHAT["text"])
-    if task == "inpaint" and _is_kandinsky(loaded.pipe) and not _needs_mask(loaded.pipe):
+    kind, needs_mask = type(loaded.pipe).__name__, derived.needs_mask(loaded.pipe)
+    if task == "inpaint" and derived.is_kandinsky(kind) and not needs_mask:
         why = "paints anew with a UNet made for it alone"
         raise NotSupported("mask_image", request.mask_image, loaded.pipe, why)
     own = derived.parameters(loaded.pipe)
@@ -74,21 +76,6 @@ def copy_of(loaded: Loaded, request: GenerationRequest, **parts: Any) -> Any:
     """As `pipeline_for`, but never the loaded one itself: what a job sets in it goes with it."""
     pipe = pipeline_for(loaded, request, **parts)
     return derived.made(pipe, "text") if pipe is loaded.pipe else pipe
-
-
-def _needs_mask(pipe: Any) -> bool:
-    """UNets made for inpainting read latents, a mask and the masked latents: 4 + 1 + 4."""
-    if type(pipe).__name__ in derived.WANT_MASK:
-        return True
-    unet = getattr(pipe, "unet", None)
-    vae = getattr(pipe, "vae", None) or getattr(pipe, "movq", None)
-    if unet is None or vae is None:
-        return False
-    return bool(unet.config.in_channels == 2 * vae.config.latent_channels + 1)
-
-
-def _is_kandinsky(pipe: Any) -> bool:
-    return type(pipe).__name__.startswith("Kandinsky")
 
 
 def _is_required(parameter: inspect.Parameter | None) -> bool:
@@ -174,21 +161,17 @@ def _has_area(canvas: Canvas, side: int) -> bool:
 
 
 def _check_eta(pipe: Any, request: GenerationRequest) -> None:
-    """diffusers leaves it out without a word where the scheduler does not know it."""
-    if request.eta is None or "eta" in inspect.signature(pipe.scheduler.step).parameters:
+    cls = type(pipe.scheduler)
+    if request.eta is None or scheduler_classes.knows_eta(cls):
         return
-    why = (
-        f"has the scheduler {type(pipe.scheduler).__name__}, which knows none (DDIMScheduler does)"
-    )
+    why = f"has the scheduler {cls.__name__}, which knows none (DDIMScheduler does)"
     raise NotSupported("eta", request.eta, pipe, why)
 
 
 def _check_strength(pipe: Any, resolved: dict[str, Any]) -> None:
-    """Fewer than one step is an error deep inside of diffusers; flow matching rounds up."""
+    """Fewer than one step is an error deep inside of diffusers."""
     strength, steps = resolved["strength"], resolved["num_inference_steps"]
     if strength is None or steps is None:
         return
-    least = 0.0 if type(pipe.scheduler).__name__.startswith("FlowMatch") else 1.0
-    if strength * steps < least or strength == 0:
-        why = f"makes strength times num_inference_steps ({steps}) steps, and that is none"
-        raise NotSupported("strength", strength, pipe, why)
+    if rules.makes_no_step(strength, steps, type(pipe.scheduler).__name__):
+        raise NotSupported("strength", strength, pipe, rules.NO_STEP.format(steps=steps))

@@ -18,9 +18,9 @@ from compel import (
 )
 from compel.prompt_parser import FlattenedPrompt
 
-from gpu_worker.pipeline import weights
-from gpu_worker.pipeline.weights import Fragment
+from gpu_worker import rules, weights
 from gpu_worker.request import GenerationRequest
+from gpu_worker.weights import Fragment
 
 _LAST = ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
 _PENULTIMATE = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
@@ -30,13 +30,16 @@ def arguments(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], di
     """What the pipeline is called with for the prompts, and what the record says of them.
 
     Raises:
-        Refused: a weight is beyond reason.
+        TooHeavy: a weight is beyond reason.
     """
-    if not _is_clip_only(pipe):
-        cut = _cut(pipe, request.prompt)
+    if not rules.weighs_words(type(pipe).__name__):
         words = _plain(request.prompt, request.negative_prompt)
-        return words, {"prompt_cut": cut} if cut else {}
-    said = weights.parse(request.prompt), weights.parse(request.negative_prompt)
+        cut = {f"{field}_cut": _cut(pipe, text) for field, text in words.items()}
+        return words, {field: rest for field, rest in cut.items() if rest}
+    said = (
+        weights.parse(request.prompt),
+        weights.parse(request.negative_prompt, "negative_prompt"),
+    )
     tokens = _tokens(pipe, weights.plain(said[0]))
     facts: dict[str, Any] = {"prompt_tokens": tokens}
     longest = max(tokens, _tokens(pipe, weights.plain(said[1])))
@@ -59,14 +62,6 @@ def _is_xl(pipe: Any) -> bool:
     return type(pipe).__name__.startswith("StableDiffusionXL")
 
 
-def _is_clip_only(pipe: Any) -> bool:
-    """Stable Diffusion 1, 2 or XL in any mode: CLIP encoders, and embeddings may be given."""
-    name = type(pipe).__name__
-    return _is_xl(pipe) or (
-        name.startswith("StableDiffusion") and not name.startswith("StableDiffusion3")
-    )
-
-
 def _tokenizer(pipe: Any) -> Any:
     """The first one; an SDXL refiner has only the second."""
     return pipe.tokenizer or pipe.tokenizer_2
@@ -81,8 +76,16 @@ class _Words:
 
 
 def _tokens(pipe: Any, text: str) -> int:
-    """How many tokens a prompt has, begin and end not counted."""
-    return len(_tokenizer(pipe)(text, truncation=False, add_special_tokens=False).input_ids)
+    """How many tokens a prompt has where it has most, begin and end not counted: a word of a
+    textual inversion is as many as the file has vectors for that encoder."""
+    counts = []
+    for end in ("", "_2"):
+        tokenizer = getattr(pipe, f"tokenizer{end}", None)
+        if tokenizer is not None:
+            written_out = pipe.maybe_convert_prompt(text, tokenizer)
+            ids = tokenizer(written_out, truncation=False, add_special_tokens=False).input_ids
+            counts.append(len(ids))
+    return max(counts)
 
 
 def _cut(pipe: Any, text: str) -> str:

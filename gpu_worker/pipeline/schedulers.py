@@ -4,46 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
-import diffusers
-
+from gpu_worker.pipeline import scheduler_trial
 from gpu_worker.pipeline.loaded import Loaded, NotSupported
+from gpu_worker.pipeline.scheduler_trial import Unfit
 from gpu_worker.request import GenerationRequest
-
-MORE = ("LCMScheduler", "TCDScheduler")
-"""Distilled models' and their LoRAs': every scheduler with a list can be one, none lists them."""
-
-MAX_OPTION = 1_000_000
-"""Bounds whole numbers as well: num_train_timesteps is the length of several arrays."""
 
 TRIAL_STEPS = 10
 
-
-def allowed(scheduler: Any) -> dict[str, Any]:
-    """The classes that can take the scheduler's place, by name, itself first.
-
-    Those whose libraries are missing here are left out. A flow-matching family has no list of its
-    own in diffusers: it takes every flow-matching class.
-    """
-    own = type(scheduler)
-    names = [cls.__name__ for cls in scheduler.compatibles]
-    if own.__name__.startswith("FlowMatch"):
-        names += [name for name in dir(diffusers) if name.startswith("FlowMatch")]
-    elif names:
-        names += MORE
-    found = {name: getattr(diffusers, name, None) for name in sorted(set(names))}
-    usable = {name: cls for name, cls in found.items() if cls and not hasattr(cls, "_backends")}
-    return {own.__name__: own} | usable
-
-
-def options(cls: Any) -> list[str]:
-    """What the class can be made with."""
-    return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+FEW_STEPS = 4
+"""With fewer, some classes cannot be set at all: PNDM's begin takes more."""
 
 
 @contextlib.contextmanager
@@ -73,55 +46,21 @@ def chosen(loaded: Loaded, pipe: Any, request: GenerationRequest) -> Iterator[di
 
 
 def _made(loaded: Loaded, own: Any, request: GenerationRequest) -> Any:
-    defaults = loaded.defaults
+    defaults, steps = loaded.defaults, _steps(loaded, request)
     name = request.scheduler or defaults.scheduler or type(own).__name__
     given: dict[str, Any] = dict(request.scheduler_options)
     if name == (defaults.scheduler or type(own).__name__):
         given = defaults.scheduler_options | given  # they belong to the description's scheduler
-    if name == type(own).__name__ and not given:
+    if name == type(own).__name__ and not given and steps >= FEW_STEPS:
         return copy.deepcopy(own)
-    classes = allowed(own)
-    if name not in classes:
-        listed = ", ".join(classes)
-        raise NotSupported("scheduler", name, loaded.pipe, f"works with these: {listed}")
-    cls = classes[name]
-    known = options(cls)
-    for option, value in given.items():
-        if option not in known:
-            why = f"has the scheduler {name}, which takes {', '.join(known)}"
-            raise NotSupported(f"scheduler_options.{option}", value, loaded.pipe, why)
-        if isinstance(value, int | float) and abs(value) > MAX_OPTION:
-            why = f"takes numbers up to {MAX_OPTION}"
-            raise NotSupported(f"scheduler_options.{option}", value, loaded.pipe, why)
     try:
-        if given and "FlowMatch" not in name:  # those need to know the picture's size
-            cls.from_config(own.config, **given).set_timesteps(_steps(loaded, request))
-        return cls.from_config(own.config, **given)
-    except (ValueError, TypeError, NotImplementedError, ImportError, ArithmeticError) as error:
-        raise _refusal(loaded, name, given, error) from error
-    except (RuntimeError, IndexError, KeyError, AttributeError) as error:
-        if not given:
-            raise
-        raise _refusal(loaded, name, given, error) from error
+        return scheduler_trial.made(own, type(loaded.pipe).__name__, name, given, steps)
+    except Unfit as unfit:
+        raise NotSupported(unfit.field, unfit.value, loaded.pipe, unfit.why) from unfit
 
 
 def _steps(loaded: Loaded, request: GenerationRequest) -> int:
     return request.num_inference_steps or loaded.defaults.num_inference_steps or TRIAL_STEPS
-
-
-def _refusal(loaded: Loaded, name: str, given: dict[str, Any], error: Exception) -> NotSupported:
-    said = " ".join(str(error).split())
-    words = {option: {option, str(value)} for option, value in given.items()}
-    blamed = [option for option in given if words[option] & set(_words(said))] or list(given)
-    if not blamed:
-        return NotSupported("scheduler", name, loaded.pipe, f"could not make it: {said}")
-    field = ", ".join(f"scheduler_options.{option}" for option in blamed)
-    values = given[blamed[0]] if len(blamed) == 1 else {key: given[key] for key in blamed}
-    return NotSupported(field, values, loaded.pipe, f"could not make {name} with it: {said}")
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[\w+-]+", text)
 
 
 def _plain_config(scheduler: Any) -> dict[str, Any]:

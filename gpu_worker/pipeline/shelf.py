@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from gpu_worker import models
 from gpu_worker.models import Kind, Library, ModelsError, Part
@@ -18,6 +19,23 @@ SUFFIX = ".safetensors"
 
 DEVICE_FAULTS = (torch.OutOfMemoryError, torch.AcceleratorError)
 """RuntimeErrors that say nothing of a file: they pass through."""
+
+
+def check_header(file: Path, said: str) -> list[str]:
+    """The names of a .safetensors file's tensors; none of them is read.
+
+    Args:
+        said: what the operator calls it.
+
+    Raises:
+        ModelsError: it is damaged, or none.
+        OSError: it cannot be read.
+    """
+    try:
+        with safe_open(file, framework="pt") as weights:
+            return list(weights.keys())
+    except SafetensorError as error:
+        raise ModelsError(f"{said}: {file.name} is damaged, or no safetensors: {error}") from None
 
 
 @dataclass
@@ -90,8 +108,7 @@ class Shelf:
 
     def variant(self, kind: Kind, name: str) -> str | None:
         """fp16 or so: which weights of a directory that holds several."""
-        found: str | None = getattr(self.library.part(kind, name), "variant", None)
-        return found
+        return self.library.part(kind, name).variant
 
     def network(
         self,

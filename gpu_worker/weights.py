@@ -1,4 +1,4 @@
-"""Reads `(word:1.3)` in a prompt: fragments and how much each counts. Pure; knows no model.
+"""Reads `(word:1.3)` in a prompt: fragments and how much each counts. A leaf; knows no model.
 
 A1111's form with an explicit number only: parentheses without one stay what they are, and `\\(`
 and `\\)` are parentheses. Nested weights multiply.
@@ -16,6 +16,18 @@ MAX_WEIGHT = 10.0
 _TOKEN = re.compile(r"\\[()\\]|\(|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|\)")
 
 
+class TooHeavy(Refused):
+    """A weight, or the product of weights within each other, is beyond +-10.
+
+    `weight` is that product, `why` the sentence without field and value.
+    """
+
+    def __init__(self, field: str, weight: float) -> None:
+        self.weight = weight
+        self.why = f"the weight is beyond {MAX_WEIGHT:g}; those within each other multiply"
+        super().__init__(f"{field}: {self.why} (got {weight:g})")
+
+
 class Fragment(NamedTuple):
     """A part of a prompt."""
 
@@ -23,11 +35,14 @@ class Fragment(NamedTuple):
     weight: float
 
 
-def parse(prompt: str) -> list[Fragment]:
+def parse(prompt: str, field: str = "prompt") -> list[Fragment]:
     """The fragments of a prompt, neighbours of the same weight joined.
 
+    Args:
+        field: what the request calls it.
+
     Raises:
-        Refused: a weight is beyond +-10.
+        TooHeavy: a weight is beyond +-10, by itself or with those around it.
     """
     open_at: list[int] = []
     parts: list[Fragment] = []
@@ -46,8 +61,11 @@ def parse(prompt: str) -> list[Fragment]:
             open_at.pop()
             _add(parts, ")")
         else:
-            parts = _weighted(parts, open_at.pop(), float(found[1]))
+            parts = _weighted(parts, open_at.pop(), float(found[1]), field)
     _add(parts, prompt[at:])
+    for part in parts:
+        if not abs(part.weight) <= MAX_WEIGHT:  # nor is NaN, of an endless number times nothing
+            raise TooHeavy(field, part.weight)
     return _joined(parts)
 
 
@@ -66,10 +84,10 @@ def _add(parts: list[Fragment], text: str) -> None:
         parts.append(Fragment(text, 1.0))
 
 
-def _weighted(parts: list[Fragment], begin: int, weight: float) -> list[Fragment]:
+def _weighted(parts: list[Fragment], begin: int, weight: float, field: str) -> list[Fragment]:
     """What stands behind the parenthesis at `begin` counts `weight` times as much."""
     if abs(weight) > MAX_WEIGHT:
-        raise Refused(f"the weight {weight:g} is beyond {MAX_WEIGHT:g}")
+        raise TooHeavy(field, weight)
     inside = [Fragment(part.text, part.weight * weight) for part in parts[begin + 1 :]]
     return parts[:begin] + inside
 
