@@ -121,11 +121,19 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return _fail(EX_DATAERR, f"{options.repository}: {error}")
     except Exception as error:
         # The hub's library raises a dozen kinds, of requests, httpx and its own.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        return _fail(EX_UNAVAILABLE, f"{options.repository}: {reason[0]}")
+        return _fail(EX_UNAVAILABLE, f"{options.repository}: {_reason(error)}")
     print(f"{name}: {options.repository} at {commit}, in {settings.models_dir / name}")
     print("a worker that starts from now on knows it")
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """Its first line, and who was asked, unless it is of a file here."""
+    from huggingface_hub import constants
+
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    is_of_a_file = isinstance(error, OSError) and error.filename is not None
+    return said if is_of_a_file else f"the hub, {constants.ENDPOINT}, was asked: {said}"
 
 
 def _check_name(name: str) -> None:

@@ -51,7 +51,12 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"refiner": {"name": "xl", "switch_at": 1.0}}, "refiner.switch_at", ["less than 1", "1.0"]),
     ({"refiner": {"name": "xl", "switch_at": 0}}, "refiner.switch_at", ["greater than 0", "0"]),
     ({"refiner": {"switch_at": 0.5}}, "refiner.name", ["required"]),
-    ({"hires": {"upscaler": "nope"}}, "hires.upscaler", ["latent, esrgan"]),
+    ({"hires": {"upscaler": "nope"}}, "hires.upscaler", ["there are: latent, lanczos, esrgan ("]),
+    (
+        {"image": GOOD, "upscale": {"upscaler": "nope"}},
+        "upscale.upscaler",
+        ["there are: lanczos, esrgan ("],
+    ),
 ]
 
 

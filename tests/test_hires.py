@@ -15,6 +15,7 @@ from PIL import Image
 from gpu_worker import pipeline, sizes
 from gpu_worker.models import ModelsError, read
 from gpu_worker.pipeline import hires, upscalers
+from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.request import Hires
 from tests import tiny_upscalers
 from tests.test_pipeline import ignore, job, settings
@@ -108,6 +109,24 @@ def test_the_sizes_and_steps_of_a_second_pass() -> None:
     assert sizes.second_pass((64, 72), 1.01) == (72, 80)
     assert hires.steps_after(Hires(strength=0.6), 20) == 12
     assert hires.steps_after(Hires(strength=0.01), 20) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "more", "why"),
+    [
+        ({"strength": 0}, {}, r"\(4\) steps, and that is none \(got 0\.0\)"),
+        ({"strength": 0.1}, {}, r"\(4\) steps, and that is none \(got 0\.1\)"),
+        ({"num_inference_steps": 1}, {}, r"\(1\) steps"),
+        ({}, {"num_inference_steps": 1}, r"\(1\) steps"),
+    ],
+)
+def test_a_second_pass_without_a_step_is_told_before_the_first(
+    ours: pipeline.DiffusersPipeline, asked: dict[str, Any], more: dict[str, Any], why: str
+) -> None:
+    steps: list[int] = []
+    with pytest.raises(NotSupported, match=rf"^hires\.strength: .*{why}"):
+        ours.generate(job(hires=asked, **more), lambda step, *_: steps.append(step))
+    assert steps == []
 
 
 def test_an_unknown_upscaler_is_told(ours: pipeline.DiffusersPipeline) -> None:

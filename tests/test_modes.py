@@ -198,6 +198,21 @@ def test_a_field_that_the_pipeline_does_not_know_is_refused_with_what_it_takes(s
             sd.make(image=image, strength=strength)
 
 
+def test_layers_that_a_text_encoder_has_not_are_told(sd: Bench, xl: Bench) -> None:
+    for prompt in ("a red circle", "a (red:1.3) circle"):
+        for bench, most in ((sd, 2), (xl, 1)):
+            bench.make(prompt=prompt, clip_skip=most)
+            why = rf"^clip_skip: .* of 2 layers and can leave out {most} \(got {most + 1}\)"
+            with pytest.raises(NotSupported, match=why):
+                bench.make(prompt=prompt, clip_skip=most + 1)
+
+
+def test_a_second_pass_is_not_for_networks_made_for_masks(inpaint: Bench) -> None:
+    asked = {"image": inpaint.put(PICTURE), "mask_image": inpaint.put(MASK), "hires": {}}
+    with pytest.raises(NotSupported, match=r"^hires: .* is image to image"):
+        inpaint.make(**asked)
+
+
 def test_the_record_says_what_was_really_used(sd: Bench, xl: Bench) -> None:
     facts = sd.make()[0].facts
     assert (facts["num_inference_steps"], facts["guidance_scale"]) == (2, 7.5)

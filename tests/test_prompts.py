@@ -10,6 +10,7 @@ from gpu_worker import pipeline, weights
 from gpu_worker.pipeline import prompts
 from gpu_worker.weights import Fragment
 from tests.test_pipeline import ignore, job, settings
+from tests.tiny_families import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -104,3 +105,20 @@ def test_clip_skip_leaves_out_the_last_layers(ours: pipeline.DiffusersPipeline, 
         assert given["prompt_embeds"].allclose(expected, atol=2e-3)
     weighted, _ = prompts.arguments(pipe, job(prompt="a (red:1.2) circle", clip_skip=skip).request)
     assert not weighted["prompt_embeds"].allclose(expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_what_another_family_does_not_read_is_told(name: str) -> None:
+    pipe = FAMILIES[name].build()
+    long, short = "a small green star " * 200 + "red", "a small green star"
+    for prompt, negative, cut in (
+        (long, short, {"prompt_cut"}),
+        (short, long, {"negative_prompt_cut"}),
+        (long, long, {"prompt_cut", "negative_prompt_cut"}),
+        (short, short, set()),
+    ):
+        asked = job(prompt=prompt, negative_prompt=negative).request
+        given, said = prompts.arguments(pipe, asked)
+        assert given == {"prompt": prompt, "negative_prompt": negative}
+        assert set(said) == cut
+        assert all(rest.endswith("red") and long.endswith(rest) for rest in said.values())

@@ -141,13 +141,13 @@ def hub(repository: Path) -> Iterator[Hub]:
         server.shutdown()
 
 
-def sde_pull(hub: Hub, data: Path, *given: str) -> subprocess.CompletedProcess[str]:
+def sde_pull(hub: Hub | str, data: Path, *given: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("SDE_", "HF_"))}
     return subprocess.run(
         [sys.executable, "-m", "client.cli", "pull", *given],
         env={
             **kept,
-            "HF_ENDPOINT": hub.url,
+            "HF_ENDPOINT": hub if isinstance(hub, str) else hub.url,
             "SDE_DATA_DIR": str(data),
             "HF_HOME": str(data / "hf"),
         },
@@ -203,6 +203,13 @@ def test_what_cannot_be_pulled_is_a_sentence(hub: Hub, tmp_path: Path) -> None:
         if said:
             assert done.returncode == code and said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    nowhere = "http://no-such-host.invalid"
+    done = sde_pull(nowhere, tmp_path, "owner/tiny")
+    assert done.returncode == 69, done.stderr
+    assert done.stderr.startswith(f"sde: owner/tiny: the hub, {nowhere}, was asked: ")
 
 
 def test_the_files_of_a_pipeline_are_chosen() -> None:

@@ -111,6 +111,34 @@ def test_a_check_prints_the_address(folder: Path) -> None:
     assert load(GatewaySettings, {"SDE_HOST": "::1"}).url == "http://[::1]:9090"
 
 
+@pytest.mark.parametrize("check", [[], ["--check"]])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[models.x]", "models.x.source: Field required"),
+        ('[models.x]\nsource = "a"\nsubfolder = "b"', "models.x.subfolder: is not a known field"),
+        ('[models.x]\nsource = "a"\ntoken = "b"', "models.x.token: is not a known field"),
+        ('[models.x]\nsource = "a"\nweight_name = "b"', "models.x.weight_name"),
+        ('[vaes.x]\nsource = "a"\nweight_name = "b"', "vaes.x.weight_name"),
+        ('[upscalers.x]\nsource = "a"\nrevision = "b"', "upscalers.x.revision"),
+        (
+            '[models.x]\nsource = "a"\ndefaults = { num_inference_steps = "5" }',
+            "models.x.defaults.num_inference_steps: Input should be a valid integer (got '5')",
+        ),
+        (
+            '[models.x]\nsource = "a"\ndefaults = { guidance_scale = true }',
+            "models.x.defaults.guidance_scale: Input should be a valid number (got True)",
+        ),
+    ],
+)
+def test_a_bad_models_toml_is_told(folder: Path, text: str, said: str, check: list[str]) -> None:
+    (folder / "models").mkdir(parents=True)
+    (folder / "models" / "models.toml").write_text(text)
+    done = start(folder, "gpu_worker", *check)
+    assert done.returncode == 78, done.stderr
+    assert f"{folder / 'models' / 'models.toml'}: {said}" in done.stderr
+
+
 def test_a_folder_that_cannot_be_written_is_told(folder: Path) -> None:
     (folder / "run").write_text("in the way")
     done = start(folder, "gateway", "--check")

@@ -45,10 +45,8 @@ def _check(pipe: Any, clip_skip: int) -> None:
         encoder = getattr(pipe, f"text_encoder{end}", None)
         layers = getattr(getattr(encoder, "config", None), "num_hidden_layers", None)
         if layers is not None and clip_skip > layers - already:
-            why = (
-                f"has a text encoder of {layers} layers, of which {layers - already} at most can be"
-            )
-            raise NotSupported("clip_skip", clip_skip, pipe, f"{why} left out")
+            why = f"has a text encoder of {layers} layers and can leave out {layers - already}"
+            raise NotSupported("clip_skip", clip_skip, pipe, why)
 
 
 def _is_double(pipe: Any) -> bool:

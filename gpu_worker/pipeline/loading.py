@@ -15,6 +15,7 @@ from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
 from gpu_worker.models import ModelsError
 from gpu_worker.pipeline import checkpoints, quantization, sources
+from gpu_worker.pipeline.shelf import DEVICE_FAULTS
 from gpu_worker.pipeline.sources import Source
 from gpu_worker.settings import WorkerSettings
 
@@ -23,9 +24,19 @@ def load(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
     """The pipeline, on the CPU.
 
     Raises:
-        ModelsError: SDE_QUANTIZATION asks for what cannot be, of this device or of this model.
-        Exception: whatever the libraries say of files that are not as they must be.
+        ModelsError: its files are not as they must be, or SDE_QUANTIZATION asks for what cannot
+            be, of this device or of this model.
     """
+    try:
+        return _as_asked(source, settings, dtype)
+    except (ModelsError, MemoryError, *DEVICE_FAULTS):
+        raise
+    except Exception as error:  # the libraries fail in many ways, and name no model
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ModelsError(f"{source.name}: cannot be loaded: {said}") from error
+
+
+def _as_asked(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
     common: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     quantized = quantization.config(settings, dtype)
     if quantized is None:

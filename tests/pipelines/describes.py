@@ -74,7 +74,7 @@ class Describes(Instant):
             "controlnets": ["canny"],
             "ip_adapters": ["face"],
             "vaes": ["sharp"],
-            "upscalers": ["esrgan"],
+            "upscalers": ["latent", "lanczos", "esrgan"],
             "refiners": ["xl"],
         }
 
