@@ -37,6 +37,9 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
         names = [tables.plain(name) for name, _ in _items(found.get(kind))]
         if names:
             print(f"{kind}: {', '.join(names)}")
+    for _, broken in _items(found.get("errors")):
+        for why in broken.values():
+            print(f"cannot be used: {tables.plain(str(why))}")
     if found.get("models_error"):
         say(f"models.toml goes on as it was, for now it is wrong: {found['models_error']}")
 

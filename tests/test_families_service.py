@@ -142,11 +142,6 @@ def test_the_table_says_what_is_run() -> None:
     assert [family.row for family in FAMILIES.values() if family.row not in table] == []
 
 
-def said_otherwise(family: Family) -> bool:
-    """Kandinsky's class can, and its network cannot: only a job finds out."""
-    return family.no_inpaint.endswith("UNet of its own")
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_drawn_as_diffusers_draws_it(name: str, service: Service, models: Path) -> None:
     family, kind = FAMILIES[name], kind_of(models, name)
@@ -169,9 +164,17 @@ def test_a_family_is_drawn_as_diffusers_draws_it(name: str, service: Service, mo
     service.wait_available()
     said = service.get("/server/models").json()["models"][name]
     assert said["loaded"] and said["pipeline"] == kind
-    assert set(wanted) <= set(said["modes"])
-    if not said_otherwise(family):
-        assert set(said["modes"]) == set(wanted)
+    assert set(said["modes"]) == set(wanted)
+    names = said["schedulers"]
+    if names and names[0].startswith("FlowMatch"):
+        task = next(iter(wanted))
+        uuids = {
+            each: submitted(service, name, task, given[task] | {"scheduler": each})
+            for each in names
+        }
+        for each, uuid in uuids.items():
+            record = service.result(uuid)
+            assert (record["scheduler"], record["errors"]) == (each, []), "as it is listed"
 
 
 def test_a_models_own_defaults_hold(service: Service, models: Path) -> None:
@@ -187,14 +190,12 @@ def test_a_models_own_defaults_hold(service: Service, models: Path) -> None:
 
 
 def test_what_a_family_cannot_do_is_told(service: Service) -> None:
-    uuid = submitted(service, "kandinsky22", "inpaint", {})
-    assert service.result(uuid)["errors"] == [
-        "mask_image: KandinskyV22CombinedPipeline paints anew with a UNet made for it alone "
-        f"(got {service.result(uuid)['mask_image']!r})"
-    ]
     images = {key: base64_of(image) for key, image in pictures("inpaint").items()}
-    refused = service.post({"prompt": PROMPT, "model": "chroma", **images})
-    assert refused.status_code == 422 and "mask_image" in refused.json()["detail"]
+    for model in ("chroma", "kandinsky22"):
+        refused = service.post({"prompt": PROMPT, "model": model, **images})
+        assert refused.status_code == 422
+        assert [fault["field"] for fault in refused.json()["errors"]] == ["mask_image"]
+        assert f"{model} (" in refused.json()["detail"]
     refused = service.post({"prompt": PROMPT, "model": "nope"})
     assert refused.status_code == 422 and "there are: demo" in refused.json()["detail"]
 

@@ -185,6 +185,7 @@ def test_models_are_listed_loaded_and_let_go() -> None:
         },
         "loras": ["pixel", "ink"],
         "vaes": [],
+        "errors": {"loras": {"old": "loras.old: old.ckpt: only .safetensors files are loaded"}},
     }
     replies: dict[str, Reply] = {
         "GET /server/models": (200, JSON, json.dumps(description).encode()),
@@ -197,7 +198,10 @@ def test_models_are_listed_loaded_and_let_go() -> None:
         assert listed[0].split("\t")[:3] == ["demo", "StableDiffusionPipeline", "txt2img, img2img"]
         assert listed[0].endswith("default, loaded")
         assert listed[1].endswith("cannot be loaded: is not there")
-        assert listed[2:] == ["loras: pixel, ink"]
+        assert listed[2:] == [
+            "loras: pixel, ink",
+            "cannot be used: loras.old: old.ckpt: only .safetensors files are loaded",
+        ]
         assert json.loads(sde(url, "models", "--json").stdout) == description
         assert sde(url, "load", "xl").returncode == 0
         assert sde(url, "unload").stdout == "demo leaves the memory\n"
