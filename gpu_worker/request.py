@@ -21,9 +21,7 @@ from pydantic import (
 
 from gpu_worker.faults import MAX_FAULTS, unknown_fields
 from gpu_worker.scheduler_options import Option, OptionName
-
-MAX_PROMPT_CHARS = 4000
-"""Some fifty times the 77 tokens that CLIP reads at once, far below what would burden the log."""
+from gpu_worker.words import Text, not_blank
 
 MAX_SEED = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly (RFC 8259, section 6)."""
@@ -38,27 +36,6 @@ DEFAULT_STEPS = 50
 """diffusers' own for Stable Diffusion; a model of fewer steps says so in its description."""
 
 
-def _printable(text: str) -> str:
-    """Refuse what cannot be stored or confuses a terminal; keep line breaks, tabs, any script.
-
-    Raises:
-        ValueError: on a lone surrogate or a control character.
-    """
-    for char in text:
-        if "\ud800" <= char <= "\udfff":
-            raise ValueError("must not contain a lone surrogate")
-        if (char < " " and char not in "\n\t\r") or "\x7f" <= char <= "\x9f":
-            raise ValueError(f"must not contain the control character U+{ord(char):04X}")
-    return text
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
-
-
-Text = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARS), AfterValidator(_printable)]
 Side = Annotated[int, Field(ge=MIN_SIDE_PX, le=MAX_SIDE_PX, multiple_of=SIDE_MULTIPLE_PX)]
 Steps = Annotated[int, Field(ge=1, le=500)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -172,7 +149,7 @@ class GenerationRequest(Strict):
     job, so that a second run gives the same picture; picture i of a job has seed + i.
     """
 
-    prompt: Annotated[Text, AfterValidator(_not_blank)]
+    prompt: Annotated[Text, AfterValidator(not_blank)]
     negative_prompt: Text = ""
     model: Name | None = None
     num_inference_steps: Steps | None = None
