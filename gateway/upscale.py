@@ -60,11 +60,11 @@ class UpscaleResource:
         except sizes.TooLarge as error:
             raise InvalidRequest([too_large(error)]) from None
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        request = GenerationRequest(
-            prompt=record["prompt"],
-            image=digest,
-            upscale=Upscale(scale=asked.scale, upscaler=asked.upscaler),
-        )
+        upscale = Upscale(scale=asked.scale, upscaler=asked.upscaler)
+        try:
+            request = GenerationRequest(prompt=record["prompt"], image=digest, upscale=upscale)
+        except ValidationError as error:  # an older version let more into a prompt
+            raise InvalidRequest(field_errors(error)) from None
         source = Source(uuid=uuid, image_index=asked.image_index)
         made = self._intake.submit(request, key, {digest: content}, source)
         resp.data = orjson.dumps({"generation_uuid": made})

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from gpu_worker.pipeline import upscalers
+from gpu_worker.results import line
 from tests import tiny_upscalers
 from tests.service import running
 from tests.test_cli import sde
@@ -76,3 +77,22 @@ def test_a_stored_picture_is_made_larger(folder: Path, tmp_path: Path) -> None:
             refused = ask(**body)
             assert refused.status_code == status, refused.text
             assert refused.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_prompt_that_an_older_version_took_is_refused_by_name(folder: Path) -> None:
+    (folder / "disk_backups").mkdir()
+    record = {
+        "uuid": NEVER,
+        "prompt": "a\x9b31m",
+        "created_time": "2026-01-01T00:00:00.000+00:00",
+        "errors": [],
+        "data": base64.b64encode(b"\x89PNG").decode(),
+        "state": "succeeded",
+        "sequence": 1,
+    }
+    (folder / "disk_backups" / "gpu-0.00000001.jsonl").write_bytes(line.encode(record))
+    with running(folder, "gateway") as service:
+        body = {"generation_uuid": NEVER}
+        reply = requests.post(f"{service.url}/image/upscale", json=body, timeout=30)
+    assert reply.status_code == 422, reply.text
+    assert "prompt: must not contain the control character U+009B" in reply.json()["detail"]
