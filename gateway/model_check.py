@@ -17,7 +17,7 @@ Description = dict[str, Any]
 ANY_PIPELINE = frozenset(
     {
         *("prompt", "model", "seed", "num_images_per_prompt", "num_inference_steps"),
-        *("width", "height", "step_log", "scheduler", "scheduler_options", "vae", "upscale"),
+        *("width", "height", "step_log", "scheduler"),
     }
 )
 """Fields that every pipeline takes, or of which something else than `takes` speaks."""

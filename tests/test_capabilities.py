@@ -40,6 +40,7 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"model": "plain", "scheduler": "DDIMScheduler"}, "scheduler", ["FlowMatchEuler"]),
     ({"model": "plain", "image": GOOD}, "image", ["FluxPipeline", "txt2img"]),
     ({"model": "plain", "image": GOOD, "mask_image": GOOD}, "mask_image", ["inpaint"]),
+    ({"model": "plain", "vae": "sharp"}, "vae", ["FluxPipeline", "takes guidance_scale"]),
     ({"eta": 0.5}, "eta", ["StableDiffusionPipeline", "takes"]),
     ({"loras": [{"name": "ink"}, {"name": "nope"}]}, "loras.1.name", ["pixel, ink", "'nope'"]),
     ({"embeddings": ["nope"]}, "embeddings.0", ["bad-hands"]),

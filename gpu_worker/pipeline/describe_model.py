@@ -75,7 +75,8 @@ def _takes(modes: dict[str, tuple[derived.Task, Any]]) -> dict[str, list[str]]:
     found = {}
     for mode, (task, cls) in modes.items():
         led = derived.with_controlnet(task, cls)
-        further = {"hires"} if "img2img" in modes else set()
+        further = {"scheduler_options", *ALWAYS_TOO}
+        further |= {"hires"} if "img2img" in modes else set()
         further |= {"controlnets"} if led is not None else set()
         text = modes.get("txt2img", (task, None))[1]
         further |= {"refiner"} if text is diffusers.StableDiffusionXLPipeline else set()
