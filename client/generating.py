@@ -200,7 +200,8 @@ def wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
             if len(results) > 1:
                 target = target.with_stem(f"{target.stem}-{number}")
             path = client.save(result, target)
-            say(f"seed {result.seed}, saved to")
+            # What was only made larger was drawn from no seed.
+            say("saved to" if result.seed is None else f"seed {result.seed}, saved to")
             print(str(path))
     except KeyboardInterrupt:
         say(f"\njob {uuid} goes on; to fetch it: sde save {uuid}; to end it: sde cancel {uuid}")
