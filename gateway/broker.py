@@ -160,7 +160,8 @@ class Broker:
             if ticket.state.ended or self._table.get(ticket.job.uuid) is not ticket:
                 return
             self._table.leave(ticket)
-            ticket.state, ticket.worker, ticket.cancel = JobState.QUEUED, None, cancel
+            ticket.state, ticket.worker = JobState.QUEUED, None
+            ticket.cancel = ticket.cancel or cancel  # asked for meanwhile, perhaps
             self._table.stand_in_line(ticket)
             self._changed.notify_all()
 

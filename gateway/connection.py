@@ -51,7 +51,8 @@ class Connection(waitress.channel.HTTPChannel):  # type: ignore[misc]
     """One client's. `last_activity` is when it last took or sent something."""
 
     error_task_class = ProblemTask
-    let_go = False
+    let_go: float | None = None
+    """Its last_activity when it was found to take nothing."""
 
     def write_soon(self, data: Any) -> int:
         """In a thread that serves: from now on something waits to be taken."""
@@ -63,7 +64,9 @@ class Connection(waitress.channel.HTTPChannel):  # type: ignore[misc]
     def writable(self) -> bool:
         """In the main thread, before it polls. A socket that takes nothing never becomes writable:
         it is closed here, and a thread that waits for it is woken with ClientDisconnected."""
-        if self.let_go and self.total_outbufs_len:
+        if self.let_go is not None and self.let_go != self.last_activity:
+            self.let_go = None  # it has read meanwhile
+        if self.let_go is not None and self.total_outbufs_len:
             log.warning("let go of %s: it has not read its reply", self.addr[0])
             self.handle_close()
             return False
@@ -83,4 +86,4 @@ def look_after(server: Any, now: float) -> None:
     patience_s = STALLED_S if waiting <= MAX_WAITING_BYTES else HURRIED_S
     for connection in connections:
         if connection.takes_nothing(now - patience_s):
-            connection.let_go = True
+            connection.let_go = connection.last_activity

@@ -7,7 +7,7 @@ import re
 
 import falcon
 
-from gateway.errors import NoPicture
+from gateway.errors import DeletedJob, NoPicture
 from gateway.http_input import bad, parse_uuid
 from gateway.jobs import Whereabouts
 from gpu_worker.results import Entry, ResultIndex
@@ -36,9 +36,17 @@ class FileResource:
             resp.status = falcon.HTTP_NOT_MODIFIED  # told without reading the record
         else:
             resp.content_type = "image/png"
-            resp.data = binascii.a2b_base64(self._index.read_data(entry) or b"")
+            resp.data = content_of(self._index, entry)
         resp.etag = etag
         resp.set_header("Cache-Control", "private, max-age=31536000, immutable")
+
+
+def content_of(index: ResultIndex, entry: Entry) -> bytes:
+    """The picture's own bytes. Raises DeletedJob when its result has just been deleted."""
+    data = index.read_data(entry)
+    if data is None:
+        raise DeletedJob(entry.uuid)
+    return binascii.a2b_base64(data)
 
 
 def picture_of(index: ResultIndex, whereabouts: Whereabouts, uuid: str, number: int) -> Entry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import io
 from typing import Annotated
@@ -12,8 +11,8 @@ import orjson
 from PIL import Image
 from pydantic import Field, ValidationError
 
-from gateway.errors import InvalidRequest
-from gateway.files import picture_of
+from gateway.errors import DeletedJob, InvalidRequest
+from gateway.files import content_of, picture_of
 from gateway.http_input import idempotency_key, parse_uuid
 from gateway.intake import Intake
 from gateway.jobs import Whereabouts
@@ -53,18 +52,21 @@ class UpscaleResource:
             raise InvalidRequest(field_errors(error, known), known) from None
         uuid = parse_uuid(asked.generation_uuid, "generation_uuid")
         entry = picture_of(self._index, self._whereabouts, uuid, asked.image_index + 1)
-        content = binascii.a2b_base64(self._index.read_data(entry) or b"")
-        record = orjson.loads(self._index.read_without_data(entry) or b"{}")
+        content = content_of(self._index, entry)
+        line = self._index.read_without_data(entry)
+        if line is None:
+            raise DeletedJob(uuid)
+        prompt = orjson.loads(line)["prompt"]
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        upscale = Upscale(scale=asked.scale, upscaler=asked.upscaler)
+        try:
+            request = GenerationRequest(prompt=prompt, image=digest, upscale=upscale)
+        except ValidationError as error:  # an older version let more into a prompt
+            raise InvalidRequest(field_errors(error)) from None
         try:
             sizes.upscaled(_size(content), asked.scale, field="scale")
         except sizes.TooLarge as error:
             raise InvalidRequest([too_large(error)]) from None
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        upscale = Upscale(scale=asked.scale, upscaler=asked.upscaler)
-        try:
-            request = GenerationRequest(prompt=record["prompt"], image=digest, upscale=upscale)
-        except ValidationError as error:  # an older version let more into a prompt
-            raise InvalidRequest(field_errors(error)) from None
         source = Source(uuid=uuid, image_index=asked.image_index)
         made = self._intake.submit(request, key, {digest: content}, source)
         resp.data = orjson.dumps({"generation_uuid": made})

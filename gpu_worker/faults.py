@@ -65,6 +65,11 @@ def unknown_fields(names: list[object]) -> str:
     return f"has unknown fields: {some} and {more} more"
 
 
+def plain(error: object) -> str:
+    """An error's words as they can be sent and stored: a file's name may be no UTF-8."""
+    return str(error).encode("utf-8", "backslashreplace").decode()
+
+
 def shown(value: object) -> str:
     """A value as it may stand in a sentence: printable, and not long."""
     if isinstance(value, str):

@@ -168,7 +168,7 @@ def read(path: Path) -> Library:
         return Library()
     except ValidationError as error:
         raise ModelsError(f"{path}: {describe(field_errors(error))}") from None
-    except ValueError as error:  # tomllib's, and of bytes that are no UTF-8
+    except (ValueError, RecursionError) as error:  # tomllib's, and of bytes that are no UTF-8
         raise ModelsError(f"{path}: {error}") from None
 
 
@@ -179,8 +179,12 @@ def locate(folder: Path, source: str) -> Path | None:
         ModelsError: it leads out of the folder, is not there, or may hold code.
     """
     root = folder.resolve()
-    path = (root / source).resolve()
-    if path.exists():
+    try:
+        path = (root / source).resolve()
+        is_there = path.exists()
+    except (ValueError, RuntimeError) as error:  # a NUL in it; links in a circle
+        raise ModelsError(f"{source!r}: is no file's name: {error}") from None
+    if is_there:
         if not path.is_relative_to(root):
             raise ModelsError(f"{source}: leads out of the models folder {folder}")
         if path.is_file() and path.suffix not in SAFE_SUFFIXES:

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 
 from gpu_worker import models
+from gpu_worker.faults import plain
 from gpu_worker.models import Library, ModelsError
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class ModelsFile:
             self.library, self.error = models.read(self._path), None
             log.info("%s has changed and is read again", self._path)
         except (ModelsError, OSError) as error:
-            self.error = str(error)
+            self.error = plain(error)
             log.error("%s; what it said before goes on", error)
         return True
 

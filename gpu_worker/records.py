@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from gpu_worker import infotext, png
+from gpu_worker.faults import plain
 from gpu_worker.generation import Job, Outcome, result_record
 from gpu_worker.results import LineTooLong
 from gpu_worker.seam import OutOfMemory, Picture, Refused
@@ -23,7 +24,7 @@ def sentence(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "out of memory: the process has no room for such a picture; try a smaller one"
     is_known = isinstance(error, (OutOfMemory, Refused, LineTooLong))
-    return str(error) if is_known else f"{type(error).__name__}: {error}"
+    return plain(error if is_known else f"{type(error).__name__}: {error}")
 
 
 def outcome_records(

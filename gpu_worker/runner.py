@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from gpu_worker.faults import plain
 from gpu_worker.generation import Job, Outcome
 from gpu_worker.in_flight import Begun, InFlight
 from gpu_worker.preview import PreviewFile
@@ -81,6 +82,7 @@ class Runner:
             while not self._stopping():
                 held = self._slot.take(timeout_s=0.2)
                 if held is not None and held.job is not None:
+                    self._pipeline.refresh()
                     self._run(held.job, held)
                 elif wish := self._slot.wished():
                     self._switch(wish)
@@ -211,9 +213,9 @@ class Runner:
             try:
                 write()
             except OSError as error:
-                sentence = f"the disk does not take the result: {error.strerror or error}"
-                log.error("%s; trying again", sentence)
-                self._slot.troubled(sentence, RETRY_S)
+                why = f"the disk does not take the result: {error.strerror or error}"
+                log.error("%s; trying again", why)
+                self._slot.troubled(why, RETRY_S)
             else:
                 self._slot.untroubled()
                 return
@@ -231,7 +233,7 @@ class Runner:
                 self._pipeline.load(wish.model)
         except Exception as refusal:
             log.exception("the model %s could not be loaded", wish.model)
-            error = f"{wish.model}: {refusal}"
+            error = plain(f"{wish.model}: {refusal}")
         finally:
             self._deadline.cancel()
         self._idle_since = self._clock() if not wish.unload else math.inf

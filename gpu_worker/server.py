@@ -50,19 +50,20 @@ class ControlServer:
     def _serve(self, socket: zmq.Socket[bytes]) -> None:
         while True:
             frames = socket.recv_multipart()
-            socket.send(protocol.encode(self._answer(frames)))
+            socket.send(self._answer(frames))
 
-    def _answer(self, frames: list[bytes]) -> Reply:
+    def _answer(self, frames: list[bytes]) -> bytes:
         # A REP socket that does not reply is dead for good, so every message gets an answer.
         try:
             if len(frames) != 1:
                 raise ProtocolError(f"a message has one frame, not {len(frames)}")
-            return self._handle(protocol.decode_request(frames[0]))
+            return protocol.encode(self._handle(protocol.decode_request(frames[0])))
         except ProtocolError as error:
-            return Reply(status=self._status(), error=str(error))
+            return protocol.encode(Reply(status=self._status(), error=str(error)))
         except Exception:
             log.exception("the control thread could not answer; process %d goes on", os.getpid())
-            return Reply(status=self._status(), error="internal error of the worker, see its log")
+            said = "internal error of the worker, see its log"
+            return protocol.encode(Reply(status=self._status(), error=said))
 
     def _handle(self, request: Request) -> Reply:
         if time.monotonic() > request.deadline:

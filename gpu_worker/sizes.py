@@ -98,9 +98,9 @@ def check(request: GenerationRequest, given: Size | None) -> None:
         check_hires(first, request.hires.scale)
 
 
-def check_hires(first: Size, scale: float) -> None:
+def check_hires(first: Size, scale: float, multiple: int = SIDE_MULTIPLE_PX) -> None:
     """The same of a second pass over a first one of this size. Raises TooLarge."""
-    _bounded("hires.scale", scale, second_pass(first, scale))
+    _bounded("hires.scale", scale, second_pass(first, scale, multiple))
 
 
 def _first_pass(request: GenerationRequest, given: Size | None) -> Size | None:

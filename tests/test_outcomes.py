@@ -15,7 +15,7 @@ import requests
 from gateway.dispatcher import MAX_OFFERS
 from gpu_worker import pipeline, protocol
 from gpu_worker.in_flight import InFlight
-from gpu_worker.models import read
+from gpu_worker.models_file import ModelsFile
 from gpu_worker.protocol import WorkerStatus
 from gpu_worker.request import GenerationRequest
 from gpu_worker.results import ResultIndex, ResultLog, scan
@@ -110,7 +110,7 @@ class LetGo(pipeline.DiffusersPipeline):
 def test_a_model_may_go_while_another_thread_looks(
     tmp_path: Path, look: Callable[[LetGo], object]
 ) -> None:
-    ours = LetGo(settings(tmp_path), read(tmp_path / "models" / "models.toml"))
+    ours = LetGo(settings(tmp_path), ModelsFile(tmp_path / "models" / "models.toml"))
     ours.load(None)
     ours.goes = True
     assert look(ours)

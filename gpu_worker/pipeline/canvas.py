@@ -25,6 +25,11 @@ class Canvas:
     image: Image.Image | None = None
     mask: Image.Image | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in pixels."""
+        return self.width, self.height
+
     def fitted(self, picture: Image.Image) -> Image.Image:
         """The picture in this size; not cropped, so another aspect ratio is stretched."""
         return _resized(picture, (self.width, self.height), Image.Resampling.LANCZOS)

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any, get_args
 
+from gpu_worker.faults import plain
 from gpu_worker.models import Kind, Library, ModelsError
 from gpu_worker.pipeline import describe_model, scheduler_classes, sources
 from gpu_worker.pipeline.shelf import SUFFIX, Shelf, check_header
@@ -68,10 +69,10 @@ def _model(name: str, library: Library, settings: WorkerSettings, pipe: Any) -> 
         source = sources.find(name, library, settings)
         return describe_model.one(source, pipe)
     except (ModelsError, sources.ModelNotFound, OSError) as error:
-        return {"error": str(error)}
+        return {"error": plain(error)}
     except Exception as error:  # a damaged file fails in many ways; it costs no other model
         log.warning("the model %s cannot be described", name, exc_info=error)
-        return {"error": f"{name}: {type(error).__name__}: {error}"}
+        return {"error": plain(f"{name}: {type(error).__name__}: {error}")}
 
 
 def _parts(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict[str, str]]:
@@ -81,8 +82,8 @@ def _parts(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict[
     for name in named:
         try:
             _check(kind, name, Shelf(library, folder))
-        except (ModelsError, OSError) as error:
-            said = str(error)
+        except Exception as error:  # whatever is wrong with it, it costs nothing else
+            said = plain(error)
             broken[name] = said if said.startswith(kind) else f"{kind}.{name}: {said}"
     return [name for name in named if name not in broken], broken
 

@@ -76,7 +76,9 @@ def _takes(modes: dict[str, tuple[derived.Task, Any]]) -> dict[str, list[str]]:
     for mode, (task, cls) in modes.items():
         led = derived.with_controlnet(task, cls)
         further = {"scheduler_options", *ALWAYS_TOO}
-        further |= {"hires"} if "img2img" in modes else set()
+        over = modes.get("img2img", (task, None))[1]
+        if over is not None and "strength" in derived.parameters(over):
+            further |= {"hires"}
         further |= {"controlnets"} if led is not None else set()
         text = modes.get("txt2img", (task, None))[1]
         further |= {"refiner"} if text is diffusers.StableDiffusionXLPipeline else set()

@@ -65,7 +65,7 @@ class Drawing:
             why = "has no image to image, which a second pass is"
             raise NotSupported("hires", asked.model_dump(), self.pipe, why)
         first_steps = self.said["num_inference_steps"]
-        hires.check(self.pipe, asked, first_steps)
+        hires.check(self.pipe, second, asked, first_steps)
         told.more = hires.steps_after(asked, first_steps)
         if self.refiner is not None:
             told.more = self.refiner.base_steps + self.refiner.steps

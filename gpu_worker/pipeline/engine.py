@@ -66,7 +66,7 @@ class DiffusersPipeline:
         before, now, name = self._shelf.library.models, self._file.library, self.loaded
         self._shelf.library = self._provenance.library = now
         if name is not None and before.get(name) != now.models.get(name):
-            self.unload()  # another one has this name now
+            self._let_go()  # another one has this name now
         self._describe()
 
     @property
@@ -104,10 +104,9 @@ class DiffusersPipeline:
         if self.loaded == name:
             return
         source = sources.find(name, self._shelf.library, self._settings)
-        self.unload()
+        self._let_go()
         self._provenance.loading(name)
-        dtype = machine_size.choose_dtype(self._device)
-        pipe = loading.load(source, self._settings, dtype)
+        pipe = loading.load(source, self._settings, machine_size.choose_dtype(self._device))
         pipe.set_progress_bar_config(disable=True)
         machine_size.apply(pipe, self._size, self._device)
         self._loaded = Loaded(name, pipe, self._size, self._device, source.model.defaults)
@@ -115,10 +114,16 @@ class DiffusersPipeline:
 
     def unload(self) -> None:
         """See `gpu_worker.runner.Pipeline.unload`."""
-        if self._loaded is not None:
-            self._loaded = None
-            machine_size.free(self._device)
+        if self._let_go():
             self._describe()
+
+    def _let_go(self) -> bool:
+        """Whether there was a model. What is described is the caller's to renew."""
+        if self._loaded is None:
+            return False
+        self._loaded = None
+        machine_size.free(self._device)
+        return True
 
     def _describe(self) -> None:
         """For the control thread, which answers at once."""
@@ -164,14 +169,15 @@ class DiffusersPipeline:
     ) -> list[Picture]:
         """The model is loaded anew for this job alone; the next one finds the size of before."""
         before, self._size = self._size, smaller
-        self.unload()
+        self._let_go()
         try:
             made = self._attempt(job, on_step)
+            of_model = self.facts_of(job.request)
         finally:
             self.unload()
             self._size = before
         said = {"machine_size": smaller, "out_of_memory": sentence}
-        return [Picture(each.image, each.facts | said) for each in made]
+        return [Picture(each.image, of_model | each.facts | said) for each in made]
 
     def _ready(self, model: str | None) -> Loaded:
         self.load(model)
@@ -184,7 +190,7 @@ class DiffusersPipeline:
         inputs = Inputs(self._settings.inputs_dir / job.uuid)
         drawn_on = canvas.of(loaded, request, inputs)
         if request.hires is not None:
-            sizes.check_hires((drawn_on.width, drawn_on.height), request.hires.scale)
+            sizes.check_hires(drawn_on.size, request.hires.scale, loaded.side_multiple_px())
         peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
             attached = adapters.attached(loaded, request, inputs, self._shelf, drawn_on)

@@ -27,7 +27,6 @@ def of_model(loaded: Loaded) -> dict[str, Any]:
         "pipeline": type(loaded.pipe).__name__,
         "dtype": str(loaded.pipe.dtype).removeprefix("torch."),
         "scheduler": type(loaded.pipe.scheduler).__name__,
-        **loaded.facts,
     }
 
 

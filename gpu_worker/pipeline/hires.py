@@ -26,7 +26,7 @@ def steps_after(hires: Hires, first_steps: int) -> int:
     return max(1, min(int(asked * hires.strength), asked))
 
 
-def check(pipe: Any, hires: Hires, first_steps: int) -> None:
+def check(pipe: Any, second: Any, hires: Hires, first_steps: int) -> None:
     """Whether the pipeline can draw a second pass, before the first one is drawn.
 
     Raises:
@@ -34,6 +34,9 @@ def check(pipe: Any, hires: Hires, first_steps: int) -> None:
     """
     if derived.needs_mask(pipe):
         why = "paints parts of a picture anew alone, and a second pass is image to image"
+        raise NotSupported("hires", hires.model_dump(), pipe, why)
+    if "strength" not in derived.parameters(second):
+        why = "has no strength in image to image, which a second pass needs"
         raise NotSupported("hires", hires.model_dump(), pipe, why)
     steps = hires.num_inference_steps or first_steps
     if rules.makes_no_step(hires.strength, steps, type(pipe.scheduler).__name__):

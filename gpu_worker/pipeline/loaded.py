@@ -34,7 +34,7 @@ class NotSupported(Refused):
 class Loaded:
     """`pipe` is the text-to-image pipeline as it was loaded; nothing of a job stays in it.
 
-    `name` is what clients call it; `facts` say where its weights came from.
+    `name` is what clients call it.
     """
 
     name: str
@@ -42,7 +42,6 @@ class Loaded:
     size: machine_size.Size
     device: torch.device
     defaults: Defaults = field(default_factory=Defaults)
-    facts: dict[str, Any] = field(default_factory=dict)
     _projection: Projection | None = None
 
     def colors(self, pipe: Any, latents: torch.Tensor) -> Image.Image:

@@ -48,7 +48,14 @@ def is_exhausted(error: BaseException | None) -> bool:
 
 def is_beyond_repair(error: Exception) -> bool:
     """Whether this process can compute nothing more: it has to be replaced."""
-    return isinstance(error, torch.AcceleratorError) or _NO_PRIMITIVE in str(error)
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, torch.AcceleratorError):
+            return True
+        if isinstance(at, RuntimeError) and _NO_PRIMITIVE in str(at):
+            return True
+        at = at.__cause__ or at.__context__
+    return False
 
 
 class PeakMemory:
