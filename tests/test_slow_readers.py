@@ -219,10 +219,11 @@ def test_patience_ends_sooner_when_much_waits(count: int, seconds: float, is_let
 
             def gone() -> bool:
                 look_after(server, time.time() + seconds + 1)
-                return not server.active_channels
+                return len(server.active_channels) < count
 
-            eventually(gone, "all have lost their connection")
-            assert all(len(what_came(one)) < REPLY_BYTES for one in stalled)
+            # No more of them than it takes to be below the limit again.
+            eventually(gone, "one has lost its connection")
+            assert any(len(what_came(one)) < REPLY_BYTES for one in stalled)
 
 
 def test_a_place_is_given_back_once() -> None:
