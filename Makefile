@@ -51,6 +51,7 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.log
+	$(BIN)/python -m bench.deletions
 	$(BIN)/python -m bench.service
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.previews

@@ -6,6 +6,7 @@ a fresh process opens journal and index as a start does.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -62,8 +63,15 @@ def start(data: Path) -> None:
 
 def main() -> None:
     """One row a number."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("counts", type=int, nargs="*", default=[0, 1000, 100_000])
+    parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.start is not None:
+        start(options.start)
+        return
     print("deletions  jobs.jsonl KiB  deleted.jsonl KiB  index KiB  start ms  start KiB")
-    for count in map(int, sys.argv[1:] or ["0", "1000", "100000"]):
+    for count in options.counts:
         with tempfile.TemporaryDirectory(prefix="sde-") as folder:
             data = Path(folder)
             fill(data, count)
@@ -79,7 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--start"]:
-        start(Path(sys.argv[2]))
-    else:
-        main()
+    main()
