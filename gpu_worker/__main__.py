@@ -189,7 +189,7 @@ def _library_environment(settings: WorkerSettings) -> None:
     # On a CPU that others use too, OpenMP's spinning threads cost twenty times the work itself.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    if not os.environ.get("HF_HOME"):
+    if settings.cache_dir is not None:
         os.environ.setdefault("HF_HUB_CACHE", str(settings.model_cache))
 
 

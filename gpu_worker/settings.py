@@ -164,10 +164,19 @@ class WorkerSettings(Settings):
         description="how often a job is started whose worker dies in it",
     )
 
+    hf_home: str = Field(
+        default="", alias="HF_HOME", description="the hub library's own folder, when it is set"
+    )
+
     @property
     def model_cache(self) -> Path:
         """Where hub downloads are kept, unless HF_HOME is set."""
         return self.data_dir / "model_cache"
+
+    @property
+    def cache_dir(self) -> str | None:
+        """As diffusers takes it; None: the hub library's own place."""
+        return None if self.hf_home else str(self.model_cache)
 
 
 Table = TypeVar("Table", bound=Settings)

@@ -76,7 +76,7 @@ def test_each_setting_is_documented(name: str) -> None:
 def test_the_names_are_those_of_the_tables() -> None:
     fields = [*WorkerSettings.model_fields.values(), *GatewaySettings.model_fields.values()]
     known = {str(field.alias) for field in fields} | {"SDE_URL", "SDE_PYTHON"}
-    assert known == {*NAMES, "MACHINE_SIZE"}
+    assert known == {*NAMES, "MACHINE_SIZE", "HF_HOME"}
 
 
 def test_each_route_is_documented() -> None:

@@ -155,3 +155,10 @@ def test_a_pipeline_that_is_not_there_is_told(folder: Path, module: str) -> None
 def test_a_socket_path_that_is_too_long_is_told() -> None:
     with pytest.raises(ValueError, match="shorter SDE_DATA_DIR"):
         protocol.endpoint(Path("/" + "x" * 120), 0)
+
+
+def test_hf_home_is_honoured_when_it_is_set() -> None:
+    assert load(WorkerSettings, {"HF_HOME": "/elsewhere"}).cache_dir is None
+    for unset in ({}, {"HF_HOME": ""}):
+        found = load(WorkerSettings, {"SDE_DATA_DIR": "/data", **unset}).cache_dir
+        assert found == "/data/model_cache"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from typing import Any
 
 from PIL import Image
@@ -48,8 +47,7 @@ class DiffusersPipeline:
     def __init__(self, settings: WorkerSettings, models_file: ModelsFile) -> None:
         self._settings = settings
         self._file = models_file
-        cache_dir = None if os.environ.get("HF_HOME") else str(settings.model_cache)
-        self._shelf = Shelf(models_file.library, settings.models_dir, cache_dir)
+        self._shelf = Shelf(models_file.library, settings.models_dir, settings.cache_dir)
         self._device = machine_size.choose_device(settings.device, settings.gpu)
         self._size: machine_size.Size = settings.machine_size or machine_size.choose_size(
             machine_size.memory_bytes(self._device)

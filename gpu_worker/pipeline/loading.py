@@ -5,7 +5,6 @@ safetensors and GGUF only, never remote code. Knows no device and no request.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +61,8 @@ def _loaded(
         common["variant"] = source.model.variant
     if source.path is not None:
         return _auto(sources.pipeline_class(source)).from_pretrained(str(source.path), **common)
-    cache_dir = None if os.environ.get("HF_HOME") else str(settings.model_cache)
     return DiffusionPipeline.from_pretrained(
-        source.model.source, revision=source.model.revision, cache_dir=cache_dir, **common
+        source.model.source, revision=source.model.revision, cache_dir=settings.cache_dir, **common
     )
 
 
@@ -96,9 +94,8 @@ def _single_file(
             more["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
         transformer = _from_file(source, part, dtype=dtype, **more)
         return _auto(found).from_pretrained(str(config), transformer=transformer, **common)
-    cache_dir = None if os.environ.get("HF_HOME") else str(settings.model_cache)
     config_given = None if config is None else str(config)
-    pipe = _from_file(source, found, dtype=dtype, cache_dir=cache_dir, config=config_given)
+    pipe = _from_file(source, found, dtype=dtype, cache_dir=settings.cache_dir, config=config_given)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()  # diffusers 0.42 leaves T5 in training: its dropout draws at random

@@ -6,7 +6,6 @@ Reads weight files, in a thread of its own; loads none of them.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable
@@ -130,7 +129,7 @@ class Provenance:
         """Of a hub model as it has been downloaded; nothing is fetched."""
         from huggingface_hub import snapshot_download
 
-        cache = None if os.environ.get("HF_HOME") else self._settings.model_cache
+        cache = self._settings.cache_dir
         try:
             found = snapshot_download(
                 part.source, revision=part.revision, cache_dir=cache, local_files_only=True
