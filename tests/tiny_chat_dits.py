@@ -30,9 +30,9 @@ def deep_vae() -> Any:
     )
 
 
-def sana() -> Any:
-    torch.manual_seed(20)
-    transformer = diffusers.SanaTransformer2DModel(
+def sana_transformer(**more: Any) -> Any:
+    """Sana's and Sana Sprint's."""
+    return diffusers.SanaTransformer2DModel(
         in_channels=4,
         out_channels=4,
         num_layers=1,
@@ -42,8 +42,13 @@ def sana() -> Any:
         cross_attention_head_dim=4,
         cross_attention_dim=8,
         caption_channels=WIDTH,
-        sample_size=16,
+        **more,
     )
+
+
+def sana() -> Any:
+    torch.manual_seed(20)
+    transformer = sana_transformer(sample_size=16)
     return diffusers.SanaPipeline(
         transformer=transformer,
         scheduler=diffusers.DPMSolverMultistepScheduler(

@@ -8,7 +8,7 @@ import diffusers
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from tests.tiny_chat_dits import deep_vae, qwen_vae
+from tests.tiny_chat_dits import deep_vae, qwen_vae, sana_transformer
 from tests.tiny_dits import one, two, vae
 from tests.tiny_texts import (
     WIDTH,
@@ -23,19 +23,8 @@ from tests.tiny_texts import (
 
 def sana_sprint() -> Any:
     torch.manual_seed(40)
-    transformer = diffusers.SanaTransformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_layers=1,
-        num_attention_heads=2,
-        attention_head_dim=4,
-        num_cross_attention_heads=2,
-        cross_attention_head_dim=4,
-        cross_attention_dim=8,
-        caption_channels=WIDTH,
-        sample_size=32,
-        qk_norm="rms_norm_across_heads",
-        guidance_embeds=True,
+    transformer = sana_transformer(
+        sample_size=32, qk_norm="rms_norm_across_heads", guidance_embeds=True
     )
     return diffusers.SanaSprintPipeline(
         transformer=transformer,

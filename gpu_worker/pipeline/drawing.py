@@ -7,7 +7,7 @@ Everything that a job brings stands in the pipeline already; nothing is loaded h
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,7 +36,6 @@ class Drawing:
     said: dict[str, Any]
     enlarge: Enlarge
     refiner: Refiner | None = None
-    _steps: int = field(default=0, init=False)
 
     def picture(self, place: int, on_step: OnStep) -> Picture:
         """The picture of seed + `place`.
@@ -71,7 +70,7 @@ class Drawing:
             told.more = self.refiner.base_steps + self.refiner.steps
         first = self.arguments | hires.output(asked)
         latents = self._call(self.pipe, first, generator, told, log)[0]
-        told.goes_on(0)
+        told.goes_on()
         begun = hires.larger(
             self.pipe,
             asked,
@@ -106,7 +105,7 @@ class Drawing:
         told.more = refiner.steps
         until = {"denoising_end": refiner.switch_at, "output_type": "latent"}
         latents = self._call(pipe, arguments | until, generator, told, log)
-        told.goes_on(0)
+        told.goes_on()
         with refiner.at_work():
             keep = refiner.keeping(arguments, generator)
             given = refiner.arguments(latents, arguments, self.said)
@@ -152,9 +151,9 @@ class _Told:
         self.more = 0
         self.total = 0
 
-    def goes_on(self, more: int) -> None:
-        """A pass has ended; after the next one `more` steps come."""
-        self.before, self.more = self.total, more
+    def goes_on(self) -> None:
+        """A pass has ended; the next one may be the last."""
+        self.before, self.more = self.total, 0
 
     def step(self, step: int, steps: int, preview: Callable[[], Image.Image] | None) -> None:
         """`steps` of this pass; `before` were of the first, `more` come after it."""
