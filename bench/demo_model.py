@@ -181,7 +181,7 @@ def print_rates(title: str, found: dict[str, float]) -> None:
 def load(folder: Path) -> StableDiffusionPipeline:
     """The saved pipeline in float32, silent."""
     pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, torch_dtype=torch.float32, use_safetensors=True
+        folder, dtype=torch.float32, use_safetensors=True
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -167,6 +167,29 @@ class WorkerSettings(Settings):
     hf_home: str = Field(
         default="", alias="HF_HOME", description="the hub library's own folder, when it is set"
     )
+    mkl_cbwr: str = Field(
+        default="", alias="MKL_CBWR", description="MKL's own: the code that sums are made by"
+    )
+    mkl_enable_instructions: str = Field(
+        default="",
+        alias="MKL_ENABLE_INSTRUCTIONS",
+        description="MKL's own: the newest instructions that it uses",
+    )
+    onednn_max_cpu_isa: str = Field(
+        default="",
+        alias="ONEDNN_MAX_CPU_ISA",
+        description="oneDNN's own: the newest instructions that it uses",
+    )
+
+    @property
+    def rounding(self) -> dict[str, str]:
+        """The libraries' own settings that change how a CPU rounds: those that are set, by name."""
+        own = {
+            "MKL_CBWR": self.mkl_cbwr,
+            "MKL_ENABLE_INSTRUCTIONS": self.mkl_enable_instructions,
+            "ONEDNN_MAX_CPU_ISA": self.onednn_max_cpu_isa,
+        }
+        return {name: value for name, value in own.items() if value}
 
     @property
     def model_cache(self) -> Path:

@@ -21,7 +21,7 @@ from PIL import Image
 from tests.service import ROOT, Service, running
 from tests.tiny_adapters import drawing, mask
 from tests.tiny_families import FAMILIES, Family
-from tests.tiny_jobs import PROMPT, write_library
+from tests.tiny_jobs import PROMPT, in_own_memory, write_library
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -99,7 +99,7 @@ def pictures(task: str) -> dict[str, Image.Image]:
 def direct(folder: Path, kind: str, task: str, name: str) -> tuple[tuple[int, int], bytes]:
     """What diffusers draws when it is called by hand: size and pixels."""
     family = FAMILIES[name]
-    pipe = getattr(diffusers, kind).from_pretrained(folder, use_safetensors=True)
+    pipe = in_own_memory(getattr(diffusers, kind).from_pretrained(folder, use_safetensors=True))
     pipe.set_progress_bar_config(disable=True)
     more = dict(family.takes)
     if kind == "FluxKontextInpaintPipeline":
@@ -182,6 +182,7 @@ def test_a_models_own_defaults_hold(service: Service, models: Path) -> None:
     record = service.result(submitted(service, "turbo", "txt2img", given))
     assert (record["num_inference_steps"], record["guidance_scale"]) == (2, 0.0)
     pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(models / "models" / "xl")
+    in_own_memory(pipe)
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(7)
     assert (

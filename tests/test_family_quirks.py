@@ -16,7 +16,7 @@ from gpu_worker.models import ModelsError
 from gpu_worker.pipeline import callbacks, checkpoints
 from gpu_worker.pipeline.loaded import NotSupported
 from tests import tiny_adapters, tiny_dits, tiny_files, tiny_kandinsky, tiny_unets
-from tests.tiny_jobs import PROMPT, Bench, direct, write_library
+from tests.tiny_jobs import PROMPT, Bench, direct, in_own_memory, write_library
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -77,7 +77,7 @@ def test_a_second_pass_of_packed_latents_takes_the_picture(tmp_path: Path) -> No
     with pytest.raises(NotSupported, match=r"hires.upscaler: .* use upscaler lanczos"):
         made.make(hires=hires | {"upscaler": "latent"}, **given)
     first, generator = made.make(**given)[0].image, torch.Generator("cpu").manual_seed(7)
-    pipe = diffusers.FluxPipeline.from_pretrained(made.model)
+    pipe = in_own_memory(diffusers.FluxPipeline.from_pretrained(made.model))
     pipe.set_progress_bar_config(disable=True)
     asked = {"prompt": PROMPT, "num_inference_steps": 2, "generator": generator}
     assert pipe(**asked, **given).images[0].tobytes() == first.tobytes()

@@ -76,7 +76,14 @@ def test_each_setting_is_documented(name: str) -> None:
 def test_the_names_are_those_of_the_tables() -> None:
     fields = [*WorkerSettings.model_fields.values(), *GatewaySettings.model_fields.values()]
     known = {str(field.alias) for field in fields} | {"SDE_URL", "SDE_PYTHON"}
-    assert known == {*NAMES, "MACHINE_SIZE", "HF_HOME"}
+    assert known == {
+        *NAMES,
+        "MACHINE_SIZE",
+        "HF_HOME",
+        "MKL_CBWR",
+        "MKL_ENABLE_INSTRUCTIONS",
+        "ONEDNN_MAX_CPU_ISA",
+    }
 
 
 def test_each_route_is_documented() -> None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from gpu_worker.pipeline import DEMO_MODEL
 from tests.service import Service, running
+from tests.tiny_jobs import in_own_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -63,7 +64,7 @@ def made(service: Service, **asked: Any) -> tuple[bytes, dict[str, Any]]:
 
 def direct(kind: Any, **given: Any) -> bytes:
     pipe = kind.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32, use_safetensors=True)
-    pipe.set_progress_bar_config(disable=True)
+    in_own_memory(pipe).set_progress_bar_config(disable=True)
     image = pipe(
         PROMPT,
         num_inference_steps=5,

@@ -17,6 +17,7 @@ from gpu_worker.seam import OnStep, OutOfMemory
 from gpu_worker.settings import WorkerSettings, load
 from tests import tiny_models
 from tests.service import running
+from tests.tiny_jobs import in_own_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -60,7 +61,7 @@ def direct() -> Iterator[Any]:
         pipe = StableDiffusionPipeline.from_pretrained(
             pipeline.DEMO_MODEL, dtype=torch.float32, use_safetensors=True
         )
-    pipe.set_progress_bar_config(disable=True)
+    in_own_memory(pipe).set_progress_bar_config(disable=True)
     yield pipe
 
 

@@ -25,7 +25,7 @@ from gpu_worker.request import GenerationRequest, Lora
 from tests import tiny_adapters, tiny_models
 from tests.service import running
 from tests.test_cli import sde
-from tests.tiny_jobs import PROMPT, Bench, write_library
+from tests.tiny_jobs import PROMPT, Bench, in_own_memory, write_library
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:Already found a `peft_config`"
@@ -107,16 +107,17 @@ def untouched(xl: Bench, plain: bytes) -> Any:
 
 def base_of(xl: Bench, task: str = "Text2Image") -> Any:
     pipe = getattr(diffusers, XL).from_pretrained(xl.folder / "models/xl", use_safetensors=True)
-    return getattr(diffusers, f"AutoPipelineFor{task}").from_pipe(pipe)
+    return in_own_memory(getattr(diffusers, f"AutoPipelineFor{task}").from_pipe(pipe))
 
 
 def refiner_for(base: Any, xl: Bench, name: str = "full", **own: Any) -> Any:
     """diffusers' own way: what is shared is the base's."""
     shared = {"text_encoder_2": base.text_encoder_2, "vae": base.vae}
     shared |= {"tokenizer_2": base.tokenizer_2, "scheduler": base.scheduler}
-    return Img2Img.from_pretrained(
+    pipe = Img2Img.from_pretrained(
         xl.folder / "models" / name, use_safetensors=True, add_watermarker=False, **shared | own
     )
+    return in_own_memory(pipe)
 
 
 def by_hand(
@@ -134,7 +135,7 @@ def by_hand(
     common = {"num_inference_steps": STEPS, **(both or {})}
     generator = torch.Generator("cpu").manual_seed(7)
     for pipe in (base, second):
-        pipe.set_progress_bar_config(disable=True)
+        in_own_memory(pipe).set_progress_bar_config(disable=True)
     latents = base(
         **first_words,
         **common,

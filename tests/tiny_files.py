@@ -74,9 +74,11 @@ def z_image(pipe: Any, path: Path) -> None:
     _rest(pipe, path)
 
 
-def gguf_transformer(pipe: Any, path: Path, kind: str = "F32") -> None:
-    """The transformer alone, in GGUF; `kind` is that of the linear layers' weights."""
+def gguf_transformer(pipe: Any, path: Path, kind: str = "F32", alignment: int = 32) -> None:
+    """The transformer alone, in GGUF; `kind` is that of the linear layers' weights, `alignment` of
+    the tensors in the file, in bytes."""
     writer = gguf.GGUFWriter(path, "any")
+    writer.add_custom_alignment(alignment)
     linear = {
         f"{name}.weight"
         for name, part in pipe.transformer.named_modules()

@@ -93,8 +93,18 @@ def _toml(value: Any) -> str:
     return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }"
 
 
+def in_own_memory(pipe: Any) -> Any:
+    """The pipeline, its weights in memory that torch allocated: a mapped file's sum otherwise."""
+    for module in pipe.components.values():
+        if isinstance(module, torch.nn.Module):
+            for weight in (*module.parameters(), *module.buffers()):
+                weight.data = weight.data.clone()
+    return pipe
+
+
 def direct(pipe: Any, **given: Any) -> bytes:
     """The pixels that diffusers gives when it is called by hand."""
+    in_own_memory(pipe)
     pipe.set_progress_bar_config(disable=True)
     if "clip_skip" in given and not hasattr(pipe.text_encoder, "text_model"):
         # diffusers 0.42 fails with the flat CLIPTextModel of transformers 5.6 and later.

@@ -17,6 +17,7 @@ from gpu_worker.generation import Job
 from gpu_worker.models_file import ModelsFile
 from gpu_worker.pipeline import (
     adapters,
+    alignment,
     canvas,
     describe,
     facts,
@@ -32,7 +33,7 @@ from gpu_worker.pipeline.drawing import Drawing
 from gpu_worker.pipeline.inputs import Inputs
 from gpu_worker.pipeline.loaded import Loaded
 from gpu_worker.pipeline.memory import PeakMemory, is_beyond_repair, is_exhausted, too_little
-from gpu_worker.pipeline.provenance import Provenance, device_facts
+from gpu_worker.pipeline.provenance import Provenance
 from gpu_worker.pipeline.shelf import Shelf
 from gpu_worker.request import GenerationRequest, Upscale
 from gpu_worker.seam import DeviceLost, OnStep, OutOfMemory, Picture
@@ -107,6 +108,7 @@ class DiffusersPipeline:
         pipe = loading.load(source, self._settings, machine_size.choose_dtype(self._device))
         pipe.set_progress_bar_config(disable=True)
         machine_size.apply(pipe, self._size, self._device)
+        alignment.align(pipe, self._device)
         self._loaded = Loaded(name, pipe, self._size, self._device, source.model.defaults)
         self._describe()
 
@@ -222,7 +224,7 @@ class DiffusersPipeline:
         made = self._enlarge(image, asked.upscaler, size)
         on_step(1, 1)
         made_by = {
-            **device_facts(self._device),
+            **self._provenance.device_facts(self._device),
             **upscalers.versions(asked.upscaler),
             **self._provenance.part_facts(job.request),
             "peak_memory_bytes": peak.read(),

@@ -2,6 +2,7 @@
 
 Hooks sit on the modules that both share. They come off before a part is added, go on for the job's
 pipeline, and are as before afterwards. Without offload: new parts are moved to the device.
+On a CPU their weights are aligned.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+
+from gpu_worker.pipeline import alignment
 
 Offload = Literal["none", "model", "sequential"]
 
@@ -51,9 +54,11 @@ def placed(pipe: Any, offload: Offload, device: torch.device) -> Iterator[None]:
     """Within, the job's pipeline is on its device or has the hooks that bring it there."""
     if offload == "none":
         pipe.to(device)
+        alignment.align(pipe, device)
         yield
         return
     _hook(pipe, offload, device)
+    alignment.align(pipe, device)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ Reads weight files, in a thread of its own; loads none of them.
 from __future__ import annotations
 
 import logging
+import platform
 import re
 import threading
 from collections.abc import Callable
@@ -19,12 +20,14 @@ import transformers
 from gpu_worker import models
 from gpu_worker.file_digests import FileDigests
 from gpu_worker.models import Kind, Library, ModelsError, Part
-from gpu_worker.pipeline import quantization
+from gpu_worker.pipeline import alignment, quantization
 from gpu_worker.pipeline.sources import DEMO_MODEL
 from gpu_worker.request import GenerationRequest
 from gpu_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -55,11 +58,28 @@ class Provenance:
     def facts(self, pipe: Any, request: GenerationRequest, device: torch.device) -> dict[str, Any]:
         """What the records of this request say; waits until the model's files have been read."""
         return {
-            **environment(pipe, device),
+            **environment(pipe),
+            **self.device_facts(device),
             **quantization.facts(self._settings.quantization),
             **(self._model.result() if self._model is not None else {}),
             **self.part_facts(request),
         }
+
+    def device_facts(self, device: torch.device) -> dict[str, Any]:
+        """Libraries, instructions and memory by which a device rounds."""
+        if device.type == "cuda":
+            return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        if device.type != "cpu":
+            return {}
+        found: dict[str, Any] = {
+            "cpu_model": _cpu_model(),
+            "cpu_threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "weights_alignment_bytes": alignment.BYTES,
+        }
+        if self._settings.rounding:
+            found["cpu_rounding"] = self._settings.rounding
+        return found
 
     def _model_facts(self, name: str) -> dict[str, Any]:
         part = self.library.models.get(name, Part(source=name))
@@ -154,26 +174,23 @@ def _known(digest: Callable[[Path], str], place: Path) -> str | None:
         return None
 
 
-def environment(pipe: Any, device: torch.device) -> dict[str, Any]:
+def environment(pipe: Any) -> dict[str, Any]:
     """What else pixels depend on: the same noise on every device, but not the same rounding."""
-    found: dict[str, Any] = {
+    return {
         "rng": "cpu",
         "transformers": transformers.__version__,
         "attention": attention(pipe),
     }
-    return found | device_facts(device)
 
 
-def device_facts(device: torch.device) -> dict[str, Any]:
-    """Libraries and instructions by which a device rounds."""
-    if device.type == "cuda":
-        return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    if device.type == "cpu":
-        return {
-            "cpu_threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        }
-    return {}
+def _cpu_model() -> str:
+    """The processor's product name (proc(5), cpuinfo); MKL chooses its code by it too."""
+    try:
+        lines = _CPUINFO.read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def attention(pipe: Any) -> str:

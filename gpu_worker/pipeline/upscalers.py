@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from gpu_worker.models import Library
-from gpu_worker.pipeline import upscaler_models
+from gpu_worker.pipeline import alignment, upscaler_models
 
 LANCZOS = "lanczos"
 LATENT = "latent"
@@ -41,6 +41,7 @@ def enlarge(
     image = image.convert("RGB")
     if name != LANCZOS:
         model = upscaler_models.load(name, library, folder).to(device).eval()
+        alignment.align(model.model, device)
         image = _picture(_tiled(model, _tensor(image).to(device)))
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
