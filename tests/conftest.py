@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from tests.service import Service, running
 # Torch's threads spin while they wait; beside other processes on few cores that costs ten times
 # the work. The processes that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background jobs ignore SIGINT, and what they start inherits that: `make test &`.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As the worker does it: what quantises is imported by processes that are told so, not by this one.
 quantizers.prepare("none")

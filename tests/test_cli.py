@@ -16,12 +16,21 @@ import pytest
 from client import errors
 from client.tables import plain
 from client.terminal import EXIT_CODES, exit_code
-from tests.service import ROOT, Service, environment, eventually, free_port, running
+from tests.service import (
+    DEADLINE_S,
+    ROOT,
+    Service,
+    environment,
+    eventually,
+    free_port,
+    running,
+    send_until_it_ends,
+)
 from tests.stub_gateway import answering
 from tests.test_client import store
 
 NEVER = "00000000-0000-4000-8000-000000000000"
-SLOW = "tests.pipelines.slow:load"
+SLOW, HELD = "tests.pipelines.slow:load", "tests.pipelines.held:load"
 COMMAND = [sys.executable, "-m", "client"]
 
 
@@ -36,7 +45,7 @@ def sde(url: str, *arguments: str, cwd: Path | None = None) -> subprocess.Comple
         env=options(url),
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=DEADLINE_S,
         check=False,
     )
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
@@ -128,9 +137,9 @@ def test_a_folder_that_is_missing_is_told_before_anything_is_accepted(
 
 
 def test_ctrl_c_leaves_the_job_running(folder: Path, tmp_path: Path) -> None:
-    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW) as service:
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=HELD) as service:
         child = subprocess.Popen(
-            [*COMMAND, "generate", "long", "--steps", "150"],
+            [*COMMAND, "generate", "long", "--steps", "2"],
             cwd=tmp_path,
             env=options(service.url),
             stdout=subprocess.PIPE,
@@ -139,31 +148,41 @@ def test_ctrl_c_leaves_the_job_running(folder: Path, tmp_path: Path) -> None:
         )
         assert child.stderr is not None
         said = child.stderr.readline()
-        child.send_signal(signal.SIGINT)
-        out, rest = child.communicate(timeout=30)
+        send_until_it_ends(child, signal.SIGINT)
+        out, rest = child.communicate()
         assert (child.returncode, out) == (130, "")
         assert "Traceback" not in said + rest
         uuid = rest.split()[-1]
         assert f"sde save {uuid};" in rest and f"sde cancel {uuid}\n" in rest
         assert sde(service.url, "status").returncode == 1
+        service.release()
         fetched = sde(service.url, "save", uuid, cwd=tmp_path)
         assert fetched.returncode == 0, fetched.stderr
         assert (tmp_path / f"{uuid}.png").stat().st_size
 
 
 def test_busy_is_75_and_retry_waits(folder: Path, tmp_path: Path) -> None:
-    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW) as service:
-        uuid = service.submit("first", num_inference_steps=120)
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=HELD) as service:
+        uuid = service.submit("first", num_inference_steps=2)
         service.wait_step(uuid)
         refused = sde(service.url, "generate", "second")
         assert refused.returncode == 75 and "try again in" in refused.stderr
-        done = sde(service.url, "generate", "second", "--retry", "--steps", "2", cwd=tmp_path)
-        assert done.returncode == 0 and "waiting" in done.stderr
+        retrying = subprocess.Popen(
+            [*COMMAND, "generate", "second", "--retry", "--steps", "2"],
+            cwd=tmp_path,
+            env=options(service.url),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert retrying.stderr is not None and "waiting" in retrying.stderr.readline()
+        service.release()
+        retrying.communicate(timeout=DEADLINE_S)
+        assert retrying.returncode == 0
         assert [line["prompt"] for line in service.lines()] == ["first", "second"]
 
 
 def test_jobs_shows_what_is_live_and_cancel_ends_it(folder: Path, tmp_path: Path) -> None:
-    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW, SDE_QUEUE_SIZE="5") as service:
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=HELD, SDE_QUEUE_SIZE="5") as service:
         first, second = (service.submit(name, num_inference_steps=400) for name in ("1", "2"))
         service.wait_step(first)
         rows = [row.split("\t") for row in sde(service.url, "jobs").stdout.splitlines()]
@@ -182,7 +201,7 @@ def test_jobs_shows_what_is_live_and_cancel_ends_it(folder: Path, tmp_path: Path
         assert waiting.stderr is not None and "queued, place 1" in waiting.stderr.readline()
         done = sde(service.url, "cancel", second)
         assert (done.returncode, done.stdout) == (0, f"canceled {second}\n")
-        _, said = waiting.communicate(timeout=30)
+        _, said = waiting.communicate(timeout=DEADLINE_S)
         assert waiting.returncode == 70 and f"{second} was canceled" in said
         (listed,) = json.loads(sde(service.url, "jobs", "--json").stdout)
         assert (listed["uuid"], listed["state"]) == (first, "running")
@@ -273,7 +292,7 @@ def test_status_waits_for_a_gateway_that_is_not_there_yet(folder: Path) -> None:
         )
         service.start("gateway")
         service.start("gpu_worker")
-        out, _ = child.communicate(timeout=60)
+        out, _ = child.communicate(timeout=DEADLINE_S)
         assert child.returncode == 0 and out.startswith(b"available")
 
 
@@ -300,7 +319,7 @@ def test_a_terminal_gets_a_bar(folder: Path, tmp_path: Path) -> None:
 
         eventually(ended, "the command ends")
         os.close(master)
-        assert child.wait(30) == 0
+        assert child.wait(DEADLINE_S) == 0
         text = shown.decode()
         assert "20/20 steps" in text and "s left" in text and "━" in text
 
@@ -340,8 +359,8 @@ def test_ctrl_c_before_the_answer_says_how_to_ask_again() -> None:
         connection, _ = silent.accept()
         with connection:
             sent = connection.recv(65536).decode()
-            child.send_signal(signal.SIGINT)
-            said = child.communicate(timeout=30)[1]
+            send_until_it_ends(child, signal.SIGINT)
+            said = child.communicate()[1]
     key = next(line for line in sent.splitlines() if line.lower().startswith("idempotency-key:"))
     assert child.returncode == 130 and "Traceback" not in said
     assert f"--key {key.split(': ')[1]}" in said and "may have been taken" in said

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import ROOT, Service, environment, eventually, free_port, running
+from tests.service import DEADLINE_S, ROOT, Service, environment, eventually, free_port, running
 
-SLOW = "tests.pipelines.slow:load"
+HELD = "tests.pipelines.held:load"
 
 
 def one_worker(service: Service) -> int:
@@ -20,11 +20,12 @@ def one_worker(service: Service) -> int:
 
 
 def test_a_killed_worker_is_replaced_and_its_job_has_one_outcome(folder: Path) -> None:
-    with running(folder, "supervisor", SDE_PIPELINE=SLOW) as service:
-        uuid = service.submit(num_inference_steps=30)
-        service.wait_step(uuid, 3)
+    with running(folder, "supervisor", SDE_PIPELINE=HELD) as service:
+        uuid = service.submit(num_inference_steps=3)
+        service.wait_step(uuid)
         first = one_worker(service)
         service.processes("gpu_worker")[0].send_signal(signal.SIGKILL)
+        service.release()
         record = service.result(uuid)
         assert record["errors"] == [] and record["attempt"] == 2
         assert one_worker(service) != first
@@ -61,23 +62,25 @@ def test_a_hang_with_the_gil_held_is_ended(folder: Path) -> None:
 
 
 def test_a_killed_gateway_comes_back_and_serves_the_result(folder: Path) -> None:
-    with running(folder, "supervisor", SDE_PIPELINE=SLOW) as service:
-        uuid = service.submit(num_inference_steps=20)
-        service.wait_step(uuid, 2)
+    with running(folder, "supervisor", SDE_PIPELINE=HELD) as service:
+        uuid = service.submit(num_inference_steps=3)
+        service.wait_step(uuid)
         worker = one_worker(service)
         eventually(lambda: service.processes("gateway"), "a gateway lives")[0].kill()
+        service.release()
         record = service.result(uuid)
         assert record["errors"] == [] and record["attempt"] == 1
         assert one_worker(service) == worker
-        assert service.job(uuid)["state"] == "succeeded"
+        eventually(lambda: service.job(uuid)["state"] == "succeeded", "it has ended")
 
 
 def test_a_killed_supervisor_leaves_no_orphan(folder: Path) -> None:
-    with running(folder, "supervisor", SDE_PIPELINE=SLOW) as service:
-        uuid = service.submit(num_inference_steps=40)
-        service.wait_step(uuid, 2)
+    with running(folder, "supervisor", SDE_PIPELINE=HELD) as service:
+        uuid = service.submit(num_inference_steps=3)
+        service.wait_step(uuid)
         service.kill("supervisor", signal.SIGKILL)
         eventually(lambda: not service.processes(), "all children have left")
+        service.release()
         service.start("supervisor")
         assert service.result(uuid)["errors"] == []
         assert len(service.processes("gpu_worker")) == len(service.processes("gateway")) == 1
@@ -99,12 +102,13 @@ def test_a_worker_that_still_loads_leaves_with_the_supervisor(
 
 
 def test_a_clean_stop_in_mid_job_is_quick_and_the_job_is_finished_later(folder: Path) -> None:
-    with running(folder, "supervisor", SDE_PIPELINE=SLOW) as service:
-        uuid = service.submit(num_inference_steps=60)
-        service.wait_step(uuid, 2)
+    with running(folder, "supervisor", SDE_PIPELINE=HELD) as service:
+        uuid = service.submit(num_inference_steps=3)
+        service.wait_step(uuid)
         service.kill("supervisor", signal.SIGTERM)
         assert not service.processes()
         assert service.lines() == []
+        service.release()
         service.start("supervisor")
         record = service.result(uuid)
         assert record["errors"] == [] and record["attempt"] == 1
@@ -129,7 +133,7 @@ def test_a_fault_in_the_pipeline_is_told_and_the_process_goes_on(folder: Path) -
 def test_a_model_that_cannot_be_loaded_is_503_and_a_clear_line(folder: Path) -> None:
     with running(folder, "gateway", SDE_PIPELINE="tests.pipelines.fails_to_load:load") as service:
         service.start("gpu_worker")
-        assert service.children["gpu_worker"].wait(30) == 69
+        assert service.children["gpu_worker"].wait(DEADLINE_S) == 69
         assert "could not be loaded: no such model, on purpose" in service.output()
         eventually(lambda: service.post({"prompt": "a"}).status_code == 503, "503")
 

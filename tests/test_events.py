@@ -20,7 +20,7 @@ from gateway.events import END_ID, HEARTBEAT_S, LOOK_S, MAX_STREAMS, EventStream
 from gpu_worker.preview import LEAST_PAUSE_S, PreviewFile
 from tests.service import Service, eventually, running
 
-SLOW = "tests.pipelines.slow:load"
+HELD = "tests.pipelines.held:load"
 NEVER = "00000000-0000-4000-8000-000000000000"
 
 
@@ -68,32 +68,39 @@ def is_growing(seen: list[Event]) -> bool:
 
 
 @pytest.fixture
-def slow(folder: Path) -> Iterator[Service]:
-    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW, SDE_QUEUE_SIZE="4") as started:
+def held(folder: Path) -> Iterator[Service]:
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=HELD, SDE_QUEUE_SIZE="4") as started:
         yield started
 
 
-def test_a_job_is_told_from_its_place_in_the_queue_to_its_end(slow: Service) -> None:
-    first = slow.submit(num_inference_steps=10)
-    slow.wait_step(first)
-    second = slow.submit(num_inference_steps=20)
-    seen = everything(slow, second)
+def test_a_job_is_told_from_its_place_in_the_queue_to_its_end(held: Service) -> None:
+    first = held.submit(num_inference_steps=2)
+    held.wait_step(first)
+    second = held.submit(num_inference_steps=20)
+    seen: list[Event] = []
+    with closing(open_stream(held, second)) as reply:
+        for event in events(reply):
+            seen.append(event)
+            if event.name == "state":
+                held.release(first)
+            if event.name == "preview":
+                held.release(second)
     assert (seen[0].name, seen[0].data["state"], seen[0].data["position"]) == ("state", "queued", 0)
     names = [event.name for event in seen]
     assert set(names) == {"state", "progress", "preview", "end"}
     assert names.count("end") == 1 and names[-1] == "end"
     steps = [event.data["step"] for event in seen if event.name == "progress"]
-    assert len(steps) >= 5 and steps == sorted(set(steps))
+    assert steps[0] == 1 and steps == sorted(set(steps))
     previews = {event.data["url"] for event in seen if event.name == "preview"}
     assert previews == {f"/image/jobs/{second}/preview"}
     assert is_growing(seen) and seen[-1].number == END_ID
-    assert seen[-1].data == slow.job(second)
-    assert len(slow.get("/image/generate", params={"generation_uuid": second}).json()) == 1
+    assert seen[-1].data == held.job(second)
+    assert len(held.get("/image/generate", params={"generation_uuid": second}).json()) == 1
 
 
-def test_it_is_an_event_stream_that_nobody_keeps(slow: Service) -> None:
-    uuid = slow.submit(num_inference_steps=20)
-    with closing(open_stream(slow, uuid)) as reply:
+def test_it_is_an_event_stream_that_nobody_keeps(held: Service) -> None:
+    uuid = held.submit(num_inference_steps=2)
+    with closing(open_stream(held, uuid)) as reply:
         assert reply.headers["Cache-Control"] == "no-store"
         assert next(reply.iter_lines(chunk_size=1)) == b"retry: 1000"
 
@@ -110,75 +117,81 @@ def test_an_ended_job_ends_at_once_and_then_the_client_may_stay_away(service: Se
         assert (reply.status_code, reply.content) == (204, b"")
 
 
-def test_a_canceled_job_ends_its_stream(slow: Service) -> None:
-    runs = slow.submit(num_inference_steps=400)
-    waits = slow.submit(num_inference_steps=400)
-    slow.wait_step(runs)
+def test_a_canceled_job_ends_its_stream(held: Service) -> None:
+    runs = held.submit(num_inference_steps=400)
+    waits = held.submit(num_inference_steps=400)
+    held.wait_step(runs)
     for uuid in (waits, runs):
-        with closing(open_stream(slow, uuid)) as reply:
+        with closing(open_stream(held, uuid)) as reply:
             stream = events(reply)
             assert next(stream).name == "state"
-            requests.delete(f"{slow.url}/image/jobs/{uuid}", timeout=30)
+            requests.delete(f"{held.url}/image/jobs/{uuid}", timeout=30)
             seen = list(stream)
             assert seen[-1].name == "end" and seen[-1].data["state"] == "canceled"
-            assert seen[-1].data == slow.job(uuid)
+            assert seen[-1].data == held.job(uuid)
 
 
-def test_a_killed_gateway_costs_a_stream_nothing_but_a_reconnect(slow: Service) -> None:
-    uuid = slow.submit(num_inference_steps=60)
+def test_a_killed_gateway_costs_a_stream_nothing_but_a_reconnect(held: Service) -> None:
+    uuid = held.submit(num_inference_steps=60)
     seen: list[Event] = []
-    with closing(open_stream(slow, uuid)) as reply:
+    with closing(open_stream(held, uuid)) as reply:
         for event in events(reply):
             seen.append(event)
-            if event.name == "progress" and event.data["step"] >= 5 and "gateway" in slow.children:
-                slow.kill("gateway")
+            if event.name == "progress" and "gateway" in held.children:
+                held.kill("gateway")
     assert seen and seen[-1].name != "end"
-    slow.start("gateway")
-    slow.wait_answering()
-    again = everything(slow, uuid, last=seen[-1].number)
+    held.start("gateway")
+    held.wait_answering()
+    again: list[Event] = []
+    with closing(open_stream(held, uuid, seen[-1].number)) as reply:
+        for event in events(reply):
+            again.append(event)
+            held.release()
     assert again[0].name == "state" and again[0].data["state"] == "running"
     assert [event.name for event in again].count("end") == 1 and again[-1].name == "end"
-    assert again[-1].data["state"] == "succeeded" and again[-1].data == slow.job(uuid)
+    assert again[-1].data["state"] == "succeeded" and again[-1].data == held.job(uuid)
     assert is_growing(seen + again)
 
 
-def test_a_job_that_ends_while_the_gateway_is_dead_is_told_after_it(slow: Service) -> None:
-    uuid = slow.submit(num_inference_steps=20)
-    slow.wait_step(uuid)
-    with closing(open_stream(slow, uuid)) as reply:
+def test_a_job_that_ends_while_the_gateway_is_dead_is_told_after_it(held: Service) -> None:
+    uuid = held.submit(num_inference_steps=20)
+    held.wait_step(uuid)
+    with closing(open_stream(held, uuid)) as reply:
         stream = events(reply)
         first = next(stream)
-        slow.kill("gateway")
+        held.kill("gateway")
         seen = [first, *stream]
-    eventually(lambda: [line["uuid"] for line in slow.lines()] == [uuid], "the worker has ended it")
-    slow.start("gateway")
-    slow.wait_answering()
+    held.release()
+    eventually(lambda: [line["uuid"] for line in held.lines()] == [uuid], "the worker has ended it")
+    held.start("gateway")
+    held.wait_answering()
     # The gateway knows the end from the log alone.
-    again = everything(slow, uuid, last=seen[-1].number)
+    again = everything(held, uuid, last=seen[-1].number)
     assert [event.name for event in again] == ["end"]
     assert again[0].data["state"] == "succeeded"
     assert is_growing(seen + again)
 
 
-def test_a_gateway_that_is_asked_to_stop_waits_for_no_stream(slow: Service) -> None:
-    jobs = [slow.submit(num_inference_steps=400) for _ in range(2)]
-    slow.wait_step(jobs[0])
-    replies = [open_stream(slow, uuid) for uuid in jobs]
+def test_a_gateway_that_is_asked_to_stop_waits_for_no_stream(held: Service) -> None:
+    jobs = [held.submit(num_inference_steps=400) for _ in range(2)]
+    held.wait_step(jobs[0])
+    replies = [open_stream(held, uuid) for uuid in jobs]
     streams = [events(reply) for reply in replies]
     assert [next(stream).data["state"] for stream in streams] == ["running", "queued"]
-    slow.kill("gateway", signal.SIGTERM)
+    held.kill("gateway", signal.SIGTERM)
     assert all(event.name != "end" for stream in streams for event in stream)
-    assert "still running" not in slow.output()
+    assert "still running" not in held.output()
 
 
-def test_a_worker_that_dies_is_a_new_attempt_in_the_same_stream(slow: Service) -> None:
-    uuid = slow.submit(num_inference_steps=20)
-    slow.wait_step(uuid, 3)
-    with closing(open_stream(slow, uuid)) as reply:
+def test_a_worker_that_dies_is_a_new_attempt_in_the_same_stream(held: Service) -> None:
+    uuid = held.submit(num_inference_steps=3)
+    held.wait_step(uuid)
+    with closing(open_stream(held, uuid)) as reply:
         stream = events(reply)
         seen = [next(stream)]
-        slow.kill("gpu_worker")
-        slow.start("gpu_worker")
+        held.kill("gpu_worker")
+        held.start("gpu_worker")
+        held.release()
         seen += stream
     assert seen[-1].name == "end" and seen[-1].data["attempts"] == 2
     assert is_growing(seen)
@@ -199,28 +212,28 @@ def test_who_asks_for_what_is_not_there_is_told(service: Service) -> None:
     assert service.get(f"/image/jobs/{uuid}/preview").status_code == 410
 
 
-def test_streams_have_a_limit_and_other_requests_go_on(slow: Service) -> None:
-    uuid = slow.submit(num_inference_steps=400)
-    replies = [open_stream(slow, uuid) for _ in range(MAX_STREAMS)]
+def test_streams_have_a_limit_and_other_requests_go_on(held: Service) -> None:
+    uuid = held.submit(num_inference_steps=400)
+    replies = [open_stream(held, uuid) for _ in range(MAX_STREAMS)]
     try:
         streams = [events(reply) for reply in replies]
         assert all(next(stream).name == "state" for stream in streams)
-        refused = slow.get(f"/image/jobs/{uuid}/events")
+        refused = held.get(f"/image/jobs/{uuid}/events")
         assert refused.status_code == 503 and int(refused.headers["Retry-After"]) >= 1
         assert refused.headers["Content-Type"] == "application/problem+json"
-        assert slow.job(uuid)["state"] == "running"
+        assert held.job(uuid)["state"] == "running"
         for reply in replies[:3]:
             reply.close()
 
         def again() -> bool:
-            with closing(open_stream(slow, uuid)) as reply:
+            with closing(open_stream(held, uuid)) as reply:
                 return reply.status_code == 200
 
         eventually(again, "a place is free again")
     finally:
         for reply in replies:
             reply.close()
-    requests.delete(f"{slow.url}/image/jobs/{uuid}", timeout=30)
+    requests.delete(f"{held.url}/image/jobs/{uuid}", timeout=30)
 
 
 def test_streams_that_end_give_their_places_back(service: Service) -> None:
@@ -231,12 +244,12 @@ def test_streams_that_end_give_their_places_back(service: Service) -> None:
         assert [event.name for event in everything(service, uuid)] == ["end"]
 
 
-def test_a_running_job_can_be_seen(slow: Service) -> None:
-    runs = slow.submit(num_inference_steps=400)
-    waits = slow.submit(num_inference_steps=1)
+def test_a_running_job_can_be_seen(held: Service) -> None:
+    runs = held.submit(num_inference_steps=400)
+    waits = held.submit(num_inference_steps=1)
 
     def look() -> requests.Response | None:
-        reply = slow.get(f"/image/jobs/{runs}/preview")
+        reply = held.get(f"/image/jobs/{runs}/preview")
         return reply if reply.ok else None
 
     found = eventually(look, "there is a preview")
@@ -244,13 +257,14 @@ def test_a_running_job_can_be_seen(slow: Service) -> None:
     assert found.headers["Content-Type"] == "image/jpeg"
     assert found.headers["Cache-Control"] == "no-store"
     assert Image.open(io.BytesIO(found.content)).size == (32, 32)
-    reply = slow.get(f"/image/jobs/{waits}/preview")
+    reply = held.get(f"/image/jobs/{waits}/preview")
     assert reply.status_code == 404 and "queued" in reply.json()["detail"]
-    requests.delete(f"{slow.url}/image/jobs/{runs}", timeout=30)
-    slow.result(runs)
-    assert slow.get(f"/image/jobs/{runs}/preview").status_code == 404
-    slow.result(waits)
-    assert list((slow.data_dir / "run" / "previews").iterdir()) == []
+    held.release(waits)
+    requests.delete(f"{held.url}/image/jobs/{runs}", timeout=30)
+    held.result(runs)
+    assert held.get(f"/image/jobs/{runs}/preview").status_code == 404
+    held.result(waits)
+    assert list((held.data_dir / "run" / "previews").iterdir()) == []
 
 
 # ---- without a service ----------------------------------------------------------------------

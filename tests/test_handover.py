@@ -69,7 +69,7 @@ def test_fewer_gpus_and_then_more_run_no_job_twice(folder: Path) -> None:
     with running(
         folder,
         "supervisor",
-        SDE_PIPELINE="tests.pipelines.slow:load",
+        SDE_PIPELINE="tests.pipelines.held:load",
         SDE_GPUS="2",
         SDE_QUEUE_SIZE="9",
     ) as service:
@@ -78,12 +78,13 @@ def test_fewer_gpus_and_then_more_run_no_job_twice(folder: Path) -> None:
             return [w["state"] for w in service.get("/server/workers").json()] == ["idle"] * 2
 
         eventually(idle, "both are there")
-        uuids = [service.submit(num_inference_steps=25) for _ in range(2)]
+        uuids = [service.submit(num_inference_steps=2) for _ in range(2)]
         for uuid in uuids:
             service.wait_step(uuid)
         for gpus in (1, 2):
             service.kill("supervisor", signal.SIGKILL)
             eventually(lambda: not service.processes(), "all have left")
+            service.release()
             started(service, gpus)
             for uuid in uuids:
                 assert service.result(uuid)["errors"] == []

@@ -25,7 +25,7 @@ from gateway.pictures import PictureReader
 from tests.service import ROOT, Service, environment, eventually, running
 from tests.test_disk_full import may_grow_to
 
-SLOW = "tests.pipelines.slow:load"
+HELD = "tests.pipelines.held:load"
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (64, 64), shade: int = 99) -> bytes:
@@ -216,11 +216,12 @@ def test_retention_takes_the_pictures_too(folder: Path) -> None:
 
 
 def test_a_start_removes_what_no_job_needs_and_keeps_the_rest(folder: Path) -> None:
-    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW, SDE_QUEUE_SIZE="2") as service:
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=HELD, SDE_QUEUE_SIZE="2") as service:
         ended = service.submit(image=GOOD, num_inference_steps=1)
+        service.release(ended)
         service.result(ended)
         service.wait_available()
-        runs = service.submit(image=GOOD, num_inference_steps=60)
+        runs = service.submit(image=GOOD, num_inference_steps=2)
         waits = service.submit(image=GOOD, num_inference_steps=1)
         service.wait_step(runs)
         service.kill("gateway")
@@ -230,6 +231,7 @@ def test_a_start_removes_what_no_job_needs_and_keeps_the_rest(folder: Path) -> N
         service.start("gateway")
         service.wait_answering()
         assert folders(service) == sorted([ended, runs, waits])
+        service.release()
         for uuid in (runs, waits):
             assert service.result(uuid)["errors"] == []
 
@@ -245,8 +247,8 @@ def test_a_store_with_pictures_is_sound(folder: Path) -> None:
 
 
 def test_a_job_that_is_not_accepted_leaves_no_pictures(folder: Path) -> None:
-    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW) as service:
-        uuid = service.submit(num_inference_steps=60)
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=HELD) as service:
+        uuid = service.submit(num_inference_steps=2)
         service.wait_step(uuid)
         assert service.post({"prompt": "a", "image": GOOD}).status_code == 429
         assert folders(service) == []

@@ -66,6 +66,7 @@ def test_a_model_is_loaded_and_unloaded_and_jobs_go_on(folder: Path) -> None:
         waits = service.submit(model="slow", num_inference_steps=1)
         assert service.job(waits)["state"] == "queued"
         assert order(service, "demo", "load").status_code == 409
+        service.release()
         assert service.result(waits)["errors"] == []
         eventually(lambda: loaded(service) == "slow", "it is loaded")
         assert asked(folder) == ["load slow"]
@@ -101,7 +102,7 @@ def test_who_asks_for_what_is_not_there_is_told(folder: Path) -> None:
 
 def test_a_busy_worker_is_409_and_one_that_is_gone_503(folder: Path) -> None:
     with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=DESCRIBES) as service:
-        uuid = service.submit("slow", num_inference_steps=100)
+        uuid = service.submit("slow", num_inference_steps=2)
         service.wait_step(uuid)
         for op, name in (("load", "plain"), ("unload", "demo")):
             reply = order(service, name, op)
@@ -111,6 +112,7 @@ def test_a_busy_worker_is_409_and_one_that_is_gone_503(folder: Path) -> None:
         assert order(service, "plain", "load").status_code == 503
         assert worker(service)["loaded"] is None
         service.children["gpu_worker"].send_signal(signal.SIGCONT)
+        service.release()
         assert service.result(uuid)["errors"] == []
         assert asked(folder) == []
 
@@ -155,6 +157,7 @@ def test_two_workers_load_one_after_the_other(folder: Path) -> None:
             service.children[f"gpu_worker-{gpu}"] = service.children.pop("gpu_worker")
         eventually(lambda: states(service) == ["idle", "idle"], "both are there")
         eventually(lambda: order(service, "slow", "load").status_code == 202, "the first one")
+        service.release()
         eventually(lambda: order(service, "slow", "load").json().get("worker") == "gpu-1", "both")
         eventually(lambda: [w["loaded"] for w in workers(service)] == ["slow", "slow"], "done")
         assert order(service, "demo", "unload").status_code == 409

@@ -27,7 +27,7 @@ from tests.pipelines.instant import Instant
 from tests.service import eventually, running
 from tests.test_pipeline import ignore, job, settings
 
-SLOW = "tests.pipelines.slow:load"
+HELD = "tests.pipelines.held:load"
 
 
 def outcome(folder: Path, made_by: Pipeline, **asked: Any) -> list[dict[str, Any]]:
@@ -159,7 +159,7 @@ def test_a_job_that_gets_no_outcome_is_ended_after_some_tries(folder: Path) -> N
 
 
 def test_a_restarted_gateway_knows_since_when_a_job_runs(folder: Path) -> None:
-    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=SLOW) as service:
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=HELD) as service:
         uuid = service.submit(num_inference_steps=400)
         service.wait_step(uuid)
         service.kill("gateway")

@@ -11,9 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import ROOT, environment, eventually, free_port, running
+from tests.service import (
+    DEADLINE_S,
+    ROOT,
+    environment,
+    eventually,
+    free_port,
+    running,
+    send_until_it_ends,
+)
 
-SLOW = "tests.pipelines.slow:load"
+SLOW, HELD = "tests.pipelines.slow:load", "tests.pipelines.held:load"
 
 
 def demo(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
@@ -25,7 +33,7 @@ def demo(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
         env=options,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=DEADLINE_S,
         check=False,
     )
 
@@ -54,17 +62,18 @@ def test_a_port_that_is_taken_is_no_obstacle_to_the_demo(folder: Path) -> None:
 
 
 def test_two_gpus_are_two_workers_with_one_table(folder: Path) -> None:
-    with running(folder, "supervisor", SDE_PIPELINE=SLOW, SDE_GPUS="2") as service:
+    with running(folder, "supervisor", SDE_PIPELINE=HELD, SDE_GPUS="2") as service:
         eventually(
             lambda: [w["state"] for w in service.get("/server/workers").json()] == ["idle"] * 2,
             "both workers are idle",
         )
-        uuids = [service.submit(f"job {k}", num_inference_steps=20) for k in range(2)]
+        uuids = [service.submit(f"job {k}", num_inference_steps=2) for k in range(2)]
         assert service.post({"prompt": "a third"}).status_code == 429
         for uuid in uuids:
-            service.wait_step(uuid, 2)
+            service.wait_step(uuid)
         busy = {w["uuid"] for w in service.get("/server/workers").json()}
         assert busy == set(uuids)
+        service.release()
         for uuid in uuids:
             assert service.result(uuid)["errors"] == []
         logs = [p for p in (folder / "disk_backups").glob("*.jsonl") if p.stat().st_size]
@@ -77,7 +86,13 @@ def run(folder: Path, script: str, port: int, **settings: str) -> subprocess.Com
     options = environment(folder, port) | settings
     options["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        [script], cwd=ROOT, env=options, capture_output=True, text=True, timeout=60, check=False
+        [script],
+        cwd=ROOT,
+        env=options,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
     )
     assert "Traceback" not in done.stderr
     return done
@@ -126,6 +141,6 @@ def test_the_terminal_shows_the_address_and_ctrl_c_ends_it(folder: Path) -> None
         assert shown.startswith(f"the service will be at {service.url} ")
         assert "CRIT" not in shown
         supervisor = service.children.pop("supervisor")
-        supervisor.send_signal(signal.SIGINT)
-        assert supervisor.wait(30) == 0
+        send_until_it_ends(supervisor, signal.SIGINT)
+        assert supervisor.returncode == 0
         eventually(lambda: not service.processes(), "all have left")

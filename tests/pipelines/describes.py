@@ -1,6 +1,7 @@
 """Says what it can do, and writes what it was asked to load into SDE_DATA_DIR/asked.txt.
 
-The model `broken` cannot be loaded; `slow` takes a while. SDE_MODEL `mute` describes nothing, and
+The model `broken` cannot be loaded; `slow` takes until the file `released` is in SDE_DATA_DIR, and
+so does the second step of a job whose prompt says `slow`. SDE_MODEL `mute` describes nothing, and
 `speechless` fails at it.
 """
 
@@ -15,7 +16,7 @@ from gpu_worker.seam import OnStep, Picture
 from gpu_worker.settings import WorkerSettings
 from tests.pipelines.instant import Instant
 
-LOADING_S = 1.0
+LOOK_S = 0.01
 
 COMMON = ["negative_prompt", "guidance_scale", "scheduler_options", "hires"]
 FULL: dict[str, Any] = {
@@ -47,6 +48,7 @@ class Describes(Instant):
     def __init__(self, settings: WorkerSettings) -> None:
         self._record = settings.data_dir / "asked.txt"
         self._said = settings.model
+        self._released = settings.data_dir / "released"
         self.loaded = "demo"
 
     @property
@@ -88,7 +90,7 @@ class Describes(Instant):
         if name == "broken":
             raise RuntimeError("broken on purpose")
         if name == "slow":
-            time.sleep(LOADING_S)
+            self._wait()
         self.loaded = name
 
     def unload(self) -> None:
@@ -102,9 +104,13 @@ class Describes(Instant):
         return super().generate(job, on_step)
 
     def before_step(self, step: int, job: Job) -> None:
-        """A prompt of `slow` takes its time."""
-        if "slow" in job.request.prompt:
-            time.sleep(0.05)
+        """A prompt of `slow` waits."""
+        if "slow" in job.request.prompt and step:
+            self._wait()
+
+    def _wait(self) -> None:
+        while not self._released.exists():
+            time.sleep(LOOK_S)
 
     def _say(self, line: str) -> None:
         with open(self._record, "a", encoding="utf-8") as record:
