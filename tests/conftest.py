@@ -26,6 +26,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 quantizers.prepare("none")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/ anew")
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder with a short name: a unix socket's path has at most 107 bytes."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -61,13 +60,6 @@ def test_the_workers_control_side_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_has_one_duty_and_says_it(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 250
-    assert text.startswith('"""')
-
-
 @pytest.mark.parametrize("name", [*NAMES, "MACHINE_SIZE"])
 def test_each_setting_is_documented(name: str) -> None:
     assert f"`{name}`" in (ROOT / "docs/operations.md").read_text()
@@ -86,10 +78,20 @@ def test_the_names_are_those_of_the_tables() -> None:
     }
 
 
+def routes() -> list[str]:
+    """Every path that the gateway adds, however the call is wrapped."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse((ROOT / "gateway/app.py").read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_route"
+    ]
+    return [call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)]
+
+
 def test_each_route_is_documented() -> None:
-    routes = re.findall(r'add_route\("([^"]+)"', (ROOT / "gateway/app.py").read_text())
     documented = (ROOT / "docs/http-api.md").read_text()
-    assert routes and [route for route in routes if route not in documented] == []
+    assert len(routes()) >= 15 and "/image/jobs/{uuid}/inputs/{sha256}" in routes()
+    assert [route for route in routes() if route not in documented] == []
 
 
 def test_each_room_is_on_the_plan() -> None:

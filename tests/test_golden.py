@@ -1,0 +1,324 @@
+"""The bytes that others read, compared with files in tests/golden/: a change of one is seen.
+
+`pytest tests/test_golden.py --update-golden` writes the files anew; the diff is what a reviewer
+reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import falcon
+import falcon.testing
+import pytest
+from typer.testing import CliRunner
+
+from client.cli import app as cli
+from gateway import errors, journal_line, problems
+from gateway.ticket import JobState, Ticket, view_of_record
+from gpu_worker import durable, in_flight, pipeline, protocol, records
+from gpu_worker.generation import Job, Outcome, Source, result_record
+from gpu_worker.protocol import Reply, Request, WorkerStatus
+from gpu_worker.request import GenerationRequest, Upscale
+from gpu_worker.results import deletions, line
+from gpu_worker.settings import WorkerSettings, load
+from tests import tiny_adapters, tiny_models
+from tests.tiny_jobs import write_library
+
+GOLDEN = Path(__file__).parent / "golden"
+UUID, OTHER = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
+CREATED, STARTED, ENDED = (f"2026-01-01T00:00:0{second}.000+00:00" for second in (1, 2, 3))
+SUBMISSION = "0" * 32 + ":" + "1" * 32
+DIGEST = "sha256:" + "ab" * 32
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+Check = Callable[[str, bytes], None]
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Check:
+    """Compares bytes with the file of that name, or writes it."""
+
+    def check(name: str, content: bytes) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        assert content.decode() == path.read_text(), f"{path.name} has changed"
+
+    return check
+
+
+def full_request() -> GenerationRequest:
+    """Every field that goes with another, none of them its default."""
+    return GenerationRequest(
+        prompt='a "red" circle\n(large:1.2)',
+        negative_prompt="blurry",
+        model="xl",
+        num_inference_steps=30,
+        guidance_scale=7.0,
+        width=512,
+        height=768,
+        seed=7,
+        num_images_per_prompt=2,
+        scheduler="EulerDiscreteScheduler",
+        scheduler_options={"use_karras_sigmas": True, "timestep_spacing": "trailing"},
+        clip_skip=1,
+        eta=0.5,
+        guidance_rescale=0.7,
+        image=DIGEST,
+        mask_image=DIGEST,
+        strength=0.6,
+        loras=[{"name": "ink", "weight": 0.8}],
+        controlnets=[{"name": "canny", "image": DIGEST, "guidance_end": 0.5}],
+        ip_adapter={"name": "face", "image": DIGEST, "scale": 0.3},
+        embeddings=["cat"],
+        vae="sharp",
+        hires={"scale": 1.5, "upscaler": "lanczos", "strength": 0.4, "num_inference_steps": 9},
+        refiner={"name": "xl-refiner", "switch_at": 0.9},
+        step_log=True,
+    )
+
+
+def job(request: GenerationRequest | None = None, **more: Any) -> Job:
+    request = request or GenerationRequest(prompt="a red circle", seed=7)
+    return Job(sequence=12, uuid=UUID, created_time=CREATED, request=request, **more)
+
+
+def upscale_job() -> Job:
+    request = GenerationRequest(prompt="x", image=DIGEST, upscale=Upscale(scale=2.0), seed=1)
+    return job(request, source=Source(uuid=OTHER, image_index=1))
+
+
+def status(**more: Any) -> WorkerStatus:
+    given = {"state": "idle", "boot_id": "b0", "log": "gpu-0.00000001.jsonl", "committed": 4096}
+    return WorkerStatus.model_validate(given | more)
+
+
+BUSY = {
+    "state": "busy",
+    "uuid": UUID,
+    "step": 3,
+    "steps": 60,
+    "attempt": 2,
+    "started_time": STARTED,
+    "step_s": 0.25,
+    "trouble": "the disk is full",
+    "model": "xl",
+    "device": "NVIDIA H100",
+    "dtype": "float16",
+    "machine_size": "big",
+    "described": 4,
+    "loaded": "xl",
+    "load_error": "broken: it is broken",
+    "versions": {"torch": "2.13.0"},
+    "memory_bytes": 1 << 30,
+}
+
+
+def test_protocol_requests(golden: Check) -> None:
+    requests = {
+        "status": Request(op="status", deadline=12.5),
+        "submit": Request(op="submit", deadline=12.5, job=job(full_request())),
+        "submit-upscale": Request(op="submit", deadline=12.5, job=upscale_job()),
+        "cancel": Request(op="cancel", deadline=12.5, uuid=UUID),
+        "seal": Request(op="seal", deadline=12.5, log="gpu-0.00000001.jsonl"),
+        "describe": Request(op="describe", deadline=12.5),
+        "load": Request(op="load", deadline=12.5, model="xl"),
+        "unload": Request(op="unload", deadline=12.5),
+    }
+    for name, request in requests.items():
+        frame = protocol.encode(request)
+        golden(f"protocol/request-{name}.json", frame)
+        assert protocol.decode_request(frame) == request
+
+
+def test_protocol_replies(golden: Check) -> None:
+    replies = {
+        "idle": Reply(status=status(), accepted=True),
+        "busy": Reply(status=status(**BUSY)),
+        "description": Reply(status=status(), accepted=True, description={"default": "demo"}),
+        "error": Reply(status=status(state="loading"), error="the deadline has passed"),
+    }
+    for name, reply in replies.items():
+        frame = protocol.encode(reply)
+        golden(f"protocol/reply-{name}.json", frame)
+        assert protocol.decode_reply(frame) == reply
+
+
+FACTS = {
+    "image_index": 0,
+    "num_images": 2,
+    "attempt": 1,
+    "started_time": STARTED,
+    "ended_time": ENDED,
+    "seconds": 1.5,
+    "seed": 7,
+    "device": "cpu",
+    "step": 60,
+    "steps": 60,
+}
+
+
+def test_record_lines(golden: Check) -> None:
+    one = {**FACTS, "num_images": 1}
+    made = {
+        "succeeded": result_record(
+            job(full_request(), submission=SUBMISSION),
+            outcome=Outcome.SUCCEEDED,
+            errors=[],
+            data="eA==",
+            facts=FACTS,
+        ),
+        "upscaled": result_record(
+            upscale_job(), outcome=Outcome.SUCCEEDED, errors=[], data="eA==", facts=one
+        ),
+        "failed": result_record(
+            job(), outcome=Outcome.FAILED, errors=["out of memory"], data=None, facts=one
+        ),
+        "canceled": result_record(
+            job(), outcome=Outcome.CANCELED, errors=["canceled"], data=None, facts={}
+        ),
+    }
+    for name, record in made.items():
+        text = line.encode(record)
+        golden(f"record/{name}.jsonl", text)
+        assert line.draw(text).uuid == UUID
+
+
+def test_what_the_process_notes(golden: Check, tmp_path: Path) -> None:
+    note = in_flight.InFlight(tmp_path / "gpu-0.in_flight.json")
+    note.write(in_flight.Begun(attempt=2, job=job(full_request())))
+    golden("record/in_flight.json", (tmp_path / "gpu-0.in_flight.json").read_bytes())
+
+
+def test_journal_events(golden: Check) -> None:
+    events = {
+        "accepted": {"job": job(full_request(), submission=SUBMISSION).model_dump(mode="json")},
+        "dispatched": {"uuid": UUID, "worker": "gpu-0"},
+        "cancel": {"uuid": UUID},
+        "deleted": {"uuid": UUID, "submission": SUBMISSION},
+        "sequence": {"sequence": 12},
+    }
+    for name, content in events.items():
+        text = journal_line.encode({"event": name, **content})
+        golden(f"journal/{name}.jsonl", text)
+        assert journal_line.decode(text) == {
+            "v": 1,
+            "event": name,
+            **content,
+            "crc32": text[-11:-3].decode(),
+        }
+
+
+def test_a_deletion(golden: Check) -> None:
+    golden("journal/tombstone.jsonl", deletions.encode(UUID, SUBMISSION))
+    golden("journal/tombstone-without-key.jsonl", deletions.encode(UUID, None))
+    durable.check(deletions.encode(UUID, None))
+
+
+def test_job_views(golden: Check) -> None:
+    ticket = Ticket(job(full_request()))
+    views = {"queued": ticket.view(2, 12.5)}
+    ticket.state, ticket.worker = JobState.RUNNING, "gpu-0"
+    ticket.observe(status(**BUSY))
+    views["running"] = ticket.view(None, 3.5)
+    record = {"uuid": UUID, "created_time": CREATED, "errors": [], **FACTS, "state": "succeeded"}
+    ticket.end(record)
+    views["succeeded"] = ticket.view(None, None)
+    assert view_of_record(record) == views["succeeded"]
+    views["failed"] = view_of_record(record | {"state": "failed", "errors": ["no"], "step": 3})
+    views["canceled"] = view_of_record(record | {"state": "canceled", "step": 3})
+    for name, view in views.items():
+        golden(f"job/{name}.json", pretty(view))
+
+
+def pretty(value: object) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def test_the_description(golden: Check, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    small = tiny_models.build()
+    small.save_pretrained(models / "sd")
+    tiny_adapters.build_xl().save_pretrained(models / "xl")
+    tiny_adapters.save_lora(small, models / "ink.safetensors")
+    write_library(
+        tmp_path,
+        models={
+            "sd": {"source": "sd", "defaults": {"num_inference_steps": 4}},
+            "xl": {"source": "xl"},
+            "hub": {"source": "owner/name", "revision": "abc"},
+            "gone": {"source": "gone.safetensors"},
+        },
+        loras={"ink": {"source": "ink.safetensors"}, "lost": {"source": "lost.safetensors"}},
+    )
+    ours = pipeline.load(load(WorkerSettings, {"SDE_DATA_DIR": str(tmp_path), "SDE_DEVICE": "cpu"}))
+    text = pretty(ours.describe()).decode().replace(str(tmp_path), "DATA")
+    golden("description.json", text.encode())
+
+
+REFUSALS: dict[str, Exception] = {
+    "queue-full": errors.QueueFull(4),
+    "no-worker": errors.NoWorker(5),
+    "storage": errors.StorageUnavailable("the disk is full"),
+    "invalid": errors.InvalidRequest(
+        [{"field": "width", "message": "must be a whole number", "value": "'x'"}], ["prompt"]
+    ),
+    "unsupported": errors.UnsupportedField("vae", "x", "none of the vaes is called so"),
+    "unknown-model": errors.UnknownModel("no model is called 'x'; there are: demo"),
+    "not-described": errors.NotDescribed("no worker has said yet what it can do"),
+    "not-loaded": errors.NotLoaded("x is not loaded"),
+    "worker-busy": errors.WorkerBusy("the worker is busy"),
+    "too-many-streams": errors.TooManyStreams("streams", 1),
+    "key-reused": errors.KeyReused("Idempotency-Key: 'k' was sent before"),
+    "unknown-job": errors.UnknownJob(UUID),
+    "deleted": errors.DeletedJob(UUID),
+    "no-picture": errors.NoPicture("the job has no picture"),
+    "already-ended": errors.AlreadyEnded("the job has succeeded already"),
+    "not-ended": errors.NotEnded("the job runs"),
+    "damaged": durable.DamagedLine("does not match its checksum"),
+    "not-found": falcon.HTTPRouteNotFound(),
+    "bad-request": falcon.HTTPBadRequest(title="Invalid request", description="uuid: is none"),
+    "unexpected": ZeroDivisionError("a secret"),
+}
+
+
+class Raises:
+    """A resource that answers with one of them."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        raise REFUSALS[name]
+
+
+def test_problem_documents(golden: Check) -> None:
+    app = falcon.App()
+    problems.register(app)
+    app.add_route("/{name}", Raises())
+    client = falcon.testing.TestClient(app)
+    for name in REFUSALS:
+        reply = client.simulate_get(f"/{name}")
+        kept = {key: reply.headers.get(key) for key in ("content-type", "retry-after")}
+        golden(f"problem/{name}.json", pretty({"headers": kept, "body": reply.json}))
+
+
+def test_the_help_of_each_command(golden: Check) -> None:
+    runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "SDE_URL": None})
+    names = [
+        str(each.name or getattr(each.callback, "__name__", "")) for each in cli.registered_commands
+    ]
+    assert len(names) > 15
+    for name in ["", *names]:
+        done = runner.invoke(cli, [*([name] if name else []), "--help"], prog_name="sde")
+        assert done.exit_code == 0, done.output
+        golden(f"help/{name or 'sde'}.txt", done.output.encode())
+
+
+def test_the_words_of_a_fault(golden: Check) -> None:
+    faults = [MemoryError(), ValueError("bad\udc80"), OSError(28, "No space left on device")]
+    texts = [records.sentence(each) for each in faults]
+    golden("record/sentences.json", pretty(texts))

@@ -1,0 +1,114 @@
+"""The rooms of the house, read from the syntax trees: which folder may import from which."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.service import ROOT
+
+PACKAGES = ("client", "gateway", "gpu_worker")
+
+ARROWS: dict[str, set[str]] = {
+    "client": set(),
+    "gateway": {"gpu_worker", "gpu_worker.results"},
+    "gpu_worker": {"gpu_worker.results"},
+    "gpu_worker.demo_model": set(),
+    "gpu_worker.pipeline": {"gpu_worker"},
+    "gpu_worker.results": {"gpu_worker"},
+}
+"""A room, and the rooms of ours that its files import from, beside itself."""
+
+MAX_FILES, MAX_FILE_LINES, MAX_BODY_LINES = 40, 250, 67
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the packages by its dotted name; a package is its __init__."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def room_of(module: str) -> str:
+    """The folder that a module lies in."""
+    path = modules()[module]
+    return ".".join(path.relative_to(ROOT).parts[:-1])
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Our modules that a file imports, anywhere in it."""
+    known = modules()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if inner in known:
+                    yield inner
+                elif node.module in known:
+                    yield str(node.module)
+
+
+@cache
+def arrows() -> dict[str, set[str]]:
+    """By module, the modules that it imports."""
+    return {name: set(imports_of(path)) - {name} for name, path in modules().items()}
+
+
+def test_each_room_is_in_the_table() -> None:
+    assert {room_of(name) for name in modules()} == set(ARROWS)
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_a_room_imports_from_its_own_neighbours_alone(room: str) -> None:
+    found = {
+        room_of(target)
+        for name, targets in arrows().items()
+        if room_of(name) == room
+        for target in targets
+    }
+    assert found - {room} == ARROWS[room]
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way[way.index(name) :], name))
+        if name not in done:
+            for target in sorted(arrows()[name]):
+                visit(target, (*way, name))
+            done.add(name)
+
+    for name in modules():
+        visit(name, ())
+
+
+def test_no_room_is_crowded() -> None:
+    rooms = itertools.groupby(sorted(modules(), key=room_of), key=room_of)
+    crowded = {room: len(list(files)) for room, files in rooms}
+    assert {room: count for room, count in crowded.items() if count > MAX_FILES} == {}
+
+
+@pytest.mark.parametrize("name", modules())
+def test_a_file_has_one_duty_and_says_it(name: str) -> None:
+    path = modules()[name]
+    text = path.read_text()
+    assert text.startswith('"""') and len(text.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            begins_with_words = ast.get_docstring(node) is not None
+            body = node.body[1:] if begins_with_words else node.body
+            lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert lines <= MAX_BODY_LINES, f"{path.name}: {node.name} has {lines} lines"
