@@ -14,6 +14,7 @@ from torch import nn
 
 from gpu_worker.pipeline import alignment
 from tests.service import ROOT
+from tests.support.misplaced import misplaced
 
 CPU = torch.device("cpu")
 
@@ -51,15 +52,6 @@ def test_a_shift_of_the_weights_changes_no_pixel(drawn: dict[str, dict[str, str]
 def test_where_a_file_is_mapped_does_change_them(drawn: dict[str, dict[str, str]]) -> None:
     """What the other test protects from is there."""
     assert len({drawn[str(by)]["mapped"] for by in SHIFTS}) > 1
-
-
-def misplaced(values: torch.Tensor, by: int = 1) -> torch.Tensor:
-    """The same numbers, `by` elements after an aligned address."""
-    memory = torch.empty(values.numel() + by, dtype=values.dtype)
-    placed = memory[by:].view_as(values)
-    placed.copy_(values)
-    assert placed.data_ptr() % alignment.BYTES
-    return placed
 
 
 class Two(nn.Module):

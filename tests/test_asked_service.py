@@ -17,7 +17,7 @@ from torch import zeros
 
 from tests import tiny_adapters, tiny_models
 from tests.service import Service, running
-from tests.test_inputs import GOOD
+from tests.support.input_images import GOOD
 from tests.tiny_jobs import write_library
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -16,7 +16,7 @@ from gpu_worker.protocol import WorkerStatus
 from gpu_worker.request import GenerationRequest
 from tests.pipelines.describes import FULL, PLAIN
 from tests.service import Service, eventually, running
-from tests.test_inputs import GOOD
+from tests.support.input_images import GOOD
 
 DESCRIBES = "tests.pipelines.describes:load"
 

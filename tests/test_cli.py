@@ -8,7 +8,6 @@ import pty
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,36 +19,16 @@ from tests.service import (
     DEADLINE_S,
     ROOT,
     Service,
-    environment,
     eventually,
     free_port,
     running,
     send_until_it_ends,
 )
 from tests.stub_gateway import answering
-from tests.test_client import store
+from tests.support.command import COMMAND, NEVER, options, sde
+from tests.support.stored import store
 
-NEVER = "00000000-0000-4000-8000-000000000000"
 SLOW, HELD = "tests.pipelines.slow:load", "tests.pipelines.held:load"
-COMMAND = [sys.executable, "-m", "client"]
-
-
-def options(url: str) -> dict[str, str]:
-    return {**environment(Path("unused"), 1), "SDE_URL": url, "PYTHONPATH": str(ROOT)}
-
-
-def sde(url: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd or ROOT,
-        env=options(url),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr + done.stdout, done.stderr
-    return done
 
 
 @pytest.fixture

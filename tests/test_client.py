@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import UUID
 
 import psutil
 import pytest
@@ -21,9 +20,9 @@ from PIL import Image
 import client as sde
 from client import Client
 from client.records import Job
-from gpu_worker.results import line
 from tests.service import DEADLINE_S, Service, eventually, free_port, running
 from tests.stub_gateway import Reply, answering
+from tests.support.stored import store
 
 NEVER = "00000000-0000-4000-8000-000000000000"
 SLOW, HELD = "tests.pipelines.slow:load", "tests.pipelines.held:load"
@@ -342,29 +341,6 @@ def test_the_newest_results_come_first_and_without_data(remote: Client) -> None:
     for wrong in ({"limit": 0}, {"before": NEVER}):
         with pytest.raises(sde.InvalidRequest, match=next(iter(wrong))):
             list(remote.results(**wrong))  # type: ignore[arg-type]
-
-
-def store(folder: Path, count: int) -> list[str]:
-    """A log of so many failed results and a damaged line; their uuids, oldest first."""
-    uuids = [str(UUID(int=number)) for number in range(1, count + 1)]
-    lines = [
-        line.encode(
-            {
-                "uuid": uuid,
-                "prompt": f"prompt {number}",
-                "created_time": "2026-01-01T00:00:00.000+00:00",
-                "errors": ["none of these has run"],
-                "data": None,
-                "state": "failed",
-                "sequence": number,
-            }
-        )
-        for number, uuid in enumerate(uuids, 1)
-    ]
-    (folder / "disk_backups").mkdir()
-    log = folder / "disk_backups" / "gpu-0.00000001.jsonl"
-    log.write_bytes(b"".join((*lines[:5], b"damaged\n", *lines[5:])))
-    return uuids
 
 
 def test_a_long_log_is_read_in_pages(folder: Path) -> None:

@@ -18,8 +18,9 @@ from gpu_worker import fsck
 from gpu_worker.results import ResultIndex, ResultLog, deletions
 from gpu_worker.results.kept_catalog import INDEX_NAME
 from gpu_worker.results.schema import files
-from tests.test_endings import Begun, Parts
-from tests.test_results import Crash, FaultyDisk, record, served
+from tests.support.disk import Crash, FaultyDisk
+from tests.support.gateway_parts import Begun, Parts
+from tests.support.log_records import record, served
 
 
 def submission(number: int) -> str:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.service import Service, eventually, running
-
-UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-
-
-def may_grow_to(service: Service, name: str, size_bytes: int | None) -> None:
-    """Files of that process may not grow past so many bytes: short writes, then EFBIG (no root)."""
-    limit = UNLIMITED if size_bytes is None else (size_bytes, resource.RLIM_INFINITY)
-    psutil.Process(service.children[name].pid).rlimit(psutil.RLIMIT_FSIZE, limit)
+from tests.service import eventually, running
+from tests.support.disk import may_grow_to
 
 
 def newest_size(folder: Path) -> int:

@@ -12,15 +12,9 @@ from typing import Any
 import pytest
 import requests
 
-from gateway.assembly import assemble
 from gateway.errors import DeletedJob
-from gateway.jobs import Whereabouts
-from gateway.settings import GatewaySettings
-from gpu_worker.generation import Outcome, result_record
-from gpu_worker.protocol import WorkerStatus
-from gpu_worker.request import GenerationRequest
-from gpu_worker.results import ResultLog
 from tests.service import Service, eventually, running
+from tests.support.gateway_parts import Begun
 
 HELD = "tests.pipelines.held:load"
 
@@ -84,42 +78,6 @@ def test_of_many_who_delete_a_result_one_is_told_so(service: Service) -> None:
         assert told == {204: 1, 410: 5}
         journal = (service.data_dir / "journal" / "jobs.jsonl").read_text()
         assert journal.count(f'"deleted","uuid":"{uuid}"') == 1
-
-
-class Parts:
-    """A gateway whose threads do not run."""
-
-    def __init__(self, folder: Path) -> None:
-        settings = GatewaySettings.model_validate({"SDE_DATA_DIR": folder})
-        gateway = assemble(settings, {"gpu-0": "ipc://" + str(folder / "run" / "x")})
-        self.dispatcher = gateway.dispatchers["gpu-0"]
-        self.broker = self.dispatcher._broker
-        self.index = self.dispatcher._index
-        self.removal = self.dispatcher._removal
-        self.journal = self.dispatcher._journal
-
-    def view(self, uuid: str) -> dict[str, Any]:
-        return Whereabouts(self.broker, self.index).view(uuid)
-
-
-class Begun(Parts):
-    """It has a job that its worker has just committed."""
-
-    def __init__(self, folder: Path) -> None:
-        for name in ("disk_backups", "inputs", "run"):
-            (folder / name).mkdir(parents=True)
-        super().__init__(folder)
-        self.broker.observe("gpu-0", WorkerStatus(state="idle", boot_id="b", log="", committed=0))
-        job = self.broker.reserve(GenerationRequest(prompt="a"))
-        self.uuid = job.uuid
-        self.journal.accept(job)
-        self.broker.enqueue(job)
-        self.broker.take("gpu-0")
-        self.log = ResultLog(folder / "disk_backups", "gpu-0")
-        facts = {"image_index": 0, "num_images": 1}
-        self.log.append(
-            result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data="eA==", facts=facts)
-        )
 
 
 def test_a_deletion_in_the_midst_of_the_end_stands(tmp_path: Path) -> None:

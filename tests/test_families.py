@@ -13,7 +13,7 @@ from gpu_worker import pipeline
 from gpu_worker.models import ModelsError
 from gpu_worker.models_file import ModelsFile
 from tests import tiny_models
-from tests.test_pipeline import ignore, job, settings
+from tests.support.pipeline_jobs import ignore, job, settings
 from tests.tiny_jobs import write_library
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -30,7 +30,7 @@ from gpu_worker.request import GenerationRequest
 from gpu_worker.results import ResultIndex, ResultLog, consolidation, segments
 from gpu_worker.results.line import encode
 from tests.service import ROOT, environment, free_port, running
-from tests.test_results import Crash, FaultyDisk
+from tests.support.disk import Crash, FaultyDisk
 
 FIRST, NEWEST, OTHER = "gpu-0.00000001.jsonl", "gpu-0.00000002.jsonl", "gpu-1.00000001.jsonl"
 

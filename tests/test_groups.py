@@ -35,20 +35,10 @@ from gpu_worker.results.reading import Reading
 from gpu_worker.server import ControlServer
 from gpu_worker.slot import Slot
 from tests.service import eventually, running
-from tests.test_cli import sde
-from tests.test_results import (
-    NAME,
-    Crash,
-    FaultyDisk,
-    index_of,
-    merge_all,
-    opened,
-    read,
-    record,
-    served,
-    stubbornly,
-    without_index,
-)
+from tests.support.command import sde
+from tests.support.disk import Crash, FaultyDisk
+from tests.support.log_records import index_of, opened, record, served
+from tests.test_results import NAME, merge_all, read, stubbornly, without_index
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

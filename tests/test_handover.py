@@ -12,7 +12,7 @@ from gateway.settings import GatewaySettings
 from gpu_worker import process
 from gpu_worker.in_flight import Begun, InFlight
 from tests.service import Service, eventually, running
-from tests.test_journal import job
+from tests.support.journal_jobs import job
 
 
 def store(folder: Path) -> tuple[GatewaySettings, InFlight]:

@@ -18,7 +18,7 @@ from gpu_worker.pipeline import hires, upscalers
 from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.request import Hires
 from tests import tiny_upscalers
-from tests.test_pipeline import ignore, job, settings
+from tests.support.pipeline_jobs import ignore, job, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

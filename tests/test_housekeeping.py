@@ -13,7 +13,7 @@ from gateway.inputs import Inputs
 from gateway.journal import Journal
 from gateway.removal import Removal
 from gpu_worker.results import ResultIndex, ResultLog
-from tests.test_results import record
+from tests.support.log_records import record
 
 DAY_ONE = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ import pytest
 
 from gpu_worker.results import ResultLog, kept_catalog, scan
 from gpu_worker.results.kept_catalog import INDEX_NAME
-from tests.test_results import index_of, opened, record, served
+from tests.support.log_records import index_of, opened, record, served
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import signal
@@ -23,20 +22,10 @@ from gateway.errors import InvalidRequest
 from gateway.inputs import Inputs
 from gateway.pictures import PictureReader
 from tests.service import ROOT, Service, environment, eventually, running
-from tests.test_disk_full import may_grow_to
+from tests.support.disk import may_grow_to
+from tests.support.input_images import GOOD, picture, text
 
 HELD = "tests.pipelines.held:load"
-
-
-def picture(kind: str = "PNG", size: tuple[int, int] = (64, 64), shade: int = 99) -> bytes:
-    """The bytes of a grey one."""
-    made = io.BytesIO()
-    Image.new("RGB", size, (shade,) * 3).save(made, format=kind)
-    return made.getvalue()
-
-
-def text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
 
 
 def name(content: bytes) -> str:
@@ -103,7 +92,6 @@ def test_each_place_of_a_picture_is_taken_and_the_same_one_kept_once(service: Se
     assert files(service, uuid) == {name(each): each for each in (same, mask, other)}
 
 
-GOOD = text(picture())
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"image": "sha256:" + "0" * 64}, "image", "not base64"),
     ({"image": ""}, "image", "empty"),

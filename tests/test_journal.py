@@ -13,22 +13,12 @@ import pytest
 
 from gateway.broker import Broker
 from gateway.journal import Journal
-from gpu_worker.generation import Job
 from gpu_worker.protocol import WorkerStatus
 from gpu_worker.request import GenerationRequest
-from tests.test_results import Crash, FaultyDisk
+from tests.support.disk import Crash, FaultyDisk
+from tests.support.journal_jobs import job
 
 IDLE = WorkerStatus(state="idle", boot_id="b", log="l", committed=0)
-
-
-def job(number: int) -> Job:
-    return Job(
-        uuid=f"00000000-0000-4000-8000-{number:012d}",
-        sequence=number,
-        created_time="2026-01-01T00:00:00.000+00:00",
-        request=GenerationRequest(prompt=f"number {number}", seed=number),
-        submission=f"{number:032x}:{'f' * 32}",
-    )
 
 
 def opened(path: Path, compact_bytes: int = 1 << 20) -> Journal:

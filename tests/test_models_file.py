@@ -12,8 +12,8 @@ from gpu_worker.models import ModelsError
 from gpu_worker.models_file import ModelsFile
 from tests import tiny_models
 from tests.service import Service, eventually, running
-from tests.test_cli import sde
-from tests.test_pipeline import ignore, job, settings
+from tests.support.command import sde
+from tests.support.pipeline_jobs import ignore, job, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

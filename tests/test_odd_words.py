@@ -14,7 +14,7 @@ from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.pipeline.memory import is_beyond_repair
 from tests import tiny_dits, tiny_models
 from tests.service import running
-from tests.test_pipeline import ignore, job, settings
+from tests.support.pipeline_jobs import ignore, job, settings
 from tests.tiny_jobs import Bench, write_library
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

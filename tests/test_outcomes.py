@@ -25,7 +25,7 @@ from gpu_worker.server import ControlServer
 from gpu_worker.slot import Slot
 from tests.pipelines.instant import Instant
 from tests.service import eventually, running
-from tests.test_pipeline import ignore, job, settings
+from tests.support.pipeline_jobs import ignore, job, settings
 
 HELD = "tests.pipelines.held:load"
 

@@ -13,7 +13,7 @@ import typer
 from client import Client, UnreadableFile, options
 from client.parameters import body, digest_of, with_pictures
 from tests.stub_gateway import Reply, answering
-from tests.test_cli import NEVER, sde
+from tests.support.command import NEVER, sde
 
 JSON = {"Content-Type": "application/json"}
 

@@ -11,34 +11,13 @@ import pytest
 import torch
 
 from gpu_worker import machine_size, pipeline, png
-from gpu_worker.generation import Job
-from gpu_worker.request import GenerationRequest
 from gpu_worker.seam import OnStep, OutOfMemory
-from gpu_worker.settings import WorkerSettings, load
 from tests import tiny_models
 from tests.service import running
+from tests.support.pipeline_jobs import ignore, job, settings
 from tests.tiny_jobs import in_own_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-def settings(folder: Path, **given: str) -> WorkerSettings:
-    return load(WorkerSettings, {"SDE_DATA_DIR": str(folder), "SDE_DEVICE": "cpu", **given})
-
-
-def job(**given: Any) -> Job:
-    asked = {"prompt": "a large red circle on a blue background", "seed": 7, **given}
-    request = GenerationRequest.model_validate({"num_inference_steps": 4, **asked})
-    return Job(
-        sequence=1,
-        uuid="00000000-0000-4000-8000-000000000000",
-        created_time="2026-01-01T00:00:00Z",
-        request=request,
-    )
-
-
-def ignore(step: int, steps: int, preview: object = None) -> None:
-    """No progress wanted."""
 
 
 @pytest.fixture(scope="module")

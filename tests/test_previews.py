@@ -14,7 +14,7 @@ from PIL import Image
 from gpu_worker import pipeline
 from gpu_worker.pipeline.latents import LEAST_FIT, Projection, decode
 from gpu_worker.pipeline.previews import Previews, shrunk
-from tests.test_pipeline import settings
+from tests.support.pipeline_jobs import settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -9,7 +9,7 @@ import pytest
 from gpu_worker import pipeline, weights
 from gpu_worker.pipeline import prompts
 from gpu_worker.weights import Fragment
-from tests.test_pipeline import ignore, job, settings
+from tests.support.pipeline_jobs import ignore, job, settings
 from tests.tiny_families import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -19,7 +19,7 @@ from gpu_worker.pipeline.provenance import Provenance, attention
 from gpu_worker.records import pixels_sha256
 from gpu_worker.request import GenerationRequest
 from tests import tiny_models
-from tests.test_pipeline import ignore, job, settings
+from tests.support.pipeline_jobs import ignore, job, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

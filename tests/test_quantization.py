@@ -21,8 +21,8 @@ from gpu_worker.models import ModelsError
 from gpu_worker.pipeline import quantization
 from tests import quantised, tiny_adapters, tiny_models
 from tests.service import ROOT, running
-from tests.test_cli import sde
-from tests.test_pipeline import settings
+from tests.support.command import sde
+from tests.support.pipeline_jobs import settings
 from tests.tiny_families import FAMILIES
 from tests.tiny_jobs import write_library
 

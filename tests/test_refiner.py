@@ -24,7 +24,7 @@ from gpu_worker.pipeline.loaded import NotSupported
 from gpu_worker.request import GenerationRequest, Lora
 from tests import tiny_adapters, tiny_models
 from tests.service import running
-from tests.test_cli import sde
+from tests.support.command import sde
 from tests.tiny_jobs import PROMPT, Bench, in_own_memory, write_library
 
 pytestmark = pytest.mark.filterwarnings(

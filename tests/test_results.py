@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import sqlite3
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,42 +18,10 @@ from gpu_worker import durable
 from gpu_worker.results import DamagedLine, ResultIndex, ResultLog, consolidation, scan, segments
 from gpu_worker.results.catalog import Catalog
 from gpu_worker.results.line import draw, encode
+from tests.support.disk import Crash, FaultyDisk
+from tests.support.log_records import index_of, opened, record, served
 
 NAME = "gpu-0.00000001.jsonl"
-
-
-def record(text: str = "a", sequence: int = 1, data: str | None = None) -> dict[str, Any]:
-    return {
-        "uuid": str(uuid.uuid4()),
-        "prompt": text,
-        "created_time": "2026-01-01T00:00:00.000+00:00",
-        "errors": [],
-        "data": data,
-        "state": "succeeded",
-        "sequence": sequence,
-        "submission": None,
-        "seed": 5,
-    }
-
-
-def opened(folder: Path, segment_bytes: int = 1 << 20, writer: str = "gpu-0") -> ResultLog:
-    log = ResultLog(folder, writer, segment_bytes)
-    log.open()
-    return log
-
-
-def index_of(folder: Path, deleted: tuple[str, ...] = ()) -> ResultIndex:
-    index = ResultIndex(folder)
-    index.open(deleted)
-    return index
-
-
-def served(index: ResultIndex) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(b"".join(array(index.oldest_first(), index.read)))
-    for line in found:
-        line.pop("format")
-        line.pop("crc32")
-    return found
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -396,43 +363,6 @@ class TestConsolidation:
         (tmp_path / NAME).write_bytes(bytes(text))
         self.merged(index)
         assert served(index) == records[1:]
-
-
-class Crash(BaseException):
-    """A death: no handler of ours runs."""
-
-
-FAULTY = ("write", "fdatasync", "fsync", "replace", "ftruncate", "open", "unlink")
-
-
-class FaultyDisk:
-    """Makes the Nth call of the named functions of `os` fail, once; or kill, before or after it."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, number: int, vice: str) -> None:
-        self.calls = 0
-        self._number, self._vice = number, vice
-        for name in FAULTY:
-            patch.setattr(os, name, self._wrap(getattr(os, name), name))
-
-    def _wrap(self, real: Any, name: str) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if self.calls < 0:
-                raise Crash
-            self.calls += 1
-            if self.calls != self._number:
-                return real(*arguments, **options)
-            if self._vice == "error":
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            if self._vice == "short" and name == "write":
-                return real(arguments[0], bytes(arguments[1])[:3])
-            if self._vice == "after":
-                real(*arguments, **options)
-            if self._vice in ("before", "after"):
-                self.calls = -1
-                raise Crash
-            return real(*arguments, **options)
-
-        return call
 
 
 @pytest.mark.parametrize("vice", ["error", "short", "before", "after"])

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.service import ROOT
-
-PACKAGES = ("client", "gateway", "gpu_worker")
+from tests.support.source_tree import modules
 
 ARROWS: dict[str, set[str]] = {
     "client": set(),
@@ -25,17 +24,6 @@ ARROWS: dict[str, set[str]] = {
 """A room, and the rooms of ours that its files import from, beside itself."""
 
 MAX_FILES, MAX_FILE_LINES, MAX_BODY_LINES = 40, 250, 67
-
-
-@cache
-def modules() -> dict[str, Path]:
-    """Every module of the packages by its dotted name; a package is its __init__."""
-    found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
 
 
 def room_of(module: str) -> str:

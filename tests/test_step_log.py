@@ -9,7 +9,7 @@ import torch
 
 from gpu_worker import pipeline
 from gpu_worker.pipeline.step_log import StepLog
-from tests.test_pipeline import ignore, job, settings
+from tests.support.pipeline_jobs import ignore, job, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -15,7 +15,7 @@ from gpu_worker.pipeline import upscalers
 from gpu_worker.results import line
 from tests import tiny_upscalers
 from tests.service import running
-from tests.test_cli import sde
+from tests.support.command import sde
 
 NEVER = "00000000-0000-4000-8000-000000000000"
 

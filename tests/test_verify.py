@@ -18,7 +18,7 @@ from client import Client, Incomparable, NoPicture, Result, comparison
 from client.parameters import request_of
 from gpu_worker.results import line
 from tests.service import Service, running
-from tests.test_cli import NEVER, sde
+from tests.support.command import NEVER, sde
 
 REAL = {"SDE_PIPELINE": "gpu_worker.pipeline:load", "SDE_DEVICE": "cpu"}
 ASKED: dict[str, Any] = {

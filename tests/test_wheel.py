@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from tests.service import ROOT
-from tests.test_rooms import PACKAGES, modules
+from tests.support.source_tree import PACKAGES, modules
 
 IMPORT_ALL = """
 import importlib, sys, warnings

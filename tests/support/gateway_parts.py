@@ -1,0 +1,50 @@
+"""The gateway's parts without their threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gateway.assembly import assemble
+from gateway.jobs import Whereabouts
+from gateway.settings import GatewaySettings
+from gpu_worker.generation import Outcome, result_record
+from gpu_worker.protocol import WorkerStatus
+from gpu_worker.request import GenerationRequest
+from gpu_worker.results import ResultLog
+
+
+class Parts:
+    """A gateway whose threads do not run."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = GatewaySettings.model_validate({"SDE_DATA_DIR": folder})
+        gateway = assemble(settings, {"gpu-0": "ipc://" + str(folder / "run" / "x")})
+        self.dispatcher = gateway.dispatchers["gpu-0"]
+        self.broker = self.dispatcher._broker
+        self.index = self.dispatcher._index
+        self.removal = self.dispatcher._removal
+        self.journal = self.dispatcher._journal
+
+    def view(self, uuid: str) -> dict[str, Any]:
+        return Whereabouts(self.broker, self.index).view(uuid)
+
+
+class Begun(Parts):
+    """It has a job that its worker has just committed."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("disk_backups", "inputs", "run"):
+            (folder / name).mkdir(parents=True)
+        super().__init__(folder)
+        self.broker.observe("gpu-0", WorkerStatus(state="idle", boot_id="b", log="", committed=0))
+        job = self.broker.reserve(GenerationRequest(prompt="a"))
+        self.uuid = job.uuid
+        self.journal.accept(job)
+        self.broker.enqueue(job)
+        self.broker.take("gpu-0")
+        self.log = ResultLog(folder / "disk_backups", "gpu-0")
+        facts = {"image_index": 0, "num_images": 1}
+        self.log.append(
+            result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data="eA==", facts=facts)
+        )
