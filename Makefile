@@ -59,7 +59,7 @@ bench: $(STAMP)
 	$(BIN)/python -m bench.quantization
 
 chaos: $(STAMP)
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.support.chaos
 
 clean:
 	rm -rf $(VENV) *.egg-info build .mypy_cache .ruff_cache .pytest_cache

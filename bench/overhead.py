@@ -23,7 +23,7 @@ from gpu_worker import png
 from gpu_worker.generation import Job
 from gpu_worker.request import GenerationRequest
 from gpu_worker.settings import WorkerSettings, load
-from tests.service import running
+from tests.support.service import running
 
 GOAL_MS = 15.0
 LOOK_S = 0.001

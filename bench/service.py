@@ -23,7 +23,7 @@ import requests
 
 from bench.service_load import CLIENTS, Client, at_once, commit_to_visible, one_by_one
 from bench.table import goal, markdown, number, quantile, ratio
-from tests.service import ROOT, Service, eventually, free_port, running
+from tests.support.service import ROOT, Service, eventually, free_port, running
 
 OURS, SEED, SYNCED = "ours", "seed's way", "seed's way, synced"
 QUEUE_SIZE = 10_000

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpu_worker import quantizers
-from tests.service import Service, running
+from tests.support.service import Service, running
 
 # Torch's threads spin while they wait; beside other processes on few cores that costs ten times
 # the work. The processes that tests start inherit this.

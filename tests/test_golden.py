@@ -25,8 +25,8 @@ from gpu_worker.protocol import Reply, Request, WorkerStatus
 from gpu_worker.request import GenerationRequest, Upscale
 from gpu_worker.results import deletions, line
 from gpu_worker.settings import WorkerSettings, load
-from tests import tiny_adapters, tiny_models
-from tests.tiny_jobs import write_library
+from tests.support.builders import tiny_adapters, tiny_models
+from tests.support.pipeline_bench import write_library
 
 GOLDEN = Path(__file__).parent / "golden"
 UUID, OTHER = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.settings import GatewaySettings
 from gpu_worker.settings import NAMES, WorkerSettings
-from tests.service import ROOT
+from tests.support.service import ROOT
 
 SOURCES = sorted(
     path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service import ROOT
+from tests.support.service import ROOT
 from tests.support.source_tree import modules
 
 ARROWS: dict[str, set[str]] = {

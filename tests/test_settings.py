@@ -12,7 +12,7 @@ import pytest
 from gateway.settings import GatewaySettings
 from gpu_worker import protocol
 from gpu_worker.settings import SettingsError, WorkerSettings, load
-from tests.service import ROOT, environment, free_port
+from tests.support.service import ROOT, environment, free_port
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tests.service import ROOT
+from tests.support.service import ROOT
 from tests.support.source_tree import PACKAGES, modules
 
 IMPORT_ALL = """

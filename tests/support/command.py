@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.service import DEADLINE_S, ROOT, environment
+from tests.support.service import DEADLINE_S, ROOT, environment
 
 NEVER = "00000000-0000-4000-8000-000000000000"
 

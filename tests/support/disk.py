@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.service import Service
+from tests.support.service import Service
 
 
 def may_grow_to(service: Service, name: str, size_bytes: int | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from tests.service import ROOT
+from tests.support.service import ROOT
 
 PACKAGES = ("client", "gateway", "gpu_worker")
 

@@ -1,0 +1,1 @@
+"""Tests; helpers that several share lie in tests/support/."""

@@ -1,0 +1,161 @@
+"""Memory that does not suffice: real limits of the worker's memory, and the worker lives on."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from gpu_worker import machine_size
+from gpu_worker.pipeline.memory import is_exhausted
+from gpu_worker.records import sentence
+from tests.support.builders import tiny_models
+from tests.support.service import ROOT, Service, running
+
+MIB = 1 << 20
+LARGE = {"width": 2048, "height": 128, "num_inference_steps": 1}
+"""Decoded in one piece it takes about 160 MiB, in tiles of 768 px 100."""
+AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(MIB)}
+"""glibc gives back at once what is larger: how much is taken does not depend on what was freed."""
+SMALL = {"width": 64, "height": 64, "num_inference_steps": 1}
+
+
+def may_take(service: Service, more_bytes: int) -> None:
+    """From here on the worker's writable memory may grow by so much: then malloc returns NULL."""
+    worker = psutil.Process(service.children["gpu_worker"].pid)
+    limit = worker.memory_info().data + more_bytes
+    worker.rlimit(psutil.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+
+
+def result(service: Service, **asked: Any) -> dict[str, Any]:
+    record = service.result(service.submit(**asked))
+    service.wait_available()
+    return record
+
+
+def save_model(folder: Path) -> Path:
+    """A tiny UNet, and a VAE of four levels: a picture's pixels are what costs memory."""
+    pipe = tiny_models.build()
+    pipe.vae = AutoencoderKL(
+        block_out_channels=(32,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        sample_size=64,
+    )
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_job_that_does_not_fit_falls_back_or_says_so_and_the_worker_lives_on(
+    folder: Path,
+) -> None:
+    real = {"SDE_PIPELINE": "gpu_worker.pipeline:load", "SDE_DEVICE": "cpu", "MACHINE_SIZE": "big"}
+    model = str(save_model(folder / "model"))
+    with running(folder, "gateway", "gpu_worker", SDE_MODEL=model, **real, **AT_ONCE) as service:
+        assert result(service, **SMALL)["errors"] == []
+        may_take(service, 130 * MIB)
+        fitted = result(service, **LARGE)
+        assert fitted["errors"] == [] and (fitted["width"], fitted["height"]) == (2048, 128)
+        assert fitted["machine_size"] == "medium"
+        assert fitted["out_of_memory"].startswith("out of memory with MACHINE_SIZE=big on cpu")
+        after = result(service, **SMALL)
+        assert after["errors"] == [] and "out_of_memory" not in after
+        assert after["machine_size"] == "big"
+        may_take(service, 55 * MIB)
+        failed = result(service, **LARGE)
+        way_out = "try MACHINE_SIZE=little or a smaller picture"
+        assert failed["errors"] == [f"out of memory with MACHINE_SIZE=medium on cpu: {way_out}"]
+        assert failed["data"] is None and failed["state"] == "failed"
+        assert result(service, **SMALL)["errors"] == []
+        assert service.children["gpu_worker"].poll() is None
+
+
+def test_no_room_in_python_itself_is_an_outcome_and_the_worker_lives_on(folder: Path) -> None:
+    hoarding = {"SDE_PIPELINE": "tests.pipelines.exhausts_memory:load"}
+    with running(folder, "gateway", "gpu_worker", **hoarding, **AT_ONCE) as service:
+        for vice in ("make", "write"):
+            record = result(service, prompt=vice, width=2048, height=1024)
+            assert record["data"] is None and record["state"] == "failed"
+            assert record["errors"] == [sentence(MemoryError())]
+            assert "try a smaller one" in record["errors"][0]
+            assert result(service, prompt="harmless")["errors"] == []
+        assert service.children["gpu_worker"].poll() is None
+
+
+BROKEN = """
+import resource, sys, torch
+from pathlib import Path
+from gpu_worker import pipeline
+from gpu_worker.seam import DeviceLost
+from tests.pipelines.exhausts_memory import allow
+from tests.test_pipeline import ignore, job, settings
+
+torch.set_num_threads(1)
+ours = pipeline.load(settings(Path(sys.argv[1])))
+layer, pixels = torch.nn.Conv2d(32, 32, 3), torch.randn(1, 32, 64, 72)
+allow(1)
+try:
+    layer(pixels)
+except RuntimeError as error:
+    print(error)
+allow(resource.RLIM_INFINITY)
+try:
+    ours.generate(job(), ignore)
+except DeviceLost as error:
+    print("lost:", error)
+"""
+
+
+def test_a_cpu_that_computes_nothing_more_is_a_lost_device(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = "could not create a primitive"
+    assert done.stdout.splitlines() == [said, f"lost: {said}"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.0 GB)"),
+    ],
+)
+def test_what_says_that_memory_did_not_suffice(error: Exception) -> None:
+    assert is_exhausted(error)
+    wrapped = ValueError("cannot be loaded")
+    wrapped.__cause__ = error
+    assert is_exhausted(wrapped)
+    assert not is_exhausted(ValueError(str(error)))
+
+
+def test_a_size_below_decodes_in_smaller_tiles_at_every_models_own_size() -> None:
+    """Else falling back would be in vain: a VAE's own tile is as large as its pictures."""
+    sides = []
+    for size in machine_size.SIZES:
+        vae = AutoencoderKL(
+            block_out_channels=(32,) * 4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            sample_size=1024,
+        )
+        machine_size.spare_vae(vae, size)
+        assert vae.tile_latent_min_size * 8 == vae.tile_sample_min_size
+        sides.append(vae.tile_sample_min_size if vae.use_tiling else 2048)
+    assert sides == [2048, 768, 512, 256]

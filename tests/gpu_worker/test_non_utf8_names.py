@@ -1,0 +1,85 @@
+"""Names that are no UTF-8, sources that are no names, words of an error: they end no worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gpu_worker import pipeline
+from gpu_worker.faults import plain
+from gpu_worker.models import ModelsError, locate, read
+from gpu_worker.pipeline.loaded import NotSupported
+from gpu_worker.pipeline.memory import is_beyond_repair
+from tests.support.builders import tiny_dits, tiny_models
+from tests.support.pipeline_bench import Bench, write_library
+from tests.support.pipeline_jobs import ignore, job, settings
+from tests.support.service import running
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def test_words_that_are_no_utf8_can_be_sent() -> None:
+    assert plain(ValueError("a\udcff")) == "a\\udcff"
+
+
+def test_a_file_whose_name_is_no_utf8_costs_the_worker_nothing(folder: Path) -> None:
+    lora = folder / "models" / "odd"
+    lora.mkdir(parents=True)
+    for name in (b"a\xff.safetensors", b"b.safetensors"):
+        (Path(os.fsdecode(os.fsencode(lora) + b"/" + name))).write_bytes(b"x")
+    write_library(folder, loras={"odd": {"source": "odd"}})
+    real = {"SDE_PIPELINE": "gpu_worker.pipeline:load", "SDE_DEVICE": "cpu"}
+    with running(folder, "gateway", "gpu_worker", **real) as service:
+        said = service.get("/server/models").json()
+        assert said["loras"] == [] and "\\udcff" in said["errors"]["loras"]["odd"]
+        record = service.result(service.submit("a red circle", num_inference_steps=1))
+        assert record["errors"] == []
+
+
+def test_a_source_that_is_no_name_is_told_and_what_was_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    ours = pipeline.load(settings(tmp_path))
+    write_library(tmp_path, loras={"nul": {"source": "a\u0000b"}})
+    ours.refresh()
+    assert "is no file's name" in ours.describe()["errors"]["loras"]["nul"]
+    (tmp_path / "models" / "models.toml").write_text("x = " + "[" * 100_000)
+    ours.refresh()
+    assert "models.toml" in ours.describe()["models_error"]
+    assert ours.generate(job(num_inference_steps=1), ignore)
+    with pytest.raises(ModelsError, match="is no file's name"):
+        locate(tmp_path, "a\0b")
+    with pytest.raises(ModelsError):
+        read(tmp_path / "models" / "models.toml")
+
+
+def test_a_clients_words_do_not_make_a_lost_device() -> None:
+    words = "could not create a primitive"
+    assert not is_beyond_repair(ValueError(f"negative_prompt: is not known (got {words!r})"))
+    wrapped = ModelsError("demo: cannot be loaded")
+    wrapped.__cause__ = RuntimeError(words)
+    assert is_beyond_repair(wrapped)
+
+
+def test_a_family_without_strength_has_no_second_pass(tmp_path: Path) -> None:
+    tiny_dits.kontext().save_pretrained(tmp_path / "models" / "kontext")
+    bench = Bench(tmp_path, "kontext")
+    seen: list[int] = []
+    with pytest.raises(NotSupported, match=r"hires: .*has no strength in image to image"):
+        bench.make(lambda step, *_: seen.append(step), hires={"upscaler": "lanczos"})
+    assert seen == [], "nothing was drawn in vain"
+    (said,) = [each for each in bench.ours.describe()["models"].values() if each["loaded"]]
+    assert all("hires" not in fields for fields in said["takes_by_mode"].values())
+
+
+def test_an_entry_that_changed_is_described_once(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        tiny_models.build().save_pretrained(tmp_path / "models" / name)
+    write_library(tmp_path, models={"a": {"source": "one"}})
+    ours = pipeline.load(settings(tmp_path))
+    ours.load("a")
+    before = ours.described
+    write_library(tmp_path, models={"a": {"source": "two"}})
+    ours.refresh()
+    assert (ours.loaded, ours.described) == (None, before + 1)

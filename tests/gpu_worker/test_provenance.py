@@ -1,0 +1,169 @@
+"""What made a picture: digests of weights, libraries, attention, memory, in the real pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gpu_worker import pipeline
+from gpu_worker.file_digests import FileDigests
+from gpu_worker.models import File, Library, Model, Network
+from gpu_worker.pipeline.memory import PeakMemory, in_use
+from gpu_worker.pipeline.provenance import Provenance, attention
+from gpu_worker.records import pixels_sha256
+from gpu_worker.request import GenerationRequest
+from tests.support.builders import tiny_models
+from tests.support.pipeline_jobs import ignore, job, settings
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+CPU = torch.device("cpu")
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_picture_says_what_made_it(tmp_path: Path) -> None:
+    ours = pipeline.load(settings(tmp_path))
+    (made,) = ours.generate(job(), ignore)
+    said = ours.facts | made.facts
+    files = sorted(p for p in pipeline.DEMO_MODEL.rglob("*.safetensors"))
+    lines = "".join(
+        f"{path.relative_to(pipeline.DEMO_MODEL).as_posix()}\t{sha256(path.read_bytes())}\n"
+        for path in files
+    )
+    assert len(files) == 3 and said["weights_sha256"] == sha256(lines.encode())
+    assert (said["seed"], said["rng"], said["device"]) == (7, "cpu", "cpu")
+    assert said["attention"] == "AttnProcessor2_0"
+    assert {"torch", "diffusers", "transformers", "dtype", "scheduler", "cpu_threads"} <= {*said}
+    assert 50e6 < said["peak_memory_bytes"] < 1e12
+    again = ours.generate(job(), ignore)[0]
+    assert pixels_sha256(again.image) == pixels_sha256(made.image)
+
+
+def test_a_single_file_has_the_digest_that_others_know_it_by(tmp_path: Path) -> None:
+    pipe = tiny_models.build()
+    file = tmp_path / "single.safetensors"
+    tiny_models.save_single_file(pipe, file)
+    ours = pipeline.load(settings(tmp_path, SDE_MODEL=str(file)))
+    (made,) = ours.generate(job(), ignore)
+    assert made.facts["weights_sha256"] == sha256(file.read_bytes())
+
+
+def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
+    file, memory = tmp_path / "a.safetensors", tmp_path / "run" / "weights.json"
+    file.write_bytes(b"one")
+    assert FileDigests(memory).of(file) == sha256(b"one")
+    before = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert FileDigests(memory).of(file) == sha256(b"one"), "it was not read again"
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert FileDigests(memory).of(file) == sha256(b"two")
+    for broken in (b"{", b"[]", b'{"x": 1}'):
+        memory.write_bytes(broken)
+        assert FileDigests(memory).of(file) == sha256(b"two")
+
+
+def test_a_directory_is_its_weights_and_nothing_else(tmp_path: Path) -> None:
+    model, digests = tmp_path / "model", FileDigests(tmp_path / "weights.json")
+    (model / "unet").mkdir(parents=True)
+    (model / "unet" / "b.safetensors").write_bytes(b"b")
+    before = digests.of(model)
+    (model / "model_index.json").write_text("{}")
+    assert digests.of(model) == before
+    (model / "a.gguf").write_bytes(b"a")
+    lines = f"a.gguf\t{sha256(b'a')}\nunet/b.safetensors\t{sha256(b'b')}\n"
+    assert digests.of(model) == sha256(lines.encode())
+
+
+def test_a_loras_notes_do_not_change_its_name(tmp_path: Path) -> None:
+    digests = FileDigests(tmp_path / "weights.json")
+    found = []
+    for note in ("one", "quite another"):
+        file = tmp_path / f"{note}.safetensors"
+        save_file({"x": torch.arange(4.0)}, file, metadata={"note": note})
+        found.append((digests.of(file), digests.of_tensors(file)))
+    assert found[0][0] != found[1][0]
+    assert found[0][1] == found[1][1] == sha256(torch.arange(4.0).numpy().tobytes())
+
+
+def test_what_a_request_adds_is_named_with_its_digest(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    (folder / "nets" / "canny").mkdir(parents=True)
+    (folder / "pixel").mkdir()
+    save_file({"x": torch.ones(2)}, folder / "pixel" / "any.safetensors")
+    (folder / "nets" / "canny" / "model.safetensors").write_bytes(b"net")
+    (folder / "big.safetensors").write_bytes(b"big")
+    library = Library(
+        models={"big": Model(source="big.safetensors", revision="v1")},
+        loras={"pixel": File(source="pixel")},
+        controlnets={
+            "canny": Network(source="nets", subfolder="canny"),
+            "gone": Network(source="nowhere.safetensors"),
+        },
+    )
+    asked: dict[str, Any] = {
+        "prompt": "x",
+        "loras": [{"name": "pixel"}],
+        "controlnets": [
+            {"name": name, "image": "sha256:" + "0" * 64} for name in ("canny", "gone")
+        ],
+    }
+    provenance = Provenance(settings(tmp_path), library)
+    provenance.loading("big")
+    facts = provenance.facts(tiny_models.build(), GenerationRequest(**asked), CPU)
+    assert (facts["weights_sha256"], facts["revision"]) == (sha256(b"big"), "v1")
+    assert facts["parts_sha256"] == {
+        "loras/pixel": sha256((folder / "pixel" / "any.safetensors").read_bytes()),
+        "controlnets/canny": sha256(b"net"),
+    }
+    assert facts["lora_hashes"] == {"pixel": sha256(torch.ones(2).numpy().tobytes())}
+
+
+def test_a_hub_models_commit_is_known_from_its_snapshot(tmp_path: Path) -> None:
+    commit = "0123456789" * 4
+    repo = tmp_path / "model_cache" / "models--owner--name"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(commit)
+    snapshot = repo / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (snapshot / "w.safetensors").write_bytes(b"w")
+    provenance = Provenance(settings(tmp_path), Library())
+    provenance.loading("owner/name")
+    facts = provenance.facts(tiny_models.build(), GenerationRequest(prompt="x"), CPU)
+    assert facts["revision"] == commit
+    lines = f"w.safetensors\t{sha256(b'w')}\n"
+    assert facts["weights_sha256"] == sha256(lines.encode())
+
+
+def test_files_that_are_not_there_are_no_fault_of_the_job(tmp_path: Path) -> None:
+    provenance = Provenance(settings(tmp_path), Library())
+    for name in ("owner/never-fetched", "no such thing"):
+        provenance.loading(name)
+        facts = provenance.facts(tiny_models.build(), GenerationRequest(prompt="x"), CPU)
+        assert "weights_sha256" not in facts
+
+
+def test_the_attention_is_named_as_it_is_switched() -> None:
+    pipe = tiny_models.build()
+    assert attention(pipe) == "AttnProcessor2_0"
+    pipe.enable_attention_slicing("auto")
+    assert attention(pipe) == "SlicedAttnProcessor"
+
+
+def test_the_peak_counts_what_has_been_let_go() -> None:
+    peak = PeakMemory(CPU)
+    block = bytearray(os.urandom(1 << 20)) * 256
+    held = in_use(CPU)
+    del block
+    left = in_use(CPU)
+    assert held and left and held - left > 200 << 20
+    assert peak.read() - left > 200 << 20

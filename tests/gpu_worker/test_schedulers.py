@@ -1,0 +1,153 @@
+"""Schedulers by diffusers' class names, for one job each: against diffusers called by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+
+from gpu_worker.pipeline import scheduler_classes
+from gpu_worker.pipeline.loaded import NotSupported
+from tests.support.builders import tiny_adapters, tiny_models
+from tests.support.pipeline_bench import Bench, direct, reference
+
+UNIPC = "UniPCMultistepScheduler"
+SD = "StableDiffusionPipeline"
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("schedulers")
+    tiny_models.build().save_pretrained(path / "models" / "sd")
+    tiny_adapters.build_xl().save_pretrained(path / "models" / "xl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sd(folder: Path) -> Bench:
+    return Bench(folder, "sd")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("EulerDiscreteScheduler", {}),
+        ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}),
+        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True, "solver_order": 3}),
+        ("UniPCMultistepScheduler", {}),
+        ("HeunDiscreteScheduler", {}),
+        ("LCMScheduler", {}),
+        (None, {"timestep_spacing": "trailing", "beta_end": 0.015}),
+    ],
+)
+def test_a_scheduler_gives_the_picture_that_it_gives_in_diffusers(
+    sd: Bench, name: str | None, options: dict[str, Any]
+) -> None:
+    made = sd.make(scheduler=name, scheduler_options=options)[0]
+    pipe = reference(sd, "StableDiffusionPipeline")
+    cls = getattr(diffusers, name or "DDIMScheduler")
+    pipe.scheduler = cls.from_config(pipe.scheduler.config, **options)
+    assert made.image.tobytes() == direct(pipe)
+    assert made.facts["scheduler"] == cls.__name__
+    said = made.facts["scheduler_config"]
+    assert all(said[option] == value for option, value in options.items())
+    assert not [key for key in said if key.startswith("_")]
+    assert json.loads(json.dumps(said, allow_nan=False)) == said
+
+
+def test_the_models_own_is_back_after_the_job_and_after_its_failure(folder: Path) -> None:
+    xl = Bench(folder, "xl")
+    own, before = xl.pipe.scheduler, xl.pixels()
+    config = dict(own.config)
+    xl.make(scheduler="DDIMScheduler", scheduler_options={"steps_offset": 3})
+    xl.halted(scheduler="LCMScheduler")
+    with pytest.raises(NotSupported):
+        xl.make(scheduler_options={"no_such": 1})
+    assert xl.pipe.scheduler is own and dict(own.config) == config
+    assert xl.pipe.config["scheduler"][1] == "EulerDiscreteScheduler"
+    assert xl.ours.facts["scheduler"] == "EulerDiscreteScheduler"
+    assert xl.pixels() == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"scheduler": "NoSuchScheduler"}, "^scheduler: .* works with these: DDIMScheduler, "),
+        ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "^scheduler: .* works with these"),
+        ({"scheduler": "StableDiffusionPipeline"}, "^scheduler: .* works with these"),
+        (
+            {"scheduler": "PNDMScheduler", "scheduler_options": {"use_karras_sigmas": True}},
+            "^scheduler_options.use_karras_sigmas: .* PNDMScheduler, which takes .*skip_prk_steps",
+        ),
+        ({"scheduler_options": {"self": 1}}, r"^scheduler_options\.self: "),
+        ({"scheduler_options": {"kwargs": 1}}, r"^scheduler_options\.kwargs: "),
+        (
+            {
+                "scheduler": "DPMSolverMultistepScheduler",
+                "scheduler_options": {"algorithm_type": "magic", "solver_order": 2},
+            },
+            r"^scheduler_options.algorithm_type: .* could not make .* \(got 'magic'\)",
+        ),
+        (
+            {"scheduler_options": {"timestep_spacing": "wide"}},
+            "^scheduler_options.timestep_spacing",
+        ),
+        ({"scheduler_options": {"beta_start": "small"}}, "^scheduler_options.beta_start"),
+        ({"scheduler_options": {"num_train_timesteps": 1}}, "^scheduler_options.num_train_timest"),
+        ({"scheduler_options": {"prediction_type": "foo"}}, r"^scheduler_options\.prediction_type"),
+        ({"scheduler_options": {"steps_offset": 999}}, r"^scheduler_options.steps_offset.* 999\)"),
+        ({"scheduler_options": {"steps_offset": -500}}, "^scheduler_options.steps_offset.*leave 0"),
+        ({"scheduler_options": {"trained_betas": 3}}, "^scheduler_options.trained_betas.* list"),
+        ({"scheduler_options": {"beta_start": 5.0}}, "^scheduler_options.beta_start.*from 0 to 1"),
+        ({"scheduler_options": {"clip_sample": 1}}, "^scheduler_options.clip_sample.*boolean"),
+        (
+            {"scheduler": UNIPC, "scheduler_options": {"disable_corrector": 1}},
+            "^scheduler_options.disable_corrector: .* list",
+        ),
+        *(
+            ({"scheduler": UNIPC, "scheduler_options": {"solver_order": order}}, "orders 1 to 3")
+            for order in (0, 99)
+        ),
+        (
+            {"scheduler": "EulerDiscreteScheduler", "scheduler_options": {"prediction_type": "x"}},
+            "^scheduler_options.prediction_type: .*must be one of",
+        ),
+        (
+            {"scheduler": "DDPMScheduler", "scheduler_options": {"variance_type": "learned"}},
+            "^scheduler_options.variance_type: .*could not make DDPMScheduler",
+        ),
+        ({"scheduler": "PNDMScheduler", "num_inference_steps": 1}, "^scheduler: .* for 1 steps"),
+    ],
+)
+def test_what_cannot_be_is_told(sd: Bench, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(NotSupported, match=said):
+        sd.make(**asked)
+
+
+def test_flow_matching_keeps_to_its_own() -> None:
+    own = diffusers.FlowMatchEulerDiscreteScheduler
+    heun, lcm = "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"
+    kinds = {
+        "StableDiffusion3Pipeline": {own.__name__, heun, lcm},
+        "FluxPipeline": {own.__name__, lcm},  # hands sigmas over, which Heun's does not take
+    }
+    for kind, names in kinds.items():
+        assert set(scheduler_classes.allowed(own, kind)) == names
+    assert "shift" in scheduler_classes.options(own)
+
+
+def test_what_its_libraries_lack_for_is_not_offered() -> None:
+    names = scheduler_classes.allowed(diffusers.DDIMScheduler, SD)
+    assert {"LCMScheduler", "TCDScheduler", "PNDMScheduler"} <= set(names)
+    for name in ("LMSDiscreteScheduler", "DPMSolverSDEScheduler"):
+        assert (name in names) is not hasattr(getattr(diffusers, name), "_backends")
+
+
+def test_infinite_numbers_can_be_recorded(sd: Bench) -> None:
+    facts = sd.make(scheduler="DPMSolverMultistepScheduler")[0].facts
+    assert facts["scheduler_config"]["lambda_min_clipped"] == "-inf"

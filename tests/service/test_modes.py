@@ -1,0 +1,99 @@
+"""Pictures that start from a picture, through the whole service: as diffusers itself draws them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from gpu_worker.pipeline import DEMO_MODEL
+from tests.support.pipeline_bench import in_own_memory
+from tests.support.service import Service, running
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+PROMPT = "a large red circle on a blue background"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The built-in model."""
+    with running(
+        tmp_path_factory.mktemp("modes"),
+        "gateway",
+        "gpu_worker",
+        SDE_PIPELINE="gpu_worker.pipeline:load",
+        SDE_DEVICE="cpu",
+        SDE_QUEUE_SIZE="4",
+    ) as found:
+        yield found
+
+
+def picture() -> Image.Image:
+    """A green square on white."""
+    made = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(made).rectangle((16, 16, 47, 47), fill="green")
+    return made
+
+
+def mask() -> Image.Image:
+    """The right half is painted anew."""
+    made = Image.new("L", (64, 64), 0)
+    ImageDraw.Draw(made).rectangle((32, 0, 63, 63), fill=255)
+    return made
+
+
+def base64_of(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def made(service: Service, **asked: Any) -> tuple[bytes, dict[str, Any]]:
+    uuid = service.submit(PROMPT, seed=3, num_inference_steps=5, strength=0.8, **asked)
+    record = service.result(uuid)
+    assert record["errors"] == []
+    return Image.open(io.BytesIO(base64.b64decode(record["data"]))).tobytes(), record
+
+
+def direct(kind: Any, **given: Any) -> bytes:
+    pipe = kind.from_pretrained(DEMO_MODEL, torch_dtype=torch.float32, use_safetensors=True)
+    in_own_memory(pipe).set_progress_bar_config(disable=True)
+    image = pipe(
+        PROMPT,
+        num_inference_steps=5,
+        strength=0.8,
+        guidance_scale=4.0,
+        generator=torch.Generator("cpu").manual_seed(3),
+        **given,
+    ).images[0]
+    return bytes(image.tobytes())
+
+
+def test_image_to_image(service: Service) -> None:
+    pixels, record = made(service, image=base64_of(picture()))
+    assert pixels == direct(diffusers.AutoPipelineForImage2Image, image=picture())
+    assert record["image"].startswith("sha256:") and record["strength"] == 0.8
+
+
+def test_inpainting(service: Service) -> None:
+    pixels, record = made(service, image=base64_of(picture()), mask_image=base64_of(mask()))
+    expected = direct(
+        diffusers.AutoPipelineForInpainting, image=picture(), mask_image=mask(), width=64, height=64
+    )
+    assert pixels == expected and record["mask_image"].startswith("sha256:")
+
+
+def test_a_result_with_pictures_is_verified(service: Service) -> None:
+    from client import Client
+
+    _, record = made(service, image=base64_of(picture()))
+    with Client(service.url) as sde:
+        (result,) = sde.results(record["uuid"])
+        assert sde.verify(result).identical

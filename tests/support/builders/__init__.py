@@ -1,0 +1,1 @@
+"""Tiny models, adapters and files, made on the spot with the libraries' own classes."""
