@@ -118,7 +118,7 @@ def test_quantised_weights_are_made_of_aligned_ones() -> None:
 import torch
 from optimum.quanto import QLinear, freeze, qint8
 from gpu_worker.pipeline import alignment
-from tests.test_alignment import misplaced
+from tests.support.misplaced import misplaced
 layer = QLinear.from_module(torch.nn.Linear(8, 8), weights=qint8).requires_grad_(False)
 freeze(layer)
 weight = layer.weight
