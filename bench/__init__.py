@@ -2,10 +2,10 @@
 
 import os
 
-from gpu_worker import quantizers
+from gpu_worker import quantization_libraries
 
 # As the worker does it, so that importing diffusers costs and says the same.
-quantizers.prepare("none")
+quantization_libraries.prepare("none")
 
 # As in the worker: transformers warns of image processors that no picture needs.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -20,8 +20,8 @@ import torch
 
 from bench import architectures, demo_model
 from bench.table import markdown, number, ratio
-from gpu_worker.pipeline import alignment
-from gpu_worker.pipeline.sources import DEMO_MODEL
+from gpu_worker.pipeline.loading import alignment
+from gpu_worker.pipeline.loading.sources import DEMO_MODEL
 
 OFF_BYTES = 8
 """Where the header of a .safetensors file ends: its length is a multiple of 8."""

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from gateway.journal import Journal
-from gpu_worker.results import ResultIndex, deletions
+from gateway.jobs.journal import Journal
+from gateway.store import tombstones
+from gateway.store.result_index import ResultIndex
 
 AT_ONCE = 500
 
@@ -28,7 +29,7 @@ def opened(data: Path) -> tuple[Journal, ResultIndex]:
     index = ResultIndex(data / "disk_backups", file)
 
     def bury(deleted: dict[str, str | None]) -> None:
-        deletions.append(file, deleted)
+        tombstones.append(file, deleted)
         index.bury()
 
     journal = Journal(data / "journal" / "jobs.jsonl", bury=bury)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from gpu_worker.demo_model import shapes
-from gpu_worker.pipeline.sources import DEMO
+from gpu_worker.pipeline.loading.sources import DEMO
 
 MODEL = Path(shapes.__file__).parent
 _PALETTE = np.array(list(shapes.PALETTE.values()), dtype=float)

@@ -8,8 +8,8 @@ import uuid as uuids
 from collections.abc import Iterator
 from typing import Any
 
-from gpu_worker.generation import Job, Outcome, result_record
-from gpu_worker.request import GenerationRequest
+from gpu_worker.contract.job import Job, Outcome, result_record
+from gpu_worker.contract.request import GenerationRequest
 
 Record = dict[str, Any]
 

@@ -11,7 +11,7 @@ from bench.log_process import Place, Start, StoreProcess
 from bench.log_records import record, records
 from bench.log_stores import STORES
 from bench.table import markdown, mean, number, quantile, ratio
-from gpu_worker.results import line
+from gpu_worker.store import record_line
 
 MIB = 1 << 20
 MOST_MEMORY_BYTES = 4 << 30
@@ -44,7 +44,7 @@ class Size:
     def __init__(self, options: argparse.Namespace, folder: Path, size: int) -> None:
         self.options = options
         self.size = size
-        self.line_bytes = len(line.encode(record(size, options.picture_bytes)))
+        self.line_bytes = len(record_line.encode(record(size, options.picture_bytes)))
         self.whole_bytes = size * self.line_bytes
         too_large = self.whole_bytes * LISTED_COPIES > MOST_MEMORY_BYTES
         self.figures = {

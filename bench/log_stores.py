@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import orjson
 
 from bench.log_records import Record
-from gateway.record_array import array
-from gpu_worker import durable
-from gpu_worker.results import ResultIndex, ResultLog, line
-from gpu_worker.results.log import SEGMENT_BYTES
-from gpu_worker.results.segments import Segment
+from gateway.http.json_array import array
+from gateway.store.result_index import ResultIndex
+from gpu_worker.store import durable, record_line
+from gpu_worker.store.result_log import SEGMENT_BYTES, ResultLog
+from gpu_worker.store.segments import Segment
 
 
 class Store:
@@ -76,7 +76,7 @@ class Ours(Store):
                 _finish(file)
                 number, room = number + 1, SEGMENT_BYTES
                 file = open(self.folder / Segment("gpu-0", number, number).name, "wb")
-            room -= file.write(line.encode(each))
+            room -= file.write(record_line.encode(each))
         _finish(file)
 
     def open(self) -> None:
@@ -195,7 +195,7 @@ class Floor(Store):
         self._descriptor = os.open(self.folder / "floor", flags, 0o600)
 
     def prepare(self, given: Record) -> bytes:
-        return line.encode(given)
+        return record_line.encode(given)
 
     def append(self, prepared: bytes) -> None:
         os.write(self._descriptor, prepared)

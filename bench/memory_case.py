@@ -19,9 +19,8 @@ import torch
 from bench import architectures
 from bench.architectures import Architecture
 from bench.memory import Figures
-from gpu_worker import machine_size
-from gpu_worker.pipeline import loading
-from gpu_worker.pipeline.memory import PeakMemory, in_use
+from gpu_worker.pipeline.loading import loader, machine_size
+from gpu_worker.pipeline.loading.memory import PeakMemory, in_use
 
 GIB = 1 << 30
 SPARE_BYTES = 2 * GIB
@@ -97,7 +96,7 @@ def measure(
 ) -> Figures:
     """The figures of one case on the device that the worker would take."""
     device = machine_size.choose_device("auto", 0)
-    loading.quiet()
+    loader.quiet()
     pipe = architectures.build(known, machine_size.choose_dtype(device))
     pipe.set_progress_bar_config(disable=True)
     weights = architectures.weights_bytes(pipe)

@@ -19,9 +19,9 @@ from typing import Any
 
 import requests
 
-from gpu_worker import png
-from gpu_worker.generation import Job
-from gpu_worker.request import GenerationRequest
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.output import png
 from gpu_worker.settings import WorkerSettings, load
 from tests.support.service import running
 

@@ -21,12 +21,13 @@ from PIL import Image
 from bench import architectures
 from bench.memory_case import Marks, call
 from bench.table import goal, markdown, number
-from gpu_worker import machine_size, pipeline
-from gpu_worker.generation import Job
-from gpu_worker.pipeline.latents import Projection, decode
-from gpu_worker.pipeline.previews import Previews
-from gpu_worker.preview import SHARE, PreviewFile
-from gpu_worker.request import GenerationRequest
+from gpu_worker import pipeline
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.output.preview_file import SHARE, PreviewFile
+from gpu_worker.pipeline.loading import loader, machine_size
+from gpu_worker.pipeline.loading.latent_rgb import Projection, decode
+from gpu_worker.pipeline.sampling.latent_preview import Previews
 from gpu_worker.settings import WorkerSettings, load
 
 STEPS = 20
@@ -93,7 +94,7 @@ def real_size(steps: int, folder: Path) -> list[str]:
     """A row: the preview that each model with a nearly linear VAE has, beside a step."""
     known = architectures.ARCHITECTURES[MODEL]
     device = machine_size.choose_device("auto", 0)
-    pipeline.loading.quiet()
+    loader.quiet()
     pipe = architectures.build(known, machine_size.choose_dtype(device))
     pipe.set_progress_bar_config(disable=True)
     machine_size.apply(pipe, "big", device)

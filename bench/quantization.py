@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.table import markdown, number
-from gpu_worker import quantizers
+from gpu_worker import quantization_libraries
 
 MIB = 1 << 20
 SETTINGS = ("none", "torchao-int8", "quanto-int8")
@@ -48,7 +48,7 @@ def unet_figures(setting: str, folder: Path) -> dict[str, float]:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from gpu_worker.pipeline import quantization
+    from gpu_worker.pipeline.loading import quantization
 
     config = quantization.config(worker_settings(setting, folder), torch.float32)
     more = {} if config is None else {"quantization_config": config.quant_mapping["unet"]}
@@ -81,8 +81,8 @@ def worker_settings(setting: str, folder: Path) -> Any:
 def draw(setting: str, folder: Path, target: Path) -> None:
     """A picture of the built-in model, by the worker's own pipeline, as a PNG."""
     from gpu_worker import pipeline
-    from gpu_worker.generation import Job
-    from gpu_worker.request import GenerationRequest
+    from gpu_worker.contract.job import Job
+    from gpu_worker.contract.request import GenerationRequest
 
     request = GenerationRequest(prompt=PROMPT, seed=7, num_inference_steps=20)
     uuid = "00000000-0000-4000-8000-000000000000"
@@ -118,7 +118,7 @@ def run_case(setting: str, folder: Path) -> dict[str, float]:
     if setting == "save":
         save_unet(folder)
         return {}
-    quantizers.prepare(setting)  # type: ignore[arg-type]
+    quantization_libraries.prepare(setting)  # type: ignore[arg-type]
     draw(setting, folder, folder / f"{setting}.png")
     return unet_figures(setting, folder)
 

@@ -19,9 +19,10 @@ import orjson
 import pydantic
 import uvicorn
 
-from gpu_worker import durable, png
-from gpu_worker.generation import Job
-from gpu_worker.request import GenerationRequest
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.output import png
+from gpu_worker.store import durable
 from tests.pipelines.instant import Instant
 
 

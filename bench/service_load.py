@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gpu_worker.results import segments
+from gpu_worker.store import segments
 
 LOOK_S = 0.001
 """Pause between two looks for a result: without it the looking itself takes a core."""

@@ -14,7 +14,7 @@ import typer
 NOT_HERE = 69
 """EX_UNAVAILABLE of sysexits.h."""
 
-_NEEDED = ("gpu_worker", "orjson", "pydantic")
+_NEEDED = ("gateway", "gpu_worker", "orjson", "pydantic")
 """The package may be installed for the client alone, without what its server side needs."""
 
 
@@ -35,7 +35,7 @@ def fsck(
     """Check the store of a service on this machine: exit code 0 when it is sound."""
     given = ["--fix"] if fix else []
     given += ["--data-dir", str(data_dir)] if data_dir is not None else []
-    _hand_over("fsck", _NEEDED, given)
+    _hand_over("fsck", "gateway.fsck", _NEEDED, given)
 
 
 def pull(
@@ -50,12 +50,13 @@ def pull(
     """
     options = {"--revision": revision, "--name": name, "--variant": variant}
     given = [text for key, value in options.items() if value for text in (key, value)]
-    _hand_over("pull", (*_NEEDED, "huggingface_hub", "tomlkit"), [*given, "--", repository])
+    needed = (*_NEEDED, "huggingface_hub", "tomlkit")
+    _hand_over("pull", "gpu_worker.assets.pull", needed, [*given, "--", repository])
 
 
-def _hand_over(tool: str, needed: Sequence[str], given: Sequence[str]) -> NoReturn:
+def _hand_over(tool: str, module: str, needed: Sequence[str], given: Sequence[str]) -> NoReturn:
     if any(find_spec(name) is None for name in needed):
         print(f"sde: {tool} runs on the server's machine, where the service is", file=sys.stderr)
         raise typer.Exit(NOT_HERE)
-    command = [sys.executable, "-m", f"gpu_worker.{tool}", *given]
+    command = [sys.executable, "-m", module, *given]
     raise typer.Exit(subprocess.run(command, check=False).returncode)

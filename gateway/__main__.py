@@ -13,11 +13,12 @@ from types import FrameType
 from typing import IO, Any
 
 from gateway.assembly import assemble
+from gateway.http.waitress_server import listen
 from gateway.settings import GatewaySettings
-from gateway.web_server import listen
-from gpu_worker import process, protocol
-from gpu_worker.process import StoreLocked
+from gpu_worker.contract import protocol
 from gpu_worker.settings import load
+from gpu_worker.store import process
+from gpu_worker.store.process import StoreLocked
 
 EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 73, 75, 78  # sysexits.h
 

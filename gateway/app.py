@@ -8,19 +8,21 @@ from typing import Any
 
 import falcon
 
-from gateway import events, files, image, input_files, jobs, models, problems, server
-from gateway.broker import Broker
-from gateway.capabilities import Capabilities
-from gateway.http_input import KnownQuery
-from gateway.intake import Intake
-from gateway.journal import Journal
-from gateway.pictures import PictureReader
-from gateway.previews import PreviewResource, Previews
-from gateway.removal import Removal
-from gateway.storage import Storage
-from gateway.upscale import UpscaleResource
-from gateway.wishes import Wishes
-from gpu_worker.results import ResultIndex
+from gateway.admission.capabilities import Capabilities
+from gateway.admission.input_images import PictureReader
+from gateway.http import problems
+from gateway.http.params import KnownQuery
+from gateway.jobs.broker import Broker
+from gateway.jobs.journal import Journal
+from gateway.jobs.removal import Removal
+from gateway.jobs.submission import Intake
+from gateway.routes import events, image_files, input_files, jobs, models, server
+from gateway.routes import generate as image
+from gateway.routes.preview import PreviewResource, Previews
+from gateway.routes.upscale import UpscaleResource
+from gateway.store.disk_space import Storage
+from gateway.store.result_index import ResultIndex
+from gateway.workers.model_commands import Wishes
 
 
 class _App(falcon.App[falcon.Request, falcon.Response]):
@@ -74,6 +76,6 @@ def create_app(
     )
     stream = events.EventsResource(whereabouts, previews, stopping)
     app.add_route("/image/jobs/{uuid}/events", stream)
-    app.add_route("/image/files/{name}", files.FileResource(index, whereabouts))
+    app.add_route("/image/files/{name}", image_files.FileResource(index, whereabouts))
     app.add_route("/healthz", server.HealthResource())
     return app

@@ -9,23 +9,26 @@ from dataclasses import dataclass
 
 import falcon
 
-from gateway import handover
+from gateway.admission.capabilities import Capabilities
+from gateway.admission.input_images import PictureReader
 from gateway.app import create_app
-from gateway.broker import Broker
-from gateway.capabilities import Capabilities
-from gateway.dispatcher import Dispatcher
-from gateway.housekeeping import Housekeeping, Retention
-from gateway.inputs import Inputs
-from gateway.intake import Intake
-from gateway.journal import Journal
-from gateway.pictures import PictureReader
-from gateway.previews import Previews
-from gateway.removal import Removal
+from gateway.jobs import retired_workers
+from gateway.jobs.broker import Broker
+from gateway.jobs.journal import Journal
+from gateway.jobs.removal import Removal
+from gateway.jobs.retention import Housekeeping, Retention
+from gateway.jobs.submission import Intake
+from gateway.routes.preview import Previews
 from gateway.settings import GatewaySettings
-from gateway.storage import Storage
-from gateway.wishes import Wishes
-from gateway.worker_link import WorkerLink
-from gpu_worker.results import ResultIndex, ResultLog, consolidation, deletions, segments
+from gateway.store import consolidation, tombstones
+from gateway.store.disk_space import Storage
+from gateway.store.input_store import Inputs
+from gateway.store.result_index import ResultIndex
+from gateway.workers.dispatcher import Dispatcher
+from gateway.workers.model_commands import Wishes
+from gateway.workers.worker_link import WorkerLink
+from gpu_worker.store import segments
+from gpu_worker.store.result_log import ResultLog
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
     index = ResultIndex(settings.results_dir, settings.deletions_path)
 
     def bury(deleted: dict[str, str | None]) -> None:
-        deletions.append(settings.deletions_path, deleted)
+        tombstones.append(settings.deletions_path, deleted)
         index.bury()
 
     journal = Journal(settings.journal_path, bury=bury)
@@ -137,7 +140,7 @@ def _take_up(broker: Broker, journal: Journal, index: ResultIndex, workers: list
         if index.find(uuid) is not None:
             journal.end(uuid)
     given = {each.worker for each in journal.pending.values() if each.worker is not None}
-    retired = handover.retired(
+    retired = retired_workers.retired(
         index.directory,
         workers,
         given,

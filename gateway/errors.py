@@ -1,11 +1,11 @@
-"""Everything the gateway refuses, named by the fact. gateway/problems.py maps each to HTTP."""
+"""Everything the gateway refuses, named by the fact. gateway/http/problems.py maps each to HTTP."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from gpu_worker.faults import MAX_FAULTS, describe, shown
+from gpu_worker.contract.validation_errors import MAX_FAULTS, describe, shown
 
 
 class QueueFull(RuntimeError):

@@ -16,16 +16,19 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from gpu_worker import models, process, protocol, quantizers
-from gpu_worker.in_flight import InFlight
-from gpu_worker.preview import PreviewFile
-from gpu_worker.process import StoreLocked
-from gpu_worker.results import ResultLog
-from gpu_worker.runner import Runner
-from gpu_worker.seam import DeviceLost, Pipeline
-from gpu_worker.server import ControlServer
+from gpu_worker import quantization_libraries
+from gpu_worker.assets import model_library
+from gpu_worker.contract import protocol
+from gpu_worker.control.runner import Runner
+from gpu_worker.control.server import ControlServer
+from gpu_worker.control.slot import Slot, State
+from gpu_worker.output.preview_file import PreviewFile
+from gpu_worker.pipeline_api import DeviceLost, Pipeline
 from gpu_worker.settings import WorkerSettings, load
-from gpu_worker.slot import Slot, State
+from gpu_worker.store import process
+from gpu_worker.store.in_flight import InFlight
+from gpu_worker.store.process import StoreLocked
+from gpu_worker.store.result_log import ResultLog
 
 EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 70, 73, 75, 78  # sysexits.h
 
@@ -43,7 +46,7 @@ def main() -> int:
         settings = load(WorkerSettings, os.environ)
         endpoint = protocol.endpoint(settings.run_dir, settings.gpu)
         _find_pipeline(settings)
-        models.read(settings.models_dir / "models.toml")
+        model_library.read(settings.models_dir / "models.toml")
     except (ValueError, OSError) as error:
         print(f"gpu_worker: {error}", file=sys.stderr)
         return EX_CONFIG
@@ -182,7 +185,7 @@ def _library_environment(settings: WorkerSettings) -> None:
 
     Errors only: they warn of an image processor without torchvision that no picture needs.
     """
-    quantizers.prepare(settings.quantization)
+    quantization_libraries.prepare(settings.quantization)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

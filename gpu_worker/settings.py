@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from gpu_worker.quantizers import Quantization
+from gpu_worker.quantization_libraries import Quantization
 
 NAMES = (
     "SDE_DATA_DIR",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_worker import quantizers
+from gpu_worker import quantization_libraries
 from tests.support.service import Service, running
 
 # Torch's threads spin while they wait; beside other processes on few cores that costs ten times
@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As the worker does it: what quantises is imported by processes that are told so, not by this one.
-quantizers.prepare("none")
+quantization_libraries.prepare("none")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

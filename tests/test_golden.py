@@ -17,14 +17,19 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli import app as cli
-from gateway import errors, journal_line, problems
-from gateway.ticket import JobState, Ticket, view_of_record
-from gpu_worker import durable, in_flight, pipeline, protocol, records
-from gpu_worker.generation import Job, Outcome, Source, result_record
-from gpu_worker.protocol import Reply, Request, WorkerStatus
-from gpu_worker.request import GenerationRequest, Upscale
-from gpu_worker.results import deletions, line
+from gateway import errors
+from gateway.http import problems
+from gateway.jobs import journal_line
+from gateway.jobs.job_entry import JobState, Ticket, view_of_record
+from gateway.store import tombstones
+from gpu_worker import pipeline
+from gpu_worker.contract import protocol
+from gpu_worker.contract.job import Job, Outcome, Source, result_record
+from gpu_worker.contract.protocol import Reply, Request, WorkerStatus
+from gpu_worker.contract.request import GenerationRequest, Upscale
+from gpu_worker.output import result_records
 from gpu_worker.settings import WorkerSettings, load
+from gpu_worker.store import durable, in_flight, record_line
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.pipeline_bench import write_library
 
@@ -185,9 +190,9 @@ def test_record_lines(golden: Check) -> None:
         ),
     }
     for name, record in made.items():
-        text = line.encode(record)
+        text = record_line.encode(record)
         golden(f"record/{name}.jsonl", text)
-        assert line.draw(text).uuid == UUID
+        assert record_line.draw(text).uuid == UUID
 
 
 def test_what_the_process_notes(golden: Check, tmp_path: Path) -> None:
@@ -216,9 +221,9 @@ def test_journal_events(golden: Check) -> None:
 
 
 def test_a_deletion(golden: Check) -> None:
-    golden("journal/tombstone.jsonl", deletions.encode(UUID, SUBMISSION))
-    golden("journal/tombstone-without-key.jsonl", deletions.encode(UUID, None))
-    durable.check(deletions.encode(UUID, None))
+    golden("journal/tombstone.jsonl", tombstones.encode(UUID, SUBMISSION))
+    golden("journal/tombstone-without-key.jsonl", tombstones.encode(UUID, None))
+    durable.check(tombstones.encode(UUID, None))
 
 
 def test_job_views(golden: Check) -> None:
@@ -320,5 +325,5 @@ def test_the_help_of_each_command(golden: Check) -> None:
 
 def test_the_words_of_a_fault(golden: Check) -> None:
     faults = [MemoryError(), ValueError("bad\udc80"), OSError(28, "No space left on device")]
-    texts = [records.sentence(each) for each in faults]
+    texts = [result_records.sentence(each) for each in faults]
     golden("record/sentences.json", pretty(texts))

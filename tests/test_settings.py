@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import GatewaySettings
-from gpu_worker import protocol
+from gpu_worker.contract import protocol
 from gpu_worker.settings import SettingsError, WorkerSettings, load
 from tests.support.service import ROOT, environment, free_port
 

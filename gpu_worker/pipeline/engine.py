@@ -12,31 +12,29 @@ from typing import Any
 
 from PIL import Image
 
-from gpu_worker import infotext, machine_size, sizes
-from gpu_worker.generation import Job
-from gpu_worker.models_file import ModelsFile
-from gpu_worker.pipeline import (
-    adapters,
-    alignment,
-    canvas,
-    describe,
-    facts,
-    loading,
-    modes,
-    prompts,
-    refiner,
-    schedulers,
-    sources,
-    upscalers,
+from gpu_worker.assets.library_file import ModelsFile
+from gpu_worker.contract import output_size
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.request import GenerationRequest, Upscale
+from gpu_worker.output import infotext
+from gpu_worker.pipeline.adapters import attach
+from gpu_worker.pipeline.capabilities import facts, library
+from gpu_worker.pipeline.capabilities.provenance import Provenance
+from gpu_worker.pipeline.loading import alignment, loader, machine_size, sources
+from gpu_worker.pipeline.loading.asset_files import Shelf
+from gpu_worker.pipeline.loading.loaded_model import Loaded
+from gpu_worker.pipeline.loading.memory import (
+    PeakMemory,
+    is_beyond_repair,
+    is_exhausted,
+    too_little,
 )
-from gpu_worker.pipeline.drawing import Drawing
-from gpu_worker.pipeline.inputs import Inputs
-from gpu_worker.pipeline.loaded import Loaded
-from gpu_worker.pipeline.memory import PeakMemory, is_beyond_repair, is_exhausted, too_little
-from gpu_worker.pipeline.provenance import Provenance
-from gpu_worker.pipeline.shelf import Shelf
-from gpu_worker.request import GenerationRequest, Upscale
-from gpu_worker.seam import DeviceLost, OnStep, OutOfMemory, Picture
+from gpu_worker.pipeline.sampling import call_arguments, canvas, prompt_embedding, refiner
+from gpu_worker.pipeline.sampling.image_generator import Drawing
+from gpu_worker.pipeline.sampling.input_images import Inputs
+from gpu_worker.pipeline.schedulers import select
+from gpu_worker.pipeline.upscaling import upscale
+from gpu_worker.pipeline_api import DeviceLost, OnStep, OutOfMemory, Picture
 from gpu_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -59,7 +57,7 @@ class DiffusersPipeline:
         self._provenance = Provenance(settings, models_file.library)
 
     def refresh(self) -> None:
-        """See `gpu_worker.seam.Pipeline.refresh`."""
+        """See `gpu_worker.pipeline_api.Pipeline.refresh`."""
         if not self._file.reread():
             return
         before, now, name = self._shelf.library.models, self._file.library, self.loaded
@@ -79,7 +77,7 @@ class DiffusersPipeline:
         }
 
     def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
-        """See `gpu_worker.seam.Pipeline.facts_of`."""
+        """See `gpu_worker.pipeline_api.Pipeline.facts_of`."""
         if request.upscale is not None:
             return facts.of_process(self._device, self._size)
         name, loaded = request.model or self._settings.model, self._loaded
@@ -88,7 +86,7 @@ class DiffusersPipeline:
         return facts.of_process(self._device, self._size) | facts.of_model(loaded)
 
     def describe(self) -> dict[str, Any]:
-        """See `gpu_worker.runner.Pipeline.describe`."""
+        """See `gpu_worker.pipeline_api.Pipeline.describe`."""
         return self._description
 
     @property
@@ -98,14 +96,14 @@ class DiffusersPipeline:
         return None if loaded is None else loaded.name
 
     def load(self, model: str | None) -> None:
-        """See `gpu_worker.runner.Pipeline.load`."""
+        """See `gpu_worker.pipeline_api.Pipeline.load`."""
         name = model or self._settings.model
         if self.loaded == name:
             return
         source = sources.find(name, self._shelf.library, self._settings)
         self._let_go()
         self._provenance.loading(name)
-        pipe = loading.load(source, self._settings, machine_size.choose_dtype(self._device))
+        pipe = loader.load(source, self._settings, machine_size.choose_dtype(self._device))
         pipe.set_progress_bar_config(disable=True)
         machine_size.apply(pipe, self._size, self._device)
         alignment.align(pipe, self._device)
@@ -113,7 +111,7 @@ class DiffusersPipeline:
         self._describe()
 
     def unload(self) -> None:
-        """See `gpu_worker.runner.Pipeline.unload`."""
+        """See `gpu_worker.pipeline_api.Pipeline.unload`."""
         if self._let_go():
             self._describe()
 
@@ -128,7 +126,7 @@ class DiffusersPipeline:
     def _describe(self) -> None:
         """For the control thread, which answers at once."""
         pipe = self._loaded.pipe if self._loaded is not None else None
-        said = describe.everything(self._shelf.library, self._settings, self.loaded, pipe)
+        said = library.everything(self._shelf.library, self._settings, self.loaded, pipe)
         self._description = said | {"models_error": self._file.error}
         self.described += 1
 
@@ -137,8 +135,8 @@ class DiffusersPipeline:
         return self._ready(None).default_side_px()
 
     def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
-        """See `gpu_worker.runner.Pipeline.generate`. Where the memory does not suffice the job is
-        run again with the next smaller MACHINE_SIZE, and its pictures say so."""
+        """See `gpu_worker.pipeline_api.Pipeline.generate`. Where the memory does not suffice, the
+        job is run again with the next smaller MACHINE_SIZE, and its images say so."""
         try:
             return self._attempt(job, on_step)
         except OutOfMemory as error:
@@ -190,14 +188,14 @@ class DiffusersPipeline:
         inputs = Inputs(self._settings.inputs_dir / job.uuid)
         drawn_on = canvas.of(loaded, request, inputs)
         if request.hires is not None:
-            sizes.check_hires(drawn_on.size, request.hires.scale, loaded.side_multiple_px())
+            output_size.check_hires(drawn_on.size, request.hires.scale, loaded.side_multiple_px())
         peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
-            attached = adapters.attached(loaded, request, inputs, self._shelf, drawn_on)
+            attached = attach.attached(loaded, request, inputs, self._shelf, drawn_on)
             pipe, more = stack.enter_context(attached)
-            said = stack.enter_context(schedulers.chosen(loaded, pipe, request))
-            arguments, resolved = modes.arguments(loaded, pipe, request, drawn_on)
-            words, said_of_words = prompts.arguments(pipe, request)
+            said = stack.enter_context(select.chosen(loaded, pipe, request))
+            arguments, resolved = call_arguments.arguments(loaded, pipe, request, drawn_on)
+            words, said_of_words = prompt_embedding.arguments(pipe, request)
             refining = refiner.attached(loaded, pipe, request, self._shelf, resolved)
             drawing = Drawing(
                 loaded,
@@ -220,12 +218,12 @@ class DiffusersPipeline:
         inputs, digest = Inputs(self._settings.inputs_dir / job.uuid), str(job.request.image)
         peak = PeakMemory(self._device)
         image = inputs.picture(digest)
-        size = sizes.upscaled(image.size, asked.scale)
+        size = output_size.upscaled(image.size, asked.scale)
         made = self._enlarge(image, asked.upscaler, size)
         on_step(1, 1)
         made_by = {
             **self._provenance.device_facts(self._device),
-            **upscalers.versions(asked.upscaler),
+            **upscale.versions(asked.upscaler),
             **self._provenance.part_facts(job.request),
             "peak_memory_bytes": peak.read(),
         }
@@ -233,7 +231,7 @@ class DiffusersPipeline:
 
     def _enlarge(self, image: Image.Image, name: str, size: tuple[int, int]) -> Image.Image:
         shelf = self._shelf
-        return upscalers.enlarge(image, name, size, shelf.library, shelf.folder, self._device)
+        return upscale.enlarge(image, name, size, shelf.library, shelf.folder, self._device)
 
 
 def load(settings: WorkerSettings) -> DiffusersPipeline:
@@ -244,7 +242,7 @@ def load(settings: WorkerSettings) -> DiffusersPipeline:
         ModelsError: models.toml is not as it must be.
         ValueError: SDE_DEVICE is not on this machine.
     """
-    loading.quiet()
+    loader.quiet()
     made = DiffusersPipeline(settings, ModelsFile(settings.models_dir / "models.toml"))
     made.load(None)
     return made

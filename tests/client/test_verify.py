@@ -16,7 +16,7 @@ from PIL import Image
 
 from client import Client, Incomparable, NoPicture, Result, comparison
 from client.parameters import request_of
-from gpu_worker.results import line
+from gpu_worker.store import record_line
 from tests.support.command import NEVER, sde
 from tests.support.service import Service, running
 
@@ -162,7 +162,7 @@ def test_another_environment_is_named_and_measured(folder: Path) -> None:
     record |= {"seed": 8, "weights_sha256": "0" * 64, "torch": "1.0"}
     record |= {"attention": "SlicedAttnProcessor", "scheduler_config": {"beta_end": 0.5}}
     del record["crc32"], record["format"]
-    log.write_bytes(line.encode(record))
+    log.write_bytes(record_line.encode(record))
     for cache in (folder / "disk_backups").glob("index.sqlite*"):
         cache.unlink()
     with running(folder, "gateway", "gpu_worker", MACHINE_SIZE="tiny", **REAL) as service:

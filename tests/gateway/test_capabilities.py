@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gateway.capabilities import Capabilities
+from gateway.admission.capabilities import Capabilities
 from gateway.errors import NotDescribed, UnknownModel, UnsupportedField
-from gpu_worker.protocol import WorkerStatus
-from gpu_worker.request import GenerationRequest
+from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.request import GenerationRequest
 from tests.pipelines.describes import FULL, PLAIN
 from tests.support.input_images import GOOD
 from tests.support.service import Service, eventually, running

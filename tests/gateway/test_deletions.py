@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from gateway.broker import Broker
 from gateway.errors import DeletedJob
-from gateway.inputs import Inputs
-from gateway.journal import Journal
-from gateway.removal import Removal
-from gpu_worker import fsck
-from gpu_worker.results import ResultIndex, ResultLog, deletions
-from gpu_worker.results.kept_catalog import INDEX_NAME
-from gpu_worker.results.schema import files
+from gateway.fsck import __main__
+from gateway.jobs.broker import Broker
+from gateway.jobs.journal import Journal
+from gateway.jobs.removal import Removal
+from gateway.store import tombstones
+from gateway.store.index_file import INDEX_NAME
+from gateway.store.input_store import Inputs
+from gateway.store.result_index import ResultIndex
+from gateway.store.schema import files
+from gpu_worker.store.result_log import ResultLog
 from tests.support.disk import Crash, FaultyDisk
 from tests.support.gateway_parts import Begun, Parts
 from tests.support.log_records import record, served
@@ -43,7 +45,7 @@ class Store:
         self.removal = Removal(Broker(["gpu-0"], 0), self.journal, self.index, own, inputs)
 
     def _bury(self, deleted: dict[str, str | None]) -> None:
-        deletions.append(self.file, deleted)
+        tombstones.append(self.file, deleted)
         self.index.bury()
 
     def fill(self, count: int) -> list[dict[str, Any]]:
@@ -87,7 +89,7 @@ def test_a_compaction_moves_them_and_they_stay_known(tmp_path: Path) -> None:
         assert all(map(store.knows_deleted, records[:10]))
         assert not store.index.is_deleted(records[11]["uuid"])
     store.close()
-    assert fsck.main(["--data-dir", str(tmp_path)], {}) == 0
+    assert __main__.main(["--data-dir", str(tmp_path)], {}) == 0
 
 
 def test_the_gateway_itself_moves_them(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_nothing_of_them_is_read_again_at_a_start(
     def refuse(*_: object) -> None:
         raise AssertionError("the file of deletions is read again")
 
-    monkeypatch.setattr(deletions, "read", refuse)
+    monkeypatch.setattr(tombstones, "read", refuse)
     again = Store(tmp_path)
     assert again.journal.deleted == again.index._reading.deleted == set()
     assert again.index.is_deleted("00000000-0000-4000-8000-000000002999")
@@ -172,11 +174,11 @@ def test_fsck_mends_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     store.close()
     text = store.file.read_bytes()
     store.file.write_bytes(text.replace(records[1]["uuid"].encode(), b"x" * 36) + b'{"v":1,"ev')
-    assert fsck.main(["--data-dir", str(tmp_path)], {}) == 1
+    assert __main__.main(["--data-dir", str(tmp_path)], {}) == 1
     said = capsys.readouterr().out
     assert "deleted.jsonl at" in said and "torn tail" in said and "damaged line" in said
-    assert fsck.main(["--fix", "--data-dir", str(tmp_path)], {}) == 0
-    assert fsck.main(["--data-dir", str(tmp_path)], {}) == 0
+    assert __main__.main(["--fix", "--data-dir", str(tmp_path)], {}) == 0
+    assert __main__.main(["--data-dir", str(tmp_path)], {}) == 0
     again = Store(tmp_path)
     assert again.knows_deleted(records[0]) and again.knows_deleted(records[2])
     again.close()
@@ -189,9 +191,9 @@ def test_fsck_knows_an_index_that_calls_deleted_what_was_not(
     (kept,) = store.fill(1)
     store.index._kept.db.buried.add([(kept["uuid"], None)], 0)
     store.close()
-    assert fsck.main(["--data-dir", str(tmp_path)], {}) == 1
+    assert __main__.main(["--data-dir", str(tmp_path)], {}) == 1
     assert f"misleads: {kept['uuid']} was never deleted" in capsys.readouterr().out
-    assert fsck.main(["--fix", "--data-dir", str(tmp_path)], {}) == 0
+    assert __main__.main(["--fix", "--data-dir", str(tmp_path)], {}) == 0
     again = Store(tmp_path)
     assert [line["uuid"] for line in served(again.index)] == [kept["uuid"]]
     again.close()

@@ -16,8 +16,8 @@ import pytest
 import requests
 from PIL import Image
 
-from gateway.events import END_ID, HEARTBEAT_S, LOOK_S, MAX_STREAMS, EventStream, event_id
-from gpu_worker.preview import LEAST_PAUSE_S, PreviewFile
+from gateway.routes.events import END_ID, HEARTBEAT_S, LOOK_S, MAX_STREAMS, EventStream, event_id
+from gpu_worker.output.preview_file import LEAST_PAUSE_S, PreviewFile
 from tests.support.service import Service, eventually, running
 
 HELD = "tests.pipelines.held:load"

@@ -21,14 +21,17 @@ import pytest
 import typer
 
 from client import fsck as command
-from gateway import journal_line
-from gateway.journal import Journal
-from gpu_worker import durable, fsck, process
-from gpu_worker.generation import Job, Outcome, result_record
-from gpu_worker.in_flight import Begun, InFlight
-from gpu_worker.request import GenerationRequest
-from gpu_worker.results import ResultIndex, ResultLog, consolidation, segments
-from gpu_worker.results.line import encode
+from gateway.fsck import __main__
+from gateway.jobs import journal_line
+from gateway.jobs.journal import Journal
+from gateway.store import consolidation
+from gateway.store.result_index import ResultIndex
+from gpu_worker.contract.job import Job, Outcome, result_record
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.store import durable, process, segments
+from gpu_worker.store.in_flight import Begun, InFlight
+from gpu_worker.store.record_line import encode
+from gpu_worker.store.result_log import ResultLog
 from tests.support.disk import Crash, FaultyDisk
 from tests.support.service import ROOT, environment, free_port, running
 
@@ -145,7 +148,7 @@ def check(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
 
     def run(*options: str) -> tuple[int, str]:
         before = store.snapshot()
-        code = fsck.main([*options, "--data-dir", str(store.data)], {})
+        code = __main__.main([*options, "--data-dir", str(store.data)], {})
         if not options:
             assert store.snapshot() == before
         said = capsys.readouterr()
@@ -189,7 +192,7 @@ def test_a_sound_store_is_sound(store: Store, check: Check) -> None:
 
 def test_there_is_no_such_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options in ([], ["--fix"]):
-        assert fsck.main([*options, "--data-dir", str(tmp_path / "none")], {}) == 66
+        assert __main__.main([*options, "--data-dir", str(tmp_path / "none")], {}) == 66
         assert "there is no store in" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -248,7 +251,7 @@ class TestLines:
     def test_a_monstrous_line_is_moved_without_being_held(
         self, store: Store, check: Check, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gpu_worker.results.scan.MAX_LINE_BYTES", 1 << 20)
+        monkeypatch.setattr("gpu_worker.store.scan.MAX_LINE_BYTES", 1 << 20)
         with open(store.folder / FIRST, "r+b") as file:
             file.seek(sum(map(len, store.lines[:3])) + (5 << 20))
             file.write(b"\n")
@@ -431,12 +434,12 @@ class TestSeveralPictures:
             with pytest.MonkeyPatch.context() as patch:
                 disk = FaultyDisk(patch, number, vice)
                 with contextlib.suppress(Crash):
-                    assert fsck.main(arguments, {}) in (1, 74)
+                    assert __main__.main(arguments, {}) in (1, 74)
                 untouched = 0 <= disk.calls < number
             # The service comes before the next mending.
             with contextlib.closing(ResultLog(store.folder, "gpu-0")) as worker:
                 worker.open()
-            assert fsck.main(arguments, {}) == 1, capsys.readouterr().out
+            assert __main__.main(arguments, {}) == 1, capsys.readouterr().out
             assert store.served().count(further.uuid) == 2, number
             if untouched:
                 assert number > 20
@@ -758,10 +761,10 @@ def test_a_mending_that_dies_anywhere_is_finished_by_the_next(
             patch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
             disk = FaultyDisk(patch, number, vice)
             with contextlib.suppress(Crash):
-                assert fsck.main(arguments, {}) in (0, 1, 74)
+                assert __main__.main(arguments, {}) in (0, 1, 74)
             untouched = 0 <= disk.calls < number
-        assert fsck.main(arguments, {}) == 0, capsys.readouterr().out
-        assert fsck.main(arguments[1:], {}) == 0
+        assert __main__.main(arguments, {}) == 0, capsys.readouterr().out
+        assert __main__.main(arguments[1:], {}) == 0
         assert store.served() == store.uuids(), number
         kept = sorted(store.saved().values())
         assert kept == sorted(
@@ -777,7 +780,7 @@ def test_a_mending_that_dies_anywhere_is_finished_by_the_next(
 
 def sde_fsck(data: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "gpu_worker.fsck", *options],
+        [sys.executable, "-m", "gateway.fsck", *options],
         cwd=ROOT,
         env=environment(data, free_port()),
         capture_output=True,
@@ -870,7 +873,7 @@ def test_the_data_folder_is_the_settings(store: Store) -> None:
 def test_nobody_reads_to_the_end(store: Store) -> None:
     store.write("gpu-1.00000002.jsonl", b"junk\n" * 5000)
     with subprocess.Popen(
-        [sys.executable, "-m", "gpu_worker.fsck", "--data-dir", str(store.data)],
+        [sys.executable, "-m", "gateway.fsck", "--data-dir", str(store.data)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

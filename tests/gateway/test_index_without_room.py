@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from gpu_worker.results import ResultLog, kept_catalog, scan
-from gpu_worker.results.kept_catalog import INDEX_NAME
+from gateway.store import index_file
+from gateway.store.index_file import INDEX_NAME
+from gpu_worker.store import scan
+from gpu_worker.store.result_log import ResultLog
 from tests.support.log_records import index_of, opened, record, served
 
 
@@ -89,7 +91,7 @@ def test_what_it_lacks_is_found_and_it_is_taken_up_again(
         log.append(records[-1])
     read_from.clear()
     file = (tmp_path / INDEX_NAME).stat().st_ino
-    monkeypatch.setattr(kept_catalog, "RETRY_S", 0.0)
+    monkeypatch.setattr(index_file, "RETRY_S", 0.0)
     with no_room():
         index = index_of(tmp_path)
         for _ in range(2):
@@ -109,7 +111,7 @@ def test_a_damaged_one_is_made_anew_when_there_is_room(
 ) -> None:
     _, records = filled(tmp_path)
     (tmp_path / INDEX_NAME).write_bytes(b"no database at all, but long enough to be one" * 100)
-    monkeypatch.setattr(kept_catalog, "RETRY_S", 0.0)
+    monkeypatch.setattr(index_file, "RETRY_S", 0.0)
     with no_room():
         index = index_of(tmp_path)
         assert served(index) == records

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client import Client, NoPicture
-from gpu_worker.results import line
+from gpu_worker.store import record_line
 from tests.support.service import running
 
 WITH, OTHER, NEVER = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
@@ -28,7 +28,7 @@ def store(folder: Path) -> None:
         "ip_adapter": {"name": "face", "image": f"sha256:{sha256(b'gone')}"},
     }
     lines = [
-        line.encode(
+        record_line.encode(
             {
                 "uuid": uuid,
                 "prompt": "x",

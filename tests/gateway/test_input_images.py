@@ -18,9 +18,9 @@ import pytest
 import requests
 from PIL import Image
 
+from gateway.admission.input_images import PictureReader
 from gateway.errors import InvalidRequest
-from gateway.inputs import Inputs
-from gateway.pictures import PictureReader
+from gateway.store.input_store import Inputs
 from tests.support.disk import may_grow_to
 from tests.support.input_images import GOOD, picture, text
 from tests.support.service import ROOT, Service, environment, eventually, running
@@ -228,7 +228,7 @@ def test_a_store_with_pictures_is_sound(folder: Path) -> None:
     with running(folder, "gateway", "gpu_worker") as service:
         service.result(service.submit(image=GOOD))
         env = environment(folder, service.port)
-        command = [sys.executable, "-m", "gpu_worker.fsck"]
+        command = [sys.executable, "-m", "gateway.fsck"]
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
         assert "inputs" not in done.stdout

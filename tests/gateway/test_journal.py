@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker import Broker
-from gateway.journal import Journal
-from gpu_worker.protocol import WorkerStatus
-from gpu_worker.request import GenerationRequest
+from gateway.jobs.broker import Broker
+from gateway.jobs.journal import Journal
+from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.request import GenerationRequest
 from tests.support.disk import Crash, FaultyDisk
 from tests.support.journal_jobs import job
 

@@ -17,23 +17,27 @@ import requests
 from client import Client
 from client import errors as client_errors
 from client.tables import facts_of_all
-from gateway.broker import Broker
-from gateway.capabilities import Capabilities
-from gateway.dispatcher import Dispatcher
-from gateway.housekeeping import Housekeeping, Retention
-from gateway.inputs import Inputs
-from gateway.journal import Journal
-from gateway.removal import Removal
-from gateway.wishes import Wishes
-from gateway.worker_link import WorkerLink
-from gpu_worker.generation import GenerationRequest
-from gpu_worker.protocol import WorkerStatus
-from gpu_worker.results import DamagedLine, ResultIndex, ResultLog, consolidation, groups, place
-from gpu_worker.results.catalog import Catalog
-from gpu_worker.results.line import draw, encode
-from gpu_worker.results.reading import Reading
-from gpu_worker.server import ControlServer
-from gpu_worker.slot import Slot
+from gateway.admission.capabilities import Capabilities
+from gateway.jobs.broker import Broker
+from gateway.jobs.journal import Journal
+from gateway.jobs.removal import Removal
+from gateway.jobs.retention import Housekeeping, Retention
+from gateway.store import consolidation, record_reader
+from gateway.store.index_db import Catalog
+from gateway.store.indexer import Reading
+from gateway.store.input_store import Inputs
+from gateway.store.result_index import ResultIndex
+from gateway.workers.dispatcher import Dispatcher
+from gateway.workers.model_commands import Wishes
+from gateway.workers.worker_link import WorkerLink
+from gpu_worker.contract.job import GenerationRequest
+from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.control.server import ControlServer
+from gpu_worker.control.slot import Slot
+from gpu_worker.store import outcomes
+from gpu_worker.store.durable import DamagedLine
+from gpu_worker.store.record_line import draw, encode
+from gpu_worker.store.result_log import ResultLog
 from tests.gateway.test_results import NAME, merge_all, read, stubbornly, without_index
 from tests.support.command import sde
 from tests.support.disk import Crash, FaultyDisk
@@ -142,7 +146,7 @@ class TestLog:
             kept = [*before, *job] if cut == len(tail) else before
             # A reader that comes before the writer, the writer, and a reader after it.
             assert taken_in(tmp_path) == keys(kept), cut
-            assert groups.finished_length(tmp_path / NAME) == len(text_of(kept)), cut
+            assert outcomes.finished_length(tmp_path / NAME) == len(text_of(kept)), cut
             with contextlib.closing(opened(tmp_path)) as log:
                 assert (tmp_path / NAME).read_bytes() == text_of(kept), cut
                 assert log.ends_with(kept[-1]["uuid"])
@@ -393,7 +397,7 @@ class TestIndex:
         entries = index.find_all(job[0]["uuid"])
         (tmp_path / NAME).write_bytes(b"".join((lines[1], lines[0], lines[2])))
         for entry in entries[:2]:
-            for read_entry in (place.whole, place.without_data, place.data):
+            for read_entry in (record_reader.whole, record_reader.without_data, record_reader.data):
                 with pytest.raises(DamagedLine, match="another picture"):
                     read_entry(index.open_segments, entry)
         # Read anew, the index knows better.

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
-from gateway.record_array import array
-from gpu_worker import durable
-from gpu_worker.results import DamagedLine, ResultIndex, ResultLog, consolidation, scan, segments
-from gpu_worker.results.catalog import Catalog
-from gpu_worker.results.line import draw, encode
+from gateway.http.json_array import array
+from gateway.store import consolidation
+from gateway.store.index_db import Catalog
+from gateway.store.result_index import ResultIndex
+from gpu_worker.store import durable, scan, segments
+from gpu_worker.store.durable import DamagedLine
+from gpu_worker.store.record_line import draw, encode
+from gpu_worker.store.result_log import ResultLog
 from tests.support.disk import Crash, FaultyDisk
 from tests.support.log_records import index_of, opened, record, served
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker import Broker
-from gateway.housekeeping import Housekeeping, Retention
-from gateway.inputs import Inputs
-from gateway.journal import Journal
-from gateway.removal import Removal
-from gpu_worker.results import ResultIndex, ResultLog
+from gateway.jobs.broker import Broker
+from gateway.jobs.journal import Journal
+from gateway.jobs.removal import Removal
+from gateway.jobs.retention import Housekeeping, Retention
+from gateway.store.input_store import Inputs
+from gateway.store.result_index import ResultIndex
+from gpu_worker.store.result_log import ResultLog
 from tests.support.log_records import record
 
 DAY_ONE = datetime(2026, 1, 1, tzinfo=UTC)

@@ -18,11 +18,11 @@ import psutil
 import pytest
 import waitress.wasyncore
 
-from gateway.connection import HURRIED_S, STALLED_S, look_after
-from gateway.places import Places
-from gateway.record_array import MAX_STREAMS
-from gateway.web_server import SERVER_THREADS, listen
-from gpu_worker.results import line
+from gateway.http.concurrency_limit import Places
+from gateway.http.json_array import MAX_STREAMS
+from gateway.http.waitress_channel import HURRIED_S, STALLED_S, look_after
+from gateway.http.waitress_server import SERVER_THREADS, listen
+from gpu_worker.store import record_line
 from tests.support.gateway_short_timeouts import PATIENCE_S
 from tests.support.service import Service, eventually, free_port, running
 
@@ -42,7 +42,7 @@ def store(folder: Path) -> None:
     results.mkdir(parents=True)
     sizes = [*[PICTURE_BYTES] * (RECORDS - 1), LARGE_BYTES]
     lines = [
-        line.encode(
+        record_line.encode(
             {
                 "uuid": uuid_of(number),
                 "prompt": "x",

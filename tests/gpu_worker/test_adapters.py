@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModelWithProjection
 
-from gpu_worker import machine_size
-from gpu_worker.models import ModelsError
-from gpu_worker.pipeline.loaded import NotSupported
+from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.pipeline.loading import machine_size
+from gpu_worker.pipeline.loading.loaded_model import NotSupported
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.pipeline_bench import PROMPT, Bench, direct, reference, write_library
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from gpu_worker.pipeline import alignment
+from gpu_worker.pipeline.loading import alignment
 from tests.support.misplaced import misplaced
 from tests.support.service import ROOT
 

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from gpu_worker.models import ModelsError
-from gpu_worker.pipeline import callbacks, checkpoints
-from gpu_worker.pipeline.loaded import NotSupported
+from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.pipeline.loading import checkpoints
+from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.sampling import step_callbacks
 from tests.support.builders import tiny_adapters, tiny_dits, tiny_files, tiny_kandinsky, tiny_unets
 from tests.support.pipeline_bench import PROMPT, Bench, direct, in_own_memory, write_library
 
@@ -54,10 +55,10 @@ def test_steps_are_told_by_classes_that_know_none() -> None:
     steps: list[tuple[int, int]] = []
 
     def ended(drawing: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        steps.append((index, callbacks.steps_of(drawing)))
+        steps.append((index, step_callbacks.steps_of(drawing)))
         return tensors
 
-    with callbacks.told(pipe, ended) as arguments:
+    with step_callbacks.told(pipe, ended) as arguments:
         pipe(num_inference_steps=3, output_type="np", **arguments)
     assert steps == [(0, 3), (1, 3), (2, 3)]
 

@@ -12,11 +12,13 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
-from gpu_worker import pipeline, sizes
-from gpu_worker.models import ModelsError, read
-from gpu_worker.pipeline import hires, upscalers
-from gpu_worker.pipeline.loaded import NotSupported
-from gpu_worker.request import Hires
+from gpu_worker import pipeline
+from gpu_worker.assets.model_library import ModelsError, read
+from gpu_worker.contract import output_size
+from gpu_worker.contract.request import Hires
+from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.sampling import hires
+from gpu_worker.pipeline.upscaling import upscale
 from tests.support.builders import tiny_upscalers
 from tests.support.pipeline_jobs import ignore, job, settings
 
@@ -90,7 +92,7 @@ def test_a_second_pass_is_image_to_image_of_the_first(
         if upscaler == "sharp":
             models = folder / "models"
             library = read(models / "models.toml")
-            begun = upscalers.enlarge(begun, upscaler, (256, 256), library, models, pipe.device)
+            begun = upscale.enlarge(begun, upscaler, (256, 256), library, models, pipe.device)
             file = (models / "sharp.safetensors").read_bytes()
             digest = hashlib.sha256(file).hexdigest()
             assert made.facts["parts_sha256"] == {"upscalers/sharp": digest}
@@ -105,8 +107,8 @@ def test_a_plain_job_is_as_before_afterwards(ours: pipeline.DiffusersPipeline) -
 
 
 def test_the_sizes_and_steps_of_a_second_pass() -> None:
-    assert sizes.second_pass((512, 768), 2.0) == (1024, 1536)
-    assert sizes.second_pass((64, 72), 1.01) == (72, 80)
+    assert output_size.second_pass((512, 768), 2.0) == (1024, 1536)
+    assert output_size.second_pass((64, 72), 1.01) == (72, 80)
     assert hires.steps_after(Hires(strength=0.6), 20) == 12
     assert hires.steps_after(Hires(strength=0.01), 20) == 1
 

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from sd_parsers import ParserManager
 
-from gpu_worker.generation import Job
-from gpu_worker.infotext import harmless, parameters, resized, sampler, schedule_type
-from gpu_worker.records import OWN_CHUNK, picture_records, pixels_sha256
-from gpu_worker.request import GenerationRequest
-from gpu_worker.seam import Picture
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.output.infotext import harmless, parameters, resized, sampler, schedule_type
+from gpu_worker.output.result_records import OWN_CHUNK, picture_records, pixels_sha256
+from gpu_worker.pipeline_api import Picture
 from tests.support.service import running
 
 NASTY = [

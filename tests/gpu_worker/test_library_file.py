@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gpu_worker import pipeline
-from gpu_worker.models import ModelsError
-from gpu_worker.models_file import ModelsFile
+from gpu_worker.assets.library_file import ModelsFile
+from gpu_worker.assets.model_library import ModelsError
 from tests.support.builders import tiny_models
 from tests.support.command import sde
 from tests.support.pipeline_jobs import ignore, job, settings

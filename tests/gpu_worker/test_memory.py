@@ -14,9 +14,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from gpu_worker import machine_size
-from gpu_worker.pipeline.memory import is_exhausted
-from gpu_worker.records import sentence
+from gpu_worker.output.result_records import sentence
+from gpu_worker.pipeline.loading import machine_size
+from gpu_worker.pipeline.loading.memory import is_exhausted
 from tests.support.builders import tiny_models
 from tests.support.service import ROOT, Service, running
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gpu_worker import machine_size
-from gpu_worker.models import Defaults
-from gpu_worker.pipeline import derived, placement
-from gpu_worker.pipeline.inputs import Inputs, MissingPicture
-from gpu_worker.pipeline.loaded import NotSupported
+from gpu_worker.assets.model_library import Defaults
+from gpu_worker.pipeline.loading import machine_size, task_pipelines
+from gpu_worker.pipeline.loading import offload as placement
+from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.sampling.input_images import Inputs, MissingPicture
 from tests.support import pipeline_bench
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.pipeline_bench import Bench, direct, reference
@@ -303,7 +303,7 @@ def test_layer_by_layer_offload_goes_to_the_jobs_pipeline_and_back() -> None:
     other = tiny_models.build().unet
     with pytest.raises(pipeline_bench.Halt), placement.lifted(pipe) as offload:
         assert offload == "sequential"
-        copy = derived.made(pipe, "image")
+        copy = task_pipelines.made(pipe, "image")
         assert all(torch.equal(weights[name], w) for name, w in pipe.unet.state_dict().items())
         copy.unet = other
         with placement.placed(copy, offload, torch.device("cpu")):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from gpu_worker import pipeline
-from gpu_worker.faults import plain
-from gpu_worker.models import ModelsError, locate, read
-from gpu_worker.pipeline.loaded import NotSupported
-from gpu_worker.pipeline.memory import is_beyond_repair
+from gpu_worker.assets.model_library import ModelsError, locate, read
+from gpu_worker.contract.validation_errors import plain
+from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.loading.memory import is_beyond_repair
 from tests.support.builders import tiny_dits, tiny_models
 from tests.support.pipeline_bench import Bench, write_library
 from tests.support.pipeline_jobs import ignore, job, settings

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from gpu_worker import machine_size, pipeline, png
-from gpu_worker.seam import OnStep, OutOfMemory
+from gpu_worker import pipeline
+from gpu_worker.output import png
+from gpu_worker.pipeline.loading import machine_size
+from gpu_worker.pipeline_api import OnStep, OutOfMemory
 from tests.support.builders import tiny_models
 from tests.support.pipeline_bench import in_own_memory
 from tests.support.pipeline_jobs import ignore, job, settings

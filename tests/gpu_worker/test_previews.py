@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from gpu_worker import pipeline
-from gpu_worker.pipeline.latents import LEAST_FIT, Projection, decode
-from gpu_worker.pipeline.previews import Previews, shrunk
+from gpu_worker.pipeline.loading.latent_rgb import LEAST_FIT, Projection, decode
+from gpu_worker.pipeline.sampling.latent_preview import Previews, shrunk
 from tests.support.pipeline_jobs import settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from gpu_worker import pipeline, weights
-from gpu_worker.pipeline import prompts
-from gpu_worker.weights import Fragment
+from gpu_worker import pipeline
+from gpu_worker.contract import prompt_weights
+from gpu_worker.contract.prompt_weights import Fragment
+from gpu_worker.pipeline.sampling import prompt_embedding
 from tests.support.builders.tiny_families import FAMILIES
 from tests.support.pipeline_jobs import ignore, job, settings
 
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
     ],
 )
 def test_weights_are_read(prompt: str, fragments: list[tuple[str, float]]) -> None:
-    assert weights.parse(prompt) == [Fragment(*each) for each in fragments]
+    assert prompt_weights.parse(prompt) == [Fragment(*each) for each in fragments]
 
 
 @pytest.mark.parametrize(
@@ -41,14 +42,14 @@ def test_weights_are_read(prompt: str, fragments: list[tuple[str, float]]) -> No
     [("(a:99)", "99"), ("(a:-10.5)", "-10.5"), ("((a:10):10)", "100"), ("((a:10) b:-5)", "-50")],
 )
 def test_a_weight_beyond_reason_is_refused(prompt: str, weight: str) -> None:
-    with pytest.raises(weights.TooHeavy, match=rf"^prompt: the weight .*\(got {weight}\)"):
-        weights.parse(prompt)
-    with pytest.raises(weights.TooHeavy, match=r"^negative_prompt: "):
-        weights.parse(prompt, "negative_prompt")
+    with pytest.raises(prompt_weights.TooHeavy, match=rf"^prompt: the weight .*\(got {weight}\)"):
+        prompt_weights.parse(prompt)
+    with pytest.raises(prompt_weights.TooHeavy, match=r"^negative_prompt: "):
+        prompt_weights.parse(prompt, "negative_prompt")
 
 
 def test_weights_that_are_taken_back_are_no_fault() -> None:
-    assert weights.parse("(((a:10):10):0.1)") == [Fragment("a", 10.0)]
+    assert prompt_weights.parse("(((a:10):10):0.1)") == [Fragment("a", 10.0)]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_weights_are_those_of_compel_itself(ours: pipeline.DiffusersPipeline) ->
     pipe = ours._loaded.pipe
     request = job(prompt="a large (red)1.4 circle").request
     theirs = Compel(tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder)(request.prompt)
-    given, said = prompts.arguments(pipe, job(prompt="a large (red:1.4) circle").request)
+    given, said = prompt_embedding.arguments(pipe, job(prompt="a large (red:1.4) circle").request)
     assert given["prompt_embeds"].equal(theirs)
     assert said == {"prompt_tokens": 4}
 
@@ -89,7 +90,7 @@ def test_a_long_prompt_is_read_to_its_end(ours: pipeline.DiffusersPipeline) -> N
     assert made.facts["prompt_tokens"] == 82
     assert made.image.tobytes() != other.image.tobytes(), "the last word counts"
     assert ours._loaded is not None
-    given, _ = prompts.arguments(ours._loaded.pipe, job(prompt=long).request)
+    given, _ = prompt_embedding.arguments(ours._loaded.pipe, job(prompt=long).request)
     assert given["prompt_embeds"].shape[1] == given["negative_prompt_embeds"].shape[1] == 154
 
 
@@ -98,12 +99,14 @@ def test_clip_skip_leaves_out_the_last_layers(ours: pipeline.DiffusersPipeline, 
     assert ours._loaded is not None
     pipe = ours._loaded.pipe
     for prompt in ("a red (circle:1.0001)",):
-        given, _ = prompts.arguments(pipe, job(prompt=prompt, clip_skip=skip).request)
+        given, _ = prompt_embedding.arguments(pipe, job(prompt=prompt, clip_skip=skip).request)
         tokens = pipe.tokenizer("a red circle", padding="max_length", return_tensors="pt").input_ids
         layers = pipe.text_encoder(tokens, output_hidden_states=True).hidden_states
         expected = pipe.text_encoder.final_layer_norm(layers[-1 - skip])
         assert given["prompt_embeds"].allclose(expected, atol=2e-3)
-    weighted, _ = prompts.arguments(pipe, job(prompt="a (red:1.2) circle", clip_skip=skip).request)
+    weighted, _ = prompt_embedding.arguments(
+        pipe, job(prompt="a (red:1.2) circle", clip_skip=skip).request
+    )
     assert not weighted["prompt_embeds"].allclose(expected, atol=2e-3)
 
 
@@ -118,7 +121,7 @@ def test_what_another_family_does_not_read_is_told(name: str) -> None:
         (short, short, set()),
     ):
         asked = job(prompt=prompt, negative_prompt=negative).request
-        given, said = prompts.arguments(pipe, asked)
+        given, said = prompt_embedding.arguments(pipe, asked)
         assert given == {"prompt": prompt, "negative_prompt": negative}
         assert set(said) == cut
         assert all(rest.endswith("red") and long.endswith(rest) for rest in said.values())

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from gpu_worker import pipeline
-from gpu_worker.file_digests import FileDigests
-from gpu_worker.models import File, Library, Model, Network
-from gpu_worker.pipeline.memory import PeakMemory, in_use
-from gpu_worker.pipeline.provenance import Provenance, attention
-from gpu_worker.records import pixels_sha256
-from gpu_worker.request import GenerationRequest
+from gpu_worker.assets.file_digests import FileDigests
+from gpu_worker.assets.model_library import File, Library, Model, Network
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.output.result_records import pixels_sha256
+from gpu_worker.pipeline.capabilities.provenance import Provenance, attention
+from gpu_worker.pipeline.loading.memory import PeakMemory, in_use
 from tests.support.builders import tiny_models
 from tests.support.pipeline_jobs import ignore, job, settings
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gpu_worker import models, pull
+from gpu_worker.assets import model_library, pull
 from tests.support.builders import tiny_models
 from tests.support.service import ROOT
 
@@ -173,11 +173,11 @@ def test_a_model_is_fetched_pinned_and_named(hub: Hub, tmp_path: Path) -> None:
     assert not [name for name in fetched if "fp16" in name or name == "v1-5.safetensors"]
     text = (tmp_path / "models" / "models.toml").read_text()
     assert text.startswith(OPERATORS_OWN)
-    found = models.read(tmp_path / "models" / "models.toml").models["tiny"]
+    found = model_library.read(tmp_path / "models" / "models.toml").models["tiny"]
     assert (found.source, found.revision) == ("tiny", COMMIT)
     again = sde_pull(hub, tmp_path, "owner/tiny", "--name", "other")
     assert again.returncode == 0
-    assert set(models.read(tmp_path / "models" / "models.toml").models) == {"tiny", "other"}
+    assert set(model_library.read(tmp_path / "models" / "models.toml").models) == {"tiny", "other"}
 
 
 def test_a_download_that_broke_off_goes_on(hub: Hub, tmp_path: Path, repository: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from gpu_worker import pipeline
-from gpu_worker.models import ModelsError
-from gpu_worker.pipeline import quantization
+from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.pipeline.loading import quantization
 from tests.support import quantized_images
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.builders.tiny_families import FAMILIES

@@ -17,11 +17,11 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline as Img2Img
 from PIL import Image
 
-from gpu_worker import sizes, weights
-from gpu_worker.models import ModelsError
-from gpu_worker.pipeline import previews, prompts, refiner
-from gpu_worker.pipeline.loaded import NotSupported
-from gpu_worker.request import GenerationRequest, Lora
+from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.contract import output_size, prompt_weights
+from gpu_worker.contract.request import GenerationRequest, Lora
+from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.sampling import latent_preview, prompt_embedding, refiner
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.command import sde
 from tests.support.pipeline_bench import PROMPT, Bench, in_own_memory, write_library
@@ -242,13 +242,15 @@ def test_weights_and_long_prompts_are_the_refiners_too(xl: Bench) -> None:
     second = refiner_for(base, xl)
     for prompt in ("a large (red:1.4) circle", long + "red"):
         request = GenerationRequest(prompt=prompt)
-        words, said = prompts.arguments(second, request)
-        whole, _ = prompts.arguments(base, request)
+        words, said = prompt_embedding.arguments(second, request)
+        whole, _ = prompt_embedding.arguments(base, request)
         width = base.text_encoder_2.config.hidden_size
         assert words["prompt_embeds"].equal(whole["prompt_embeds"][..., -width:])
         assert words["pooled_prompt_embeds"].equal(whole["pooled_prompt_embeds"])
         assert said["prompt_tokens"] == len(
-            base.tokenizer(weights.plain(weights.parse(prompt)), add_special_tokens=False).input_ids
+            base.tokenizer(
+                prompt_weights.plain(prompt_weights.parse(prompt)), add_special_tokens=False
+            ).input_ids
         )
         assert xl.pixels(**HALF, prompt=prompt) == by_hand(base, second, words=(whole, words))
     assert xl.pixels(**HALF, prompt=long + "red") != xl.pixels(**HALF, prompt=long + "blue")
@@ -257,7 +259,7 @@ def test_weights_and_long_prompts_are_the_refiners_too(xl: Bench) -> None:
 def test_loras_are_the_bases_alone(xl: Bench) -> None:
     base = base_of(xl)
     second = refiner_for(base, xl)
-    clean = prompts.arguments(second, GenerationRequest(prompt=PROMPT))[0]
+    clean = prompt_embedding.arguments(second, GenerationRequest(prompt=PROMPT))[0]
     with torch.no_grad():
         embeds = second.encode_prompt(**clean)
     names = ("", "negative_", "pooled_", "negative_pooled_")
@@ -298,7 +300,7 @@ def test_a_second_pass_ends_with_the_refiner(xl: Bench) -> None:
     generator = torch.Generator("cpu").manual_seed(7)
     base.set_progress_bar_config(disable=True)
     first = base(PROMPT, num_inference_steps=STEPS, generator=generator)
-    size = sizes.second_pass((32, 32), 1.5)
+    size = output_size.second_pass((32, 32), 1.5)
     begun = first.images[0].resize(size, Image.Resampling.LANCZOS)
     for pipe in (second, third):
         pipe.set_progress_bar_config(disable=True)
@@ -343,7 +345,7 @@ def test_a_preview_knows_its_step_in_a_call_that_begins_on_the_way(xl: Bench, na
     places: list[int] = []
 
     def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
-        places.append(previews.place(pipe.scheduler, index, timestep))
+        places.append(latent_preview.place(pipe.scheduler, index, timestep))
         return tensors
 
     how = {"strength": 0.6, "num_inference_steps": STEPS, "callback_on_step_end": step_ended}

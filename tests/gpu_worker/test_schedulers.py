@@ -9,8 +9,8 @@ from typing import Any
 import diffusers
 import pytest
 
-from gpu_worker.pipeline import scheduler_classes
-from gpu_worker.pipeline.loaded import NotSupported
+from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.schedulers import catalog
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.pipeline_bench import Bench, direct, reference
 
@@ -137,12 +137,12 @@ def test_flow_matching_keeps_to_its_own() -> None:
         "FluxPipeline": {own.__name__, lcm},  # hands sigmas over, which Heun's does not take
     }
     for kind, names in kinds.items():
-        assert set(scheduler_classes.allowed(own, kind)) == names
-    assert "shift" in scheduler_classes.options(own)
+        assert set(catalog.allowed(own, kind)) == names
+    assert "shift" in catalog.options(own)
 
 
 def test_what_its_libraries_lack_for_is_not_offered() -> None:
-    names = scheduler_classes.allowed(diffusers.DDIMScheduler, SD)
+    names = catalog.allowed(diffusers.DDIMScheduler, SD)
     assert {"LCMScheduler", "TCDScheduler", "PNDMScheduler"} <= set(names)
     for name in ("LMSDiscreteScheduler", "DPMSolverSDEScheduler"):
         assert (name in names) is not hasattr(getattr(diffusers, name), "_backends")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpu_worker import pipeline
-from gpu_worker.pipeline.step_log import StepLog
+from gpu_worker.pipeline.sampling.step_log import StepLog
 from tests.support.pipeline_jobs import ignore, job, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

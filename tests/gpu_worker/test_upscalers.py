@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from gpu_worker.models import Library, ModelsError
-from gpu_worker.pipeline import upscaler_models, upscalers
+from gpu_worker.assets.model_library import Library, ModelsError
+from gpu_worker.pipeline.upscaling import spandrel_models, upscale
 from tests.support.builders import tiny_upscalers
 
 CPU = torch.device("cpu")
@@ -48,15 +48,15 @@ def largest_difference(one: Image.Image, other: Image.Image) -> int:
 
 def test_lanczos_is_pillows_own(tmp_path: Path) -> None:
     picture = noise(40, 24)
-    made = upscalers.enlarge(picture, "lanczos", (100, 60), Library(), tmp_path, CPU)
+    made = upscale.enlarge(picture, "lanczos", (100, 60), Library(), tmp_path, CPU)
     assert made.tobytes() == picture.resize((100, 60), Image.Resampling.LANCZOS).tobytes()
 
 
 @pytest.mark.parametrize("size", [(30, 20), (512, 512), (449, 897), (1000, 64)])
 def test_tiles_leave_no_seam(size: tuple[int, int]) -> None:
-    pixels = upscalers._tensor(noise(*size))
+    pixels = upscale._tensor(noise(*size))
     whole = Doubling()(pixels)
-    tiled = upscalers._tiled(Doubling(), pixels)
+    tiled = upscale._tiled(Doubling(), pixels)
     assert tiled.shape == whole.shape
     assert torch.allclose(tiled, whole, atol=1e-6)
 
@@ -65,11 +65,11 @@ def test_an_esrgan_in_tiles_is_the_esrgan_in_one_piece(tmp_path: Path) -> None:
     """Beside our own generator with the same weights, which knows neither spandrel nor tiles."""
     model = tiny_upscalers.esrgan(tmp_path / "sharp.safetensors")
     picture = noise(560, 40)
-    made = upscalers.enlarge(
+    made = upscale.enlarge(
         picture, "sharp", (2240, 160), library("sharp.safetensors"), tmp_path, CPU
     )
     with torch.no_grad():
-        expected = upscalers._picture(model(upscalers._tensor(picture)))
+        expected = upscale._picture(model(upscale._tensor(picture)))
     assert largest_difference(made, expected) <= 1, "rounding alone"
     assert 0 < np.asarray(made).mean() < 255 and np.asarray(made).std() > 0.5
 
@@ -77,8 +77,8 @@ def test_an_esrgan_in_tiles_is_the_esrgan_in_one_piece(tmp_path: Path) -> None:
 def test_another_size_than_the_models_own_is_resized(tmp_path: Path) -> None:
     tiny_upscalers.esrgan(tmp_path / "sharp.safetensors")
     known = library("sharp.safetensors")
-    own = upscalers.enlarge(noise(24, 16), "sharp", (96, 64), known, tmp_path, CPU)
-    half = upscalers.enlarge(noise(24, 16), "sharp", (48, 32), known, tmp_path, CPU)
+    own = upscale.enlarge(noise(24, 16), "sharp", (96, 64), known, tmp_path, CPU)
+    half = upscale.enlarge(noise(24, 16), "sharp", (48, 32), known, tmp_path, CPU)
     assert half.tobytes() == own.resize((48, 32), Image.Resampling.LANCZOS).tobytes()
 
 
@@ -87,9 +87,9 @@ def test_other_architectures_are_recognised(build: Any, tmp_path: Path) -> None:
     torch.manual_seed(12)
     model = tiny_upscalers.save(build(), tmp_path / "x.safetensors")
     picture = noise(40, 24)
-    made = upscalers.enlarge(picture, "x", (80, 48), library("x.safetensors"), tmp_path, CPU)
+    made = upscale.enlarge(picture, "x", (80, 48), library("x.safetensors"), tmp_path, CPU)
     with torch.no_grad():
-        expected = upscalers._picture(model(upscalers._tensor(picture)))
+        expected = upscale._picture(model(upscale._tensor(picture)))
     assert largest_difference(made, expected) <= 1
 
 
@@ -105,7 +105,7 @@ def test_an_upscaler_that_is_not_there_is_told(tmp_path: Path) -> None:
 
     def said(name: str) -> str:
         with pytest.raises(ModelsError) as caught:
-            upscalers.enlarge(noise(8, 8), name, (16, 16), known, tmp_path, CPU)
+            upscale.enlarge(noise(8, 8), name, (16, 16), known, tmp_path, CPU)
         return str(caught.value)
 
     assert said("esrgan") == "no upscaler is called 'esrgan'; there are: grey, torn, x, y"
@@ -123,14 +123,14 @@ def test_a_library_that_is_not_there_is_told(
     # Python's own way to say that there is no such module.
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(ModelsError) as caught:
-        upscalers.enlarge(noise(8, 8), "sharp", (16, 16), known, tmp_path, CPU)
+        upscale.enlarge(noise(8, 8), "sharp", (16, 16), known, tmp_path, CPU)
     said = "upscalers.sharp: spandrel is not installed; pip install "
     assert str(caught.value) == said + "'stable-diffusion-environment[upscale]'"
 
 
 def test_what_spandrel_takes_of_torchvision_is_told_when_it_is_asked_for() -> None:
     """RestoreFormer is one of the two architectures that use it; nothing of the name stays."""
-    upscaler_models.imported()
+    spandrel_models.imported()
     from spandrel.architectures import RestoreFormer
 
     assert not [name for name in sys.modules if name.partition(".")[0] == "torchvision"]

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_worker.generation import Job
-from gpu_worker.seam import OnStep, Picture
+from gpu_worker.contract.job import Job
+from gpu_worker.pipeline_api import OnStep, Picture
 from gpu_worker.settings import WorkerSettings
 from tests.pipelines.instant import Instant
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-from gpu_worker.generation import Job
-from gpu_worker.seam import OnStep, Picture
+from gpu_worker.contract.job import Job
+from gpu_worker.pipeline_api import OnStep, Picture
 from tests.pipelines.instant import Instant
 
 

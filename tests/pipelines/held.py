@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 
-from gpu_worker.generation import Job
-from gpu_worker.seam import OnStep, Picture
+from gpu_worker.contract.job import Job
+from gpu_worker.pipeline_api import OnStep, Picture
 from gpu_worker.settings import WorkerSettings
 from tests.pipelines.slow import Slow
 

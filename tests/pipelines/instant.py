@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from gpu_worker.generation import Job
-from gpu_worker.request import GenerationRequest
-from gpu_worker.seam import OnStep, Picture
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline_api import OnStep, Picture
 
 SIDE_PX = 64
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from gpu_worker.generation import Job
+from gpu_worker.contract.job import Job
 from tests.pipelines.instant import Instant
 
 

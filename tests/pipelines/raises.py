@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gpu_worker.generation import Job
-from gpu_worker.seam import OutOfMemory
+from gpu_worker.contract.job import Job
+from gpu_worker.pipeline_api import OutOfMemory
 from tests.pipelines.instant import Instant
 
 

@@ -6,7 +6,7 @@ import time
 
 from PIL import Image
 
-from gpu_worker.generation import Job
+from gpu_worker.contract.job import Job
 from tests.pipelines.instant import Instant
 
 STEP_S = 0.05

@@ -12,17 +12,20 @@ import orjson
 import pytest
 import requests
 
-from gateway.dispatcher import MAX_OFFERS
-from gpu_worker import pipeline, protocol
-from gpu_worker.in_flight import InFlight
-from gpu_worker.models_file import ModelsFile
-from gpu_worker.protocol import WorkerStatus
-from gpu_worker.request import GenerationRequest
-from gpu_worker.results import ResultIndex, ResultLog, scan
-from gpu_worker.runner import Runner
-from gpu_worker.seam import Pipeline
-from gpu_worker.server import ControlServer
-from gpu_worker.slot import Slot
+from gateway.store.result_index import ResultIndex
+from gateway.workers.dispatcher import MAX_OFFERS
+from gpu_worker import pipeline
+from gpu_worker.assets.library_file import ModelsFile
+from gpu_worker.contract import protocol
+from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.control.runner import Runner
+from gpu_worker.control.server import ControlServer
+from gpu_worker.control.slot import Slot
+from gpu_worker.pipeline_api import Pipeline
+from gpu_worker.store import scan
+from gpu_worker.store.in_flight import InFlight
+from gpu_worker.store.result_log import ResultLog
 from tests.pipelines.instant import Instant
 from tests.support.pipeline_jobs import ignore, job, settings
 from tests.support.service import eventually, running

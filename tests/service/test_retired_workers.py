@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 from gateway.assembly import assemble
-from gateway.journal import Journal
+from gateway.jobs.journal import Journal
 from gateway.settings import GatewaySettings
-from gpu_worker import process
-from gpu_worker.in_flight import Begun, InFlight
+from gpu_worker.store import process
+from gpu_worker.store.in_flight import Begun, InFlight
 from tests.support.journal_jobs import job
 from tests.support.service import Service, eventually, running
 

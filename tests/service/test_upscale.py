@@ -11,8 +11,8 @@ import requests
 import torch
 from PIL import Image
 
-from gpu_worker.pipeline import upscalers
-from gpu_worker.results import line
+from gpu_worker.pipeline.upscaling import upscale
+from gpu_worker.store import record_line
 from tests.support.builders import tiny_upscalers
 from tests.support.command import sde
 from tests.support.service import running
@@ -50,8 +50,8 @@ def test_a_stored_picture_is_made_larger(folder: Path, tmp_path: Path) -> None:
         assert reply.status_code == 200, reply.text
         record = service.result(reply.json()["generation_uuid"])
         with torch.no_grad():
-            made = model(upscalers._tensor(small.convert("RGB")))
-        found = upscalers._tensor(picture(record))
+            made = model(upscale._tensor(small.convert("RGB")))
+        found = upscale._tensor(picture(record))
         assert found.shape == made.shape
         assert (found - made.clamp(0, 1)).abs().max() < 1.5 / 255, "rounding alone"
         digest = hashlib.sha256((models / "sharp.safetensors").read_bytes()).hexdigest()
@@ -91,7 +91,7 @@ def test_a_prompt_that_an_older_version_took_is_refused_by_name(folder: Path) ->
         "state": "succeeded",
         "sequence": 1,
     }
-    (folder / "disk_backups" / "gpu-0.00000001.jsonl").write_bytes(line.encode(record))
+    (folder / "disk_backups" / "gpu-0.00000001.jsonl").write_bytes(record_line.encode(record))
     with running(folder, "gateway") as service:
         body = {"generation_uuid": NEVER}
         reply = requests.post(f"{service.url}/image/upscale", json=body, timeout=30)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.assembly import assemble
-from gateway.jobs import Whereabouts
+from gateway.routes.jobs import Whereabouts
 from gateway.settings import GatewaySettings
-from gpu_worker.generation import Outcome, result_record
-from gpu_worker.protocol import WorkerStatus
-from gpu_worker.request import GenerationRequest
-from gpu_worker.results import ResultLog
+from gpu_worker.contract.job import Outcome, result_record
+from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.store.result_log import ResultLog
 
 
 class Parts:

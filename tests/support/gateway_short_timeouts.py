@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from gateway import connection
 from gateway.__main__ import main
+from gateway.http import waitress_channel
 
 PATIENCE_S = 2.0
 
 if __name__ == "__main__":
-    connection.STALLED_S = PATIENCE_S
+    waitress_channel.STALLED_S = PATIENCE_S
     sys.exit(main())

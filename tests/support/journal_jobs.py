@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gpu_worker.generation import Job
-from gpu_worker.request import GenerationRequest
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.request import GenerationRequest
 
 
 def job(number: int) -> Job:

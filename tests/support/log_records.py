@@ -7,8 +7,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from gateway.record_array import array
-from gpu_worker.results import ResultIndex, ResultLog
+from gateway.http.json_array import array
+from gateway.store.result_index import ResultIndex
+from gpu_worker.store.result_log import ResultLog
 
 
 def record(text: str = "a", sequence: int = 1, data: str | None = None) -> dict[str, Any]:

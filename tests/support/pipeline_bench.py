@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from gpu_worker import pipeline
-from gpu_worker.generation import Job
-from gpu_worker.request import GenerationRequest
-from gpu_worker.seam import Picture
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline_api import Picture
 from gpu_worker.settings import WorkerSettings, load
 from tests.support.builders import tiny_adapters
 

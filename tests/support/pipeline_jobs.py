@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gpu_worker.generation import Job
-from gpu_worker.request import GenerationRequest
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.settings import WorkerSettings, load
 
 

@@ -13,7 +13,8 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from gpu_worker import process, quantizers
+from gpu_worker import quantization_libraries
+from gpu_worker.store import process
 
 LIBRARIES = ("bitsandbytes", "torchao", "optimum.quanto")
 MODELS = ("sd", "xl", "flux", "sd3")
@@ -76,7 +77,7 @@ def drawn(folder: Path, setting: str) -> dict[str, Any]:
 
 def refused(folder: Path, setting: str) -> str:
     """What is said of a single file."""
-    from gpu_worker.models import ModelsError
+    from gpu_worker.assets.model_library import ModelsError
     from tests.support.pipeline_bench import Bench
 
     try:
@@ -88,7 +89,7 @@ def refused(folder: Path, setting: str) -> str:
 
 def around(bench: Any) -> dict[str, Any]:
     """What must not change the picture, and what must let the weights go."""
-    from gpu_worker import machine_size
+    from gpu_worker.pipeline.loading import machine_size
 
     pipe, first = bench.pipe, bench.pixels()
     pipe.enable_model_cpu_offload(device="cpu")
@@ -111,7 +112,7 @@ def around(bench: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     process.log_to_stderr()
-    quantizers.prepare(sys.argv[1])  # type: ignore[arg-type]
+    quantization_libraries.prepare(sys.argv[1])  # type: ignore[arg-type]
     found = drawn(Path(sys.argv[2]), sys.argv[1])
     found["refused"] = refused(Path(sys.argv[2]), sys.argv[1])
     found["imported"] = [name for name in LIBRARIES if sys.modules.get(name) is not None]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import UUID
 
-from gpu_worker.results import line
+from gpu_worker.store import record_line
 
 
 def store(folder: Path, count: int) -> list[str]:
     """A log of so many failed results and a damaged line; their uuids, oldest first."""
     uuids = [str(UUID(int=number)) for number in range(1, count + 1)]
     lines = [
-        line.encode(
+        record_line.encode(
             {
                 "uuid": uuid,
                 "prompt": f"prompt {number}",

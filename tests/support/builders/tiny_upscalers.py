@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gpu_worker.pipeline import upscaler_models
+from gpu_worker.pipeline.upscaling import spandrel_models
 
 WIDTH, GROWTH = 8, 32
 """Channels, and what each convolution of a dense block adds: spandrel knows 32 alone."""
@@ -76,7 +76,7 @@ class Esrgan(nn.Module):
 
 def compact() -> Any:
     """Real-ESRGAN's small one (SRVGGNetCompact)."""
-    upscaler_models.imported()
+    spandrel_models.imported()
     from spandrel.architectures.Compact import Compact
 
     return Compact(num_feat=8, num_conv=2, upscale=2)
@@ -84,7 +84,7 @@ def compact() -> Any:
 
 def swin_ir() -> Any:
     """A transformer: its picture has to be filled up to whole windows of 8 pixels."""
-    upscaler_models.imported()
+    spandrel_models.imported()
     from spandrel.architectures.SwinIR import SwinIR
 
     shape = {"embed_dim": 12, "depths": [2], "num_heads": [2], "mlp_ratio": 2.0}

@@ -1,0 +1,76 @@
+"""Who runs on a store: asks without a trace, or holds every lock of it. A leaf."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from contextlib import ExitStack
+from pathlib import Path
+
+from gpu_worker.settings import Settings
+from gpu_worker.store import process
+
+_WORKERS_FILE = re.compile(r"(gpu-\d+)\.")
+
+
+def names(folder: Path, writers: set[str] | None = None) -> list[str]:
+    """The files in the folder of the results.
+
+    Args:
+        writers: leave out those of any other worker.
+    """
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in found if writers is None or _worker_of(name) in {None, *writers}]
+
+
+def is_live(settings: Settings, writer: str) -> bool:
+    """Whether a process holds the lock of `gateway` or `gpu-N`; a lock file is never made."""
+    try:
+        descriptor = os.open(_path(settings, writer), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        # Shared: two that ask at a time do not take each other for the service.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def hold_all(settings: Settings, locks: ExitStack) -> set[str]:
+    """Hold the gateway's place and the store of every worker that has ever been here.
+
+    Returns:
+        These workers. One that is new and starts now is not among them.
+
+    Raises:
+        StoreLocked: a process of the service runs.
+        OSError: a lock cannot be made.
+    """
+    process.make_directories(settings.run_dir, settings.results_dir)
+    place = _path(settings, "gateway")
+    locks.enter_context(process.lock(place, "the gateway's place"))
+    held: set[str] = set()
+    while True:
+        found = {_worker_of(name) for name in names(settings.results_dir)}
+        fresh = sorted(worker for worker in found if worker is not None and worker not in held)
+        if not fresh:
+            return held
+        for worker in fresh:
+            store = _path(settings, worker)
+            locks.enter_context(process.lock(store, "the result store"))
+            held.add(worker)
+
+
+def _worker_of(name: str) -> str | None:
+    found = _WORKERS_FILE.match(name)
+    return found[1] if found else None
+
+
+def _path(settings: Settings, writer: str) -> Path:
+    if writer == "gateway":
+        return settings.run_dir / "gateway.lock"
+    return settings.results_dir / f"{writer}.lock"

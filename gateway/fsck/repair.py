@@ -1,0 +1,137 @@
+"""Mends what an examination has found, under all locks. A leaf.
+
+Safe to kill at any instruction: bytes are on disk in the folder of damaged things before they leave
+their file, and a file is replaced by rename; a second run finds what is left to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import os
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path
+
+from gateway.fsck.report import Part, Survey
+from gateway.fsck.scan_store import DAMAGED_NAME
+from gateway.store import schema
+from gateway.store.index_file import INDEX_NAME
+from gpu_worker.store import durable, outcomes, segments
+from gpu_worker.store.segments import Segment
+
+_CHUNK_BYTES = 1 << 20
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def store(folder: Path, survey: Survey) -> None:
+    """Mend a store of which nobody else holds a lock.
+
+    Raises:
+        OSError: the disk does not take it; what was not mended is as it was.
+    """
+    saved = folder / DAMAGED_NAME
+    files = survey.files_to_mend()
+    if survey.index_is_bad or files:
+        # Before any line moves: an index that is older than its segment would mislead.
+        _remove_index(folder)
+    for path in files:
+        _take_out(path, saved, survey)
+    for path in survey.aside:
+        _save(path, saved / path.name, None)
+        path.unlink()
+    for path in survey.void:
+        path.unlink(missing_ok=True)
+    for directory in {path.parent for path in (*survey.aside, *survey.void)}:
+        durable.sync_directory(directory)
+
+
+def _remove_index(folder: Path) -> None:
+    for part in schema.files(folder / INDEX_NAME):
+        part.unlink(missing_ok=True)
+    durable.sync_directory(folder)
+
+
+def _take_out(path: Path, saved: Path, survey: Survey) -> None:
+    size, taken, left, last = path.stat().st_size, 0, 0, Part(0, 0)
+    for part in survey.parts(path):
+        if part.offset > last.offset + last.length:
+            left = part.offset
+        # What its owner has deleted is not to be kept for good under another name.
+        if part.uuid is None or not survey.is_deleted(part.uuid):
+            _save(path, saved / f"{path.name}.{part.offset}", part)
+        taken, last = taken + 1, part
+    _keep_from_its_writer(path, left if last.offset + last.length == size else size)
+    if taken == 1 and last.offset + last.length == size:
+        _cut(path, last.offset)
+    else:
+        _rewrite(path, survey.parts(path), size)
+
+
+def _keep_from_its_writer(path: Path, left: int) -> None:
+    """A segment that ends within an outcome once the damage behind it is gone (what stands before
+    `left`) looks to its writer as after a crash, and is cut further: have it append to a new one.
+    """
+    segment = segments.parse(path.name)
+    if segment is None or segment not in segments.growing(segments.live(path.parent)):
+        return
+    if outcomes.finished_before(path, left) < left:
+        number = segment.last + 1
+        following = path.with_name(Segment(segment.writer, number, number).name)
+        with _opened(following, _CREATE):
+            durable.sync_directory(path.parent)
+
+
+def _save(path: Path, target: Path, part: Part | None) -> None:
+    """Copy a part of a file, or all of it; a copy that is there already is enough."""
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = target.with_name(f"{target.name}.tmp")
+    with _opened(path, _READ) as source, _opened(fresh, _CREATE) as copy:
+        begin, end = (part.offset, part.offset + part.length) if part else (0, None)
+        _copy(source, copy, begin, os.fstat(source).st_size if end is None else end)
+        os.fdatasync(copy)
+    for number in count():
+        free = target.with_name(f"{target.name}.{number}") if number else target
+        if not free.exists():
+            fresh.rename(free)
+            break
+        if filecmp.cmp(fresh, free, shallow=False):
+            fresh.unlink()
+            break
+    durable.sync_directory(target.parent)
+    durable.sync_directory(target.parent.parent)
+
+
+def _cut(path: Path, length: int) -> None:
+    with _opened(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW) as descriptor:
+        os.ftruncate(descriptor, length)
+        os.fdatasync(descriptor)
+
+
+def _rewrite(path: Path, parts: Iterable[Part], size: int) -> None:
+    """Replace a file by what is between the parts."""
+    with _opened(path, _READ) as source, durable.replacing(path) as target:
+        offset = 0
+        for part in parts:
+            _copy(source, target, offset, part.offset)
+            offset = part.offset + part.length
+        _copy(source, target, offset, size)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: int, target: int, begin: int, end: int) -> None:
+    while begin < end:
+        chunk = os.pread(source, min(_CHUNK_BYTES, end - begin), begin)
+        if not chunk:
+            raise OSError("a file became shorter while it was copied")
+        durable.write_all(target, chunk)
+        begin += len(chunk)

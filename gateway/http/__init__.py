@@ -1,0 +1,1 @@
+"""HTTP itself: problem documents, parameters, bodies, limits, waitress."""

@@ -1,0 +1,41 @@
+"""waitress as this service runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import waitress.server
+
+from gateway.http.waitress_channel import Connection, look_after
+
+SERVER_THREADS = 40
+"""28 of them may wait: eight for a job's next change (routes/jobs.py), twelve that serve streams of
+events (routes/events.py), eight that serve many records (http/json_array.py)."""
+
+SLACK_BYTES = 1 << 20
+"""A body that is a little too large is read to its end and refused by falcon."""
+
+
+def listen(app: Any, host: str, port: int, max_body_bytes: int) -> Any:
+    """A server that has bound its address. Raises OSError."""
+    # waitress's own seams are its classes' attributes.
+    waitress.server.TcpWSGIServer.channel_class = Connection
+    waitress.server.TcpWSGIServer.maintenance = look_after
+    return waitress.server.create_server(
+        app,
+        host=host,
+        port=port,
+        threads=SERVER_THREADS,
+        connection_limit=500,
+        asyncore_use_poll=True,  # select() ends the process beyond ~1000 connections
+        backlog=128,
+        channel_timeout=30,
+        cleanup_interval=2,
+        channel_request_lookahead=0,
+        max_request_header_size=32768,
+        max_request_body_size=max_body_bytes + SLACK_BYTES,
+        outbuf_overflow=8 << 20,  # else every picture over 1 MB goes through a temporary file
+        outbuf_high_watermark=1 << 20,  # of a stream; more would only wait in memory
+        expose_tracebacks=False,
+        ident=None,
+    )

@@ -1,0 +1,163 @@
+"""One thread that keeps the store small: retention by age, count and size, and consolidation."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+
+import orjson
+
+from gateway.errors import StorageUnavailable
+from gateway.jobs.removal import Removal
+from gateway.store import consolidation
+from gateway.store.index_db import Entry
+from gateway.store.result_index import ResultIndex
+from gpu_worker.store import segments
+from gpu_worker.store.durable import DamagedLine
+from gpu_worker.store.segments import Segment
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 60.0
+SOON_S = 1.0
+"""After a writer was asked for a new segment: by then the old one can be merged."""
+
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What is kept; 0 keeps all. The results of a job stay or go together."""
+
+    days: float = 0
+    results: int = 0
+    size_bytes: int = 0
+
+    @property
+    def limits(self) -> bool:
+        """Whether anything is ever deleted."""
+        return bool(self.days or self.results or self.size_bytes)
+
+
+class Housekeeping:
+    """Deletes what is beyond the retention, then merges what is worth it.
+
+    Args:
+        seal: asks the writer of a segment to go on in a new one.
+    """
+
+    def __init__(
+        self,
+        index: ResultIndex,
+        removal: Removal,
+        retention: Retention,
+        segment_bytes: int,
+        seal: Callable[[str], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._index = index
+        self._removal = removal
+        self._retention = retention
+        self._segment_bytes = segment_bytes
+        self._seal = seal
+        self._now = now
+        self._asked: set[str] = set()
+
+    def start(self) -> None:
+        """Run in a daemon thread."""
+        threading.Thread(target=self.run, name="housekeeping", daemon=True).start()
+
+    def run(self) -> None:
+        """At the start, every PERIOD_S, and soon after a writer was asked for a new segment."""
+        while True:
+            more = False
+            try:
+                more = self.once()
+            except (OSError, sqlite3.Error, StorageUnavailable) as error:
+                log.warning("housekeeping waits for better times: %s", error)
+            except Exception:
+                log.exception("housekeeping failed; it is tried again")
+            time.sleep(SOON_S if more else PERIOD_S)
+
+    def once(self) -> bool:
+        """One round; whether another one would soon find more to do.
+
+        Raises:
+            OSError, sqlite3.Error, StorageUnavailable: the disk does not take it; nothing is lost.
+        """
+        if self._retention.limits:
+            expired = self._expired()
+            for start in range(0, len(expired), _PAGE):  # others delete in between
+                self._removal.delete(*expired[start : start + _PAGE], rewrite=False)
+        wanted = frozenset(self._removal.rewrite)
+        for run in list(consolidation.runs(self._index, self._segment_bytes, wanted)):
+            self._merge(run)
+        asked = set(self._half_dead_newest())
+        for name in asked:
+            self._seal(name)
+        more, self._asked = bool(asked - self._asked), asked
+        return more
+
+    def _merge(self, run: list[Segment]) -> None:
+        try:
+            consolidation.merge(self._index, run)
+        except (OSError, sqlite3.Error) as error:
+            log.warning("%s and its neighbours are left as they are: %s", run[0].name, error)
+        else:
+            self._removal.rewrite.difference_update(segment.name for segment in run)
+
+    def _expired(self) -> list[str]:
+        return list(dict.fromkeys((*self._too_many(), *self._too_old())))
+
+    def _too_many(self) -> Iterator[str]:
+        totals = self._index.totals()
+        most = self._retention.results or totals.results
+        largest = self._retention.size_bytes or totals.live_bytes
+        if totals.results <= most and totals.live_bytes <= largest:
+            return
+        kept, size = 0, 0
+        for uuid, results in groupby(self._newest_first(), key=lambda entry: entry.uuid):
+            lengths = [entry.length for entry in results]
+            # By its newest result: what a job has just made is not deleted for being several.
+            if kept + 1 > most or size + lengths[0] > largest:
+                yield uuid
+            kept, size = kept + len(lengths), size + sum(lengths)
+
+    def _too_old(self) -> Iterator[str]:
+        if not self._retention.days:
+            return
+        oldest = self._now() - timedelta(days=self._retention.days)
+        for entry in self._index.oldest_first():
+            if self._created(entry) >= oldest:
+                return
+            yield entry.uuid
+
+    def _newest_first(self) -> Iterator[Entry]:
+        last: Entry | None = None
+        while page := self._index.newest_first(_PAGE, last):
+            yield from page
+            last = page[-1]
+
+    def _created(self, entry: Entry) -> datetime:
+        try:
+            text = self._index.read_without_data(entry)
+            return datetime.fromisoformat(orjson.loads(text or b"{}")["created_time"])
+        except (KeyError, ValueError, OSError, DamagedLine):
+            return self._now()
+
+    def _half_dead_newest(self) -> Iterator[str]:
+        """Newest segments that nobody would merge, though most of their bytes are deleted."""
+        live = self._index.live_bytes()
+        sealed = set(consolidation.sealed(self._index.directory))
+        for segment in segments.live(self._index.directory):
+            size = (self._index.directory / segment.name).stat().st_size
+            dead = size - live.get(segment.name, 0)
+            half_dead = dead > consolidation.DEAD_SHARE * size
+            if segment not in sealed and (half_dead or segment.name in self._removal.rewrite):
+                yield segment.name

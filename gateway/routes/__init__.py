@@ -1,0 +1,1 @@
+"""Resources of the native API, one file a family of paths."""

@@ -1,0 +1,97 @@
+"""POST, GET and DELETE /image/generate: the seed's contract, pages, and deletion of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+from urllib.parse import urlencode
+
+import falcon
+import orjson
+
+from gateway.admission.input_images import PictureReader
+from gateway.errors import DeletedJob, UnknownJob
+from gateway.http.json_array import RecordArrays
+from gateway.http.json_body import json_body
+from gateway.http.params import bad, idempotency_key, missing, number_param, truth_param, uuid_param
+from gateway.jobs.removal import Removal
+from gateway.jobs.submission import Intake
+from gateway.store.index_db import Entry
+from gateway.store.result_index import ResultIndex
+
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+
+
+class GenerateResource:
+    """They accept, look and delete; they do no work."""
+
+    query: ClassVar = {
+        "GET": ("generation_uuid", "limit", "before", "data"),
+        "DELETE": ("generation_uuid",),
+    }
+
+    def __init__(
+        self,
+        intake: Intake,
+        reader: PictureReader,
+        limit_bytes: int,
+        removal: Removal,
+        index: ResultIndex,
+    ) -> None:
+        self._reader = reader
+        self._limit_bytes = limit_bytes
+        self._intake = intake
+        self._removal = removal
+        self._index = index
+        self._arrays = RecordArrays(index)
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200 `{"generation_uuid": ...}`, or 4xx, 429, 503, 507."""
+        key = idempotency_key(req)
+        with self._reader.room(req.content_length or 0):
+            request, pictures = self._reader.request(json_body(req, self._limit_bytes))
+            uuid = self._intake.submit(request, key, pictures)
+        resp.data = orjson.dumps({"generation_uuid": uuid})
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Results as a JSON array from the log: all, oldest first; a page, newest first; or those
+        of `generation_uuid`, in their order."""
+        uuid = uuid_param(req, "generation_uuid")
+        with_data = truth_param(req, "data", default=True)
+        entries: Iterable[Entry]
+        if uuid is not None:
+            for name in ("limit", "before"):
+                if name in req.params:
+                    why = "is of a list of jobs: not together with generation_uuid"
+                    raise bad(name, req.get_param(name), why)
+            entries = self._index.find_all(uuid)
+        elif "limit" in req.params or "before" in req.params:
+            limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
+            entries = page = self._page(req, limit)
+            if len(page) >= limit:
+                query = {**req.params, "before": page[-1].uuid}
+                resp.append_link(f"{req.path}?{urlencode(query)}", "next")
+        else:
+            entries = self._index.oldest_first()
+        self._arrays.answer(req, resp, entries, with_data)
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """204: the results of `generation_uuid` are gone."""
+        uuid = uuid_param(req, "generation_uuid")
+        if uuid is None:
+            raise missing("generation_uuid", "the uuid of the job whose results are to go")
+        if not self._removal.delete(uuid):
+            if self._index.is_deleted(uuid):
+                raise DeletedJob(uuid)
+            raise UnknownJob(uuid)
+        resp.status = falcon.HTTP_NO_CONTENT
+
+    def _page(self, req: falcon.Request, limit: int) -> list[Entry]:
+        before = uuid_param(req, "before")
+        last = self._index.find(before) if before is not None else None
+        if before is not None and self._index.is_deleted(before):
+            raise DeletedJob(before)
+        if before is not None and last is None:
+            raise bad("before", before, "is no result's uuid")
+        return self._index.newest_first(limit, last)

@@ -1,0 +1,60 @@
+"""GET /image/jobs/{uuid}/inputs/{sha256}: a picture that came with a request that has ended.
+
+Looked up among the digests of the record: what a client sends never becomes a path by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import falcon
+import orjson
+
+from gateway.errors import NoPicture
+from gateway.http.params import bad, parse_uuid
+from gateway.routes.jobs import Whereabouts
+from gateway.store.result_index import ResultIndex
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_KINDS = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", "image/webp"))
+"""By a file's first bytes; it was sent by a client, so that nothing else is believed of it."""
+
+
+class InputFileResource:
+    """What is named by its digest never changes: it may be kept for good."""
+
+    def __init__(self, index: ResultIndex, whereabouts: Whereabouts, folder: Path) -> None:
+        self._index = index
+        self._whereabouts = whereabouts
+        self._folder = folder
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str, sha256: str) -> None:
+        """The file as it came, byte for byte."""
+        uuid = parse_uuid(uuid, "uuid")
+        if _SHA256.fullmatch(sha256) is None:
+            raise bad("sha256", sha256, "is not 64 hexadecimal digits in lower case")
+        line = self._index.read_without_data(uuid)
+        if line is None:
+            state = self._whereabouts.view(uuid)["state"]
+            raise NoPicture(f"the job {uuid} is {state}: its pictures can be had when it has ended")
+        if f"sha256:{sha256}" not in digests(orjson.loads(line)):
+            raise NoPicture(f"no picture sha256:{sha256} came with the job {uuid}")
+        try:
+            content = (self._folder / uuid / sha256).read_bytes()
+        except OSError as error:
+            raise NoPicture(f"sha256:{sha256} of {uuid} is gone: {error.strerror}") from None
+        kinds = [kind for head, kind in _KINDS if content.startswith(head)]
+        resp.content_type = kinds[0] if kinds else "application/octet-stream"
+        resp.set_header("X-Content-Type-Options", "nosniff")
+        resp.set_header("Cache-Control", "private, max-age=31536000, immutable")
+        resp.data = content
+
+
+def digests(record: dict[str, Any]) -> set[str]:
+    """Of the pictures that a record's request names."""
+    holders = [record, *(record.get("controlnets") or []), record.get("ip_adapter") or {}]
+    found = {holder.get(key) for holder in holders for key in ("image", "mask_image")}
+    return {digest for digest in found if isinstance(digest, str)}

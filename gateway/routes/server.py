@@ -1,0 +1,88 @@
+"""Resources under /server: the seed's status, and the workers; /healthz for process watchers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+import orjson
+
+from gateway.jobs.broker import Broker
+from gateway.jobs.journal import Journal
+from gateway.store.disk_space import Storage
+from gateway.store.result_index import ResultIndex
+from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.store import segments
+
+SHOWN = (
+    *("boot_id", "model", "loaded", "load_error", "device", "dtype", "machine_size"),
+    *("memory_bytes", "versions", "uuid", "step", "steps", "step_s"),
+    *("log", "committed", "trouble"),
+)
+
+
+def worker_view(name: str, status: WorkerStatus | None) -> dict[str, Any]:
+    """A worker as GET /server/workers shows it; of one that does not answer all else is null."""
+    return {
+        "worker": name,
+        "name": name,
+        "state": status.state if status else "unreachable",
+        **{key: getattr(status, key, None) for key in SHOWN},
+    }
+
+
+class StatusResource:
+    """GET /server/status: the seed's one key and nothing else."""
+
+    def __init__(self, broker: Broker, storage: Storage) -> None:
+        self._broker = broker
+        self._storage = storage
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """`{"is_available": bool}`."""
+        available = self._broker.available() and self._storage.trouble() is None
+        resp.data = orjson.dumps({"is_available": available})
+
+
+class WorkersResource:
+    """GET /server/workers: each worker's last word."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """An array; a worker that does not answer is `unreachable`, and all else is null."""
+        resp.data = orjson.dumps(
+            [worker_view(name, status) for name, status in self._broker.workers().items()]
+        )
+
+
+class StorageResource:
+    """GET /server/storage: the result log and its disk."""
+
+    def __init__(self, index: ResultIndex, journal: Journal, storage: Storage) -> None:
+        self._index = index
+        self._journal = journal
+        self._storage = storage
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Counts and bytes; `trouble` says why no job is accepted, or is null."""
+        totals = self._index.totals()
+        resp.data = orjson.dumps(
+            {
+                "results": totals.results,
+                "size_bytes": totals.live_bytes,
+                "segments": len(segments.live(self._index.directory)),
+                "damaged_lines": totals.damaged_lines + self._journal.damaged_lines,
+                "free_bytes": self._storage.free_bytes(),
+                "trouble": self._storage.trouble(),
+            }
+        )
+
+
+class HealthResource:
+    """GET /healthz: this process answers. It asks no worker."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """`{"status": "ok"}`."""
+        resp.data = orjson.dumps({"status": "ok"})

@@ -1,0 +1,78 @@
+"""POST /image/upscale: a stored picture made larger, as a job like any other."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Annotated
+
+import falcon
+import orjson
+from PIL import Image
+from pydantic import Field, ValidationError
+
+from gateway.admission.input_images import too_large
+from gateway.errors import DeletedJob, InvalidRequest
+from gateway.http.json_body import json_body
+from gateway.http.params import idempotency_key, parse_uuid
+from gateway.jobs.submission import Intake
+from gateway.routes.image_files import content_of, picture_of
+from gateway.routes.jobs import Whereabouts
+from gateway.store.result_index import ResultIndex
+from gpu_worker.contract import output_size
+from gpu_worker.contract.job import Source
+from gpu_worker.contract.request import GenerationRequest, Strict, Upscale
+from gpu_worker.contract.validation_errors import field_errors
+
+MAX_BODY_BYTES = 4096
+
+
+class UpscaleRequest(Upscale, Strict):
+    """Which picture of which job, from 0, and how."""
+
+    generation_uuid: str
+    image_index: Annotated[int, Field(ge=0, le=999)] = 0
+
+
+class UpscaleResource:
+    """Submits a job that has the stored picture as its own."""
+
+    def __init__(self, intake: Intake, whereabouts: Whereabouts, index: ResultIndex) -> None:
+        self._intake = intake
+        self._whereabouts = whereabouts
+        self._index = index
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200 `{"generation_uuid": ...}` of the new job, or what POST /image/generate answers."""
+        key = idempotency_key(req)
+        try:
+            asked = UpscaleRequest.model_validate(json_body(req, MAX_BODY_BYTES))
+        except ValidationError as error:
+            known = UpscaleRequest.model_fields
+            raise InvalidRequest(field_errors(error, known), known) from None
+        uuid = parse_uuid(asked.generation_uuid, "generation_uuid")
+        entry = picture_of(self._index, self._whereabouts, uuid, asked.image_index + 1)
+        content = content_of(self._index, entry)
+        line = self._index.read_without_data(entry)
+        if line is None:
+            raise DeletedJob(uuid)
+        prompt = orjson.loads(line)["prompt"]
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        upscale = Upscale(scale=asked.scale, upscaler=asked.upscaler)
+        try:
+            request = GenerationRequest(prompt=prompt, image=digest, upscale=upscale)
+        except ValidationError as error:  # an older version let more into a prompt
+            raise InvalidRequest(field_errors(error)) from None
+        try:
+            output_size.upscaled(_size(content), asked.scale, field="scale")
+        except output_size.TooLarge as error:
+            raise InvalidRequest([too_large(error)]) from None
+        source = Source(uuid=uuid, image_index=asked.image_index)
+        made = self._intake.submit(request, key, {digest: content}, source)
+        resp.data = orjson.dumps({"generation_uuid": made})
+
+
+def _size(content: bytes) -> output_size.Size:
+    """Of a PNG of ours, from its header."""
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+        return image.size

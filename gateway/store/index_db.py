@@ -1,0 +1,208 @@
+"""The index's tables in SQLite: where each result stands. A cache of the log, made anew at will.
+
+SQL and rows only; it reads no segment. Not thread-safe: ResultIndex holds a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.store import schema
+from gateway.store.buried import Buried
+
+
+class Entry(NamedTuple):
+    """Where a record stands: `length` bytes from `offset` of `segment`, the newline included.
+
+    It is the `image_index`-th, from 0, of the `num_images` of its job.
+    `data_at` and `data_length`: the base64 text within the line, length 0 for null.
+    """
+
+    uuid: str
+    image_index: int
+    num_images: int
+    sequence: int
+    state: str
+    segment: str
+    offset: int
+    length: int
+    data_at: int
+    data_length: int
+    submission: str | None
+
+
+class Totals(NamedTuple):
+    """The whole log in numbers."""
+
+    results: int
+    live_bytes: int
+    damaged_lines: int
+
+
+COLUMNS = ", ".join(Entry._fields)
+_FIND = f"SELECT {COLUMNS} FROM results WHERE uuid = ? ORDER BY image_index"
+_WHERE = "SELECT segment, offset, length FROM results WHERE uuid = ? ORDER BY image_index LIMIT 1"
+_FIND_IMAGE = f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND image_index = ?"
+_REST = (
+    f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND image_index < ? ORDER BY image_index DESC"
+)
+_MARKS = ", ".join(f"?{number}" for number in range(1, len(Entry._fields) + 1))
+INSERT_FIRST = (
+    f"INSERT INTO results ({COLUMNS}) SELECT {_MARKS} WHERE NOT EXISTS "
+    "(SELECT 1 FROM results WHERE uuid = ?1 AND (image_index = ?2 OR num_images != ?3))"
+)
+"""The first outcome of a job counts: neither the same record once more, nor one of another kind."""
+
+
+class Catalog:
+    """The open database. Every method raises sqlite3.DatabaseError when the file is damaged, and
+    sqlite3.OperationalError, which is one, when the disk does not take it.
+
+    Args:
+        alone: see schema.connect().
+
+    `buried` are the deletions that it has taken in.
+    """
+
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
+        self._db = schema.connect(path, alone=alone)
+        self.buried = Buried(self._db)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def copy_from(self, other: Catalog) -> None:
+        """Become what another is, page by page."""
+        other._db.backup(self._db)
+
+    def size_bytes(self) -> int:
+        """Of all its pages."""
+        query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        return int(self._db.execute(query).fetchone()[0])
+
+    # ---- segments -----------------------------------------------------------------------------
+
+    def segments(self) -> dict[str, int]:
+        """Each known segment and how far it has been read, in bytes."""
+        return dict(self._db.execute("SELECT name, read_to FROM segments").fetchall())
+
+    def read_to(self, name: str) -> int | None:
+        """How far a segment has been read, in bytes; None when it is not known."""
+        query = "SELECT read_to FROM segments WHERE name = ?"
+        row = self._db.execute(query, (name,)).fetchone()
+        return int(row[0]) if row else None
+
+    def settle(self) -> None:
+        """Have what was written in the file itself: a lookup in a long WAL is slow."""
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def forget_segment(self, name: str) -> None:
+        """Drop a segment and what stood in it."""
+        with self._db:
+            self._db.execute("DELETE FROM results WHERE segment = ?", (name,))
+            self._db.execute("DELETE FROM segments WHERE name = ?", (name,))
+
+    def is_sound(self, name: str, size: int) -> bool:
+        """Whether a segment has been read to `size`, with no damage in it."""
+        query = "SELECT 1 FROM segments WHERE name = ? AND read_to = ? AND damaged = 0"
+        return self._db.execute(query, (name, size)).fetchone() is not None
+
+    def live_bytes(self) -> dict[str, int]:
+        """Bytes of indexed records a segment."""
+        query = "SELECT segment, SUM(length) FROM results GROUP BY segment"
+        return dict(self._db.execute(query).fetchall())
+
+    def add(self, name: str, entries: Iterable[Entry], read_to: int, damaged: int) -> list[Entry]:
+        """Take in what was read of a segment, in one transaction; a job's first outcome counts.
+
+        Returns:
+            The entries that are new.
+        """
+        with self._db:
+            fresh = [entry for entry in entries if self._db.execute(INSERT_FIRST, entry).rowcount]
+            self._db.execute(
+                "INSERT INTO segments VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "read_to = excluded.read_to, damaged = damaged + excluded.damaged",
+                (name, read_to, damaged),
+            )
+        return fresh
+
+    def move(self, old: Iterable[str], name: str, entries: Iterable[Entry], size: int) -> None:
+        """The segments `old` have become `name`: in one transaction, so that no reader sees
+        neither or both."""
+        insert = f"INSERT INTO results ({COLUMNS}) VALUES ({_MARKS})"
+        with self._db:
+            for segment in old:
+                self._db.execute("DELETE FROM results WHERE segment = ?", (segment,))
+                self._db.execute("DELETE FROM segments WHERE name = ?", (segment,))
+            self._db.executemany(insert, entries)
+            self._db.execute("INSERT INTO segments VALUES (?, ?, 0)", (name, size))
+
+    # ---- results ------------------------------------------------------------------------------
+
+    def find_all(self, uuid: str) -> list[Entry]:
+        """The places of a job's records, in their order."""
+        return [Entry._make(row) for row in self._db.execute(_FIND, (uuid,))]
+
+    def find_image(self, uuid: str, image_index: int) -> Entry | None:
+        """The place of one of a job's records."""
+        row = self._db.execute(_FIND_IMAGE, (uuid, image_index)).fetchone()
+        return Entry._make(row) if row else None
+
+    def where(self, uuid: str) -> tuple[str, int, int] | None:
+        """Segment, offset and length of a job's first record: all that a whole read needs."""
+        return self._db.execute(_WHERE, (uuid,)).fetchone()  # type: ignore[no-any-return]
+
+    def find_submission(self, key: str) -> tuple[str, str] | None:
+        """The uuid and the submission of the job that came with this key's digest."""
+        query = (
+            "SELECT uuid, submission FROM results WHERE submission > ? AND submission < ? LIMIT 1"
+        )
+        row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
+        return (row[0], row[1]) if row else None
+
+    def delete_all(self, uuids: Iterable[str]) -> None:
+        """Forget many, those that are there."""
+        given = [(uuid,) for uuid in uuids]
+        if given:
+            with self._db:
+                self._db.executemany("DELETE FROM results WHERE uuid = ?", given)
+
+    def after(self, mark: tuple[int, str, int], limit: int) -> list[Entry]:
+        """The records behind (sequence, uuid, image_index), oldest first."""
+        query = (
+            f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid, image_index) > (?, ?, ?) "
+            "ORDER BY sequence, uuid, image_index LIMIT ?"
+        )
+        return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
+
+    def before(self, mark: tuple[int, str], limit: int) -> list[Entry]:
+        """The records of the jobs before (sequence, uuid), newest first: `limit` of them, and what
+        is left of the last one's job."""
+        query = (
+            f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid) < (?, ?) "
+            "ORDER BY sequence DESC, uuid DESC, image_index DESC LIMIT ?"
+        )
+        page = [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
+        if page and page[-1].image_index > 0:
+            rest = self._db.execute(_REST, (page[-1].uuid, page[-1].image_index))
+            page += map(Entry._make, rest)
+        return page
+
+    def of_segment(self, name: str) -> list[Entry]:
+        """The records of one segment, by offset."""
+        query = f"SELECT {COLUMNS} FROM results WHERE segment = ? ORDER BY offset"
+        return [Entry._make(row) for row in self._db.execute(query, (name,))]
+
+    def last_sequence(self) -> int:
+        """The highest sequence number there is, 0 when there is none."""
+        return int(self._db.execute("SELECT MAX(sequence) FROM results").fetchone()[0] or 0)
+
+    def totals(self) -> Totals:
+        """The whole log in numbers."""
+        results, size = self._db.execute("SELECT COUNT(*), SUM(length) FROM results").fetchone()
+        damaged = self._db.execute("SELECT SUM(damaged) FROM segments").fetchone()[0]
+        return Totals(results, size or 0, damaged or 0)

@@ -1,0 +1,1 @@
+"""The links to the workers: one thread a worker owns its socket."""

@@ -1,0 +1,1 @@
+"""Model files: the library of names, digests, downloads."""

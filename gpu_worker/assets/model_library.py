@@ -1,0 +1,195 @@
+"""models.toml: what the operator has put under the models folder, and under which names. A leaf.
+
+A client's word is looked up here and never becomes a path. Reads the file; loads no model.
+
+    [models.xl]                       # a directory, a .safetensors or .gguf file, or a hub id
+    source = "sdxl-base"
+    defaults = { num_inference_steps = 30, guidance_scale = 5.0 }
+    [loras.pixel]                     # also: embeddings, controlnets, ip_adapters, vaes, upscalers,
+    source = "loras/pixel.safetensors"    # refiners
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from gpu_worker.contract.request import ClassName, Name, Steps
+from gpu_worker.contract.scheduler_options import Option, OptionName
+from gpu_worker.contract.validation_errors import Refused, describe, field_errors
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+"""huggingface_hub's own rule: owner/name, at most 96 characters each."""
+
+SAFE_SUFFIXES = (".safetensors", ".gguf")
+"""Formats that hold numbers only; every other one may hold code (pickle)."""
+
+Kind = Literal[
+    "models",
+    "loras",
+    "embeddings",
+    "controlnets",
+    "ip_adapters",
+    "vaes",
+    "upscalers",
+    "refiners",
+]
+
+
+class ModelsError(Refused):
+    """models.toml or what it names is not as it must be; the text says what and where."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Part(_Table):
+    """One thing to load; what its kind has no use for is an error, not ignored.
+
+    `subfolder` and `weight_name` are diffusers'; `revision` is a commit; `token` a word to learn;
+    `variant` fp16 or so, of a directory that holds several.
+    """
+
+    HAS_NO: ClassVar[frozenset[str]] = frozenset()
+
+    source: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    revision: Annotated[str, StringConstraints(pattern=r"^[\w./-]{1,100}$")] | None = None
+    subfolder: str | None = None
+    weight_name: str | None = None
+    token: str | None = None
+    variant: str | None = None
+
+    @field_validator("revision", "subfolder", "weight_name", "token", "variant")
+    @classmethod
+    def _has_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.field_name in cls.HAS_NO:
+            raise ValueError("is not a known field of this table")
+        return value
+
+
+class File(Part):
+    """A LoRA or an IP-Adapter: one file of weights."""
+
+    HAS_NO = frozenset({"token", "variant"})
+
+
+class Embedding(Part):
+    """A textual inversion: one file, and the word that stands for it."""
+
+    HAS_NO = frozenset({"variant"})
+
+
+class Network(Part):
+    """A ControlNet or a VAE: a directory in diffusers' layout, or a file with its configuration."""
+
+    HAS_NO = frozenset({"weight_name", "token", "variant"})
+
+
+class Refiner(Part):
+    """A refiner: a directory or a file with its UNet."""
+
+    HAS_NO = frozenset({"weight_name", "token"})
+
+
+class Upscaler(Part):
+    """An upscaler: one file in the models folder."""
+
+    HAS_NO = frozenset({"revision", "subfolder", "weight_name", "token", "variant"})
+
+
+class Defaults(_Table):
+    """What a request that does not say gets, instead of the pipeline's own."""
+
+    num_inference_steps: Steps | None = None
+    guidance_scale: Annotated[float, Field(ge=0, le=50)] | None = None
+    scheduler: ClassName | None = None
+    scheduler_options: dict[OptionName, Option] = {}
+
+
+class Model(Part):
+    """A model."""
+
+    HAS_NO = frozenset({"subfolder", "weight_name", "token"})
+
+    defaults: Defaults = Defaults()
+
+
+class Library(_Table):
+    """All of models.toml."""
+
+    models: dict[Name, Model] = {}
+    loras: dict[Name, File] = {}
+    embeddings: dict[Name, Embedding] = {}
+    controlnets: dict[Name, Network] = {}
+    ip_adapters: dict[Name, File] = {}
+    vaes: dict[Name, Network] = {}
+    upscalers: dict[Name, Upscaler] = {}
+    refiners: dict[Name, Refiner] = {}
+
+    def part(self, kind: Kind, name: str) -> Part:
+        """What a name stands for.
+
+        Raises:
+            ModelsError: nothing of that kind has this name; the text lists what has.
+        """
+        known: Mapping[str, Part] = getattr(self, kind)
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise ModelsError(
+                f"no {kind.removesuffix('s')} is called {name!r}; there are: {listed}"
+            )
+        return known[name]
+
+
+def read(path: Path) -> Library:
+    """The file's content; an empty one when there is no file.
+
+    Raises:
+        ModelsError: it is not TOML, or says what it must not.
+        OSError: it cannot be read.
+    """
+    try:
+        return Library.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Library()
+    except ValidationError as error:
+        raise ModelsError(f"{path}: {describe(field_errors(error))}") from None
+    except (ValueError, RecursionError) as error:  # tomllib's, and of bytes that are no UTF-8
+        raise ModelsError(f"{path}: {error}") from None
+
+
+def locate(folder: Path, source: str) -> Path | None:
+    """The file or directory under the models folder; None when `source` is a hub id.
+
+    Raises:
+        ModelsError: it leads out of the folder, is not there, or may hold code.
+    """
+    root = folder.resolve()
+    try:
+        path = (root / source).resolve()
+        is_there = path.exists()
+    except (ValueError, RuntimeError) as error:  # a NUL in it; links in a circle
+        raise ModelsError(f"{source!r}: is no file's name: {error}") from None
+    if is_there:
+        if not path.is_relative_to(root):
+            raise ModelsError(f"{source}: leads out of the models folder {folder}")
+        if path.is_file() and path.suffix not in SAFE_SUFFIXES:
+            raise ModelsError(f"{source}: only {' and '.join(SAFE_SUFFIXES)} files are loaded")
+        return path
+    if HUB_ID.fullmatch(source) and Path(source).suffix not in (*SAFE_SUFFIXES, ".ckpt", ".pt"):
+        return None
+    raise ModelsError(f"{source}: is not under the models folder {folder}, and is no hub id")

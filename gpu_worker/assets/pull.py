@@ -1,0 +1,155 @@
+"""`sde pull`: brings a model from the hub into the models folder, and names it in models.toml.
+
+safetensors and what describes them, nothing that could be run; the revision is pinned to a commit.
+Imports no torch. The download goes on where an earlier one was broken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from gpu_worker.assets import model_library
+from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.contract.request import Name
+from gpu_worker.settings import Settings, SettingsError, load
+from gpu_worker.store import durable
+
+EX_UNAVAILABLE, EX_DATAERR, EX_CONFIG = 69, 65, 78  # sysexits.h
+
+WANTED = ("*.safetensors", "*.json", "*.txt", "*.model")
+OTHER_VARIANTS = ("*.fp16.*", "*.bf16.*", "*.non_ema*", "*.ema_only*")
+"""What diffusers loads only when it is asked for by `variant`."""
+
+
+class NoModel(ValueError):
+    """The repository holds nothing that can be loaded; the text says what it looked for."""
+
+
+def chosen(files: Sequence[str], variant: str | None) -> list[str]:
+    """The files of a repository that its pipeline needs.
+
+    Raises:
+        NoModel: it is in no layout of diffusers, or has no safetensors.
+    """
+    if "model_index.json" not in files:
+        raise NoModel("it has no model_index.json, so it is no pipeline of diffusers")
+    inner = [name for name in files if name.count("/") == 1 or name == "model_index.json"]
+    found = [name for name in inner if any(fnmatch.fnmatch(name, each) for each in WANTED)]
+    weights = [name for name in found if name.endswith(".safetensors")]
+    if variant is not None:
+        special = [name for name in weights if f".{variant}." in name]
+        folders = {name.partition("/")[0] for name in special}
+        plain = [name for name in _plain(weights) if name.partition("/")[0] not in folders]
+        kept = special + plain
+    else:
+        kept = _plain(weights)
+    if not kept:
+        raise NoModel("it has no .safetensors weights" + (f" of {variant}" if variant else ""))
+    return sorted([*kept, *(name for name in found if not name.endswith(".safetensors"))])
+
+
+def _plain(weights: Sequence[str]) -> list[str]:
+    return [
+        name for name in weights if not any(fnmatch.fnmatch(name, each) for each in OTHER_VARIANTS)
+    ]
+
+
+def record(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+    """Put `[models.NAME]` into models.toml; whatever else stands there stays as it is.
+
+    Raises:
+        ModelsError: the file is not as it must be, before or after.
+        OSError: it cannot be written; it is as it was.
+    """
+    model_library.read(path)
+    document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+    table = document.setdefault("models", tomlkit.table(is_super_table=True))
+    own = table.setdefault(name, tomlkit.table())
+    own.update(entry)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.replace(path, tomlkit.dumps(document).encode())
+
+
+def pull(
+    repository: str, revision: str | None, name: str, variant: str | None, folder: Path
+) -> str:
+    """Download, then name it. The commit that it is of.
+
+    Raises:
+        NoModel, ModelsError: there is nothing to load, or models.toml is not as it must be.
+        OSError: the hub cannot be reached, or the disk takes no more.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    model_library.read(folder / "models.toml")  # before gigabytes are fetched
+    about = HfApi().model_info(repository, revision=revision)
+    commit = str(about.sha)
+    files = chosen([each.rfilename for each in about.siblings or []], variant)
+    snapshot_download(repository, revision=commit, local_dir=folder / name, allow_patterns=files)
+    entry = {"source": name, "revision": commit}
+    record(folder / "models.toml", name, entry | ({"variant": variant} if variant else {}))
+    return commit
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Read the command line, pull; exits as sysexits.h says."""
+    parser = argparse.ArgumentParser(prog="sde pull", description=__doc__)
+    parser.add_argument("repository", metavar="ID", help="such as stabilityai/sdxl-turbo")
+    parser.add_argument("--revision", help="branch, tag or commit; default: the newest")
+    parser.add_argument("--name", help="what clients call it; default: the second half of ID")
+    parser.add_argument("--variant", help="fp16 or so, where the repository has it")
+    options = parser.parse_args(arguments)
+    name = options.name or options.repository.rpartition("/")[2]
+    try:
+        settings = load(Settings, environ)
+        if not model_library.HUB_ID.fullmatch(options.repository):
+            raise NoModel("it is no hub id such as stabilityai/sdxl-turbo")
+        _check_name(name)
+        commit = pull(
+            options.repository, options.revision, name, options.variant, settings.models_dir
+        )
+    except SettingsError as error:
+        return _fail(EX_CONFIG, str(error))
+    except (NoModel, ModelsError) as error:
+        return _fail(EX_DATAERR, f"{options.repository}: {error}")
+    except Exception as error:
+        # The hub's library raises a dozen kinds, of requests, httpx and its own.
+        return _fail(EX_UNAVAILABLE, f"{options.repository}: {_reason(error)}")
+    print(f"{name}: {options.repository} at {commit}, in {settings.models_dir / name}")
+    print("a worker that starts from now on knows it")
+    return 0
+
+
+def _reason(error: Exception) -> str:
+    """Its first line, and who was asked, unless it is of a file here."""
+    from huggingface_hub import constants
+
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    is_of_a_file = isinstance(error, OSError) and error.filename is not None
+    return said if is_of_a_file else f"the hub, {constants.ENDPOINT}, was asked: {said}"
+
+
+def _check_name(name: str) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise NoModel(f"--name {name!r}: letters, digits, dots, dashes and underscores") from None
+
+
+def _fail(code: int, sentence: str) -> int:
+    print(f"sde: {sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,132 @@
+"""The messages between gateway and worker and their version: docs/architecture.md. A leaf.
+
+Codec only: bytes to models and back. No sockets, no pictures: those travel through the result log.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gpu_worker.contract.job import Job
+
+VERSION = 3
+
+MAX_MESSAGE_BYTES = 1 << 20
+"""ZMQ_MAXMSGSIZE on both sides: a request is a few KiB, so 1 MiB is generous."""
+
+MAX_IPC_PATH_BYTES = 107
+"""`sun_path` of a Linux unix socket is 108 bytes with its NUL (unix(7))."""
+
+WorkerState = Literal["loading", "idle", "busy"]
+
+
+class ProtocolError(ValueError):
+    """A message that is not one of ours, or of another version."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    v: Literal[3] = 3
+
+
+class WorkerStatus(_Message):
+    """What a worker says of itself.
+
+    `committed` is how many bytes of the segment `log` are on disk for good: readers never read past
+    it. `started_time`, ISO 8601, is since when it holds the job; `step_s` the measured mean of a
+    step in seconds, None before the first.
+    `described` counts the changes of what `describe` would say, 0 before it can. `loaded` is the
+    model that is in memory now; `load_error` says why the last one could not be loaded.
+    `trouble` says why the disk does not take what the held job has to write; it is tried again.
+    """
+
+    state: WorkerState
+    boot_id: str
+    log: str
+    committed: int
+    uuid: str | None = None
+    step: int = 0
+    steps: int = 0
+    attempt: int = 0
+    started_time: str | None = None
+    step_s: float | None = None
+    trouble: str | None = None
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    machine_size: str | None = None
+    described: int = 0
+    loaded: str | None = None
+    load_error: str | None = None
+    versions: dict[str, str] = {}
+    memory_bytes: int | None = None
+
+
+class Request(_Message):
+    """What the gateway wants. `deadline`: CLOCK_MONOTONIC seconds, one clock a host.
+
+    `status` asks; `submit` offers `job`; `cancel` ends the held job if it is `uuid`; `seal` has the
+    worker leave the segment `log`, if that is its newest, for a new one when it is idle; `describe`
+    asks for `description`; `load` has an idle worker load `model`, `unload` let go of what it has.
+    A worker that was stopped or stuck drops a request whose deadline has passed: its sender has
+    given up on the reply and decides anew.
+    """
+
+    op: Literal["status", "submit", "cancel", "seal", "describe", "load", "unload"]
+    deadline: float
+    job: Job | None = None
+    uuid: str | None = None
+    log: str | None = None
+    model: str | None = None
+
+
+class Reply(_Message):
+    """`accepted` says whether it will be done; `error` says why a message could not be handled;
+    `description` is what docs/http-api.md draws for GET /server/models."""
+
+    status: WorkerStatus
+    accepted: bool = False
+    description: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def encode(message: Request | Reply) -> bytes:
+    """UTF-8 JSON on one line."""
+    return orjson.dumps(message.model_dump(mode="json"))
+
+
+def decode_request(frame: bytes) -> Request:
+    """Raises ProtocolError on anything that is not a valid request."""
+    try:
+        return Request.model_validate_json(frame)
+    except ValidationError as error:
+        raise ProtocolError(f"not a request of protocol version {VERSION}: {error}") from error
+
+
+def decode_reply(frame: bytes) -> Reply:
+    """Raises ProtocolError on anything that is not a valid reply."""
+    try:
+        return Reply.model_validate_json(frame)
+    except ValidationError as error:
+        raise ProtocolError(f"not a reply of protocol version {VERSION}: {error}") from error
+
+
+def endpoint(run_dir: Path, gpu: int) -> str:
+    """The worker's `ipc://` address.
+
+    Raises:
+        ValueError: when the path is longer than a unix socket's name may be.
+    """
+    path = run_dir / f"gpu-{gpu}.sock"
+    length = len(str(path).encode())
+    if length > MAX_IPC_PATH_BYTES:
+        raise ValueError(
+            f"the socket path {path} has {length} bytes, at most {MAX_IPC_PATH_BYTES} work: "
+            "choose a shorter SDE_DATA_DIR"
+        )
+    return f"ipc://{path}"

@@ -1,0 +1,235 @@
+"""What a client may ask of a generation, by diffusers' names: fields, units and limits. A leaf.
+
+Validated strictly in the gateway and again in the worker, by the same models. Does no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from gpu_worker.contract.scheduler_options import Option, OptionName
+from gpu_worker.contract.validation_errors import MAX_FAULTS, unknown_fields
+from gpu_worker.contract.words import Text, not_blank
+
+MAX_SEED = 2**53 - 1
+"""The largest integer that every JSON reader keeps exactly (RFC 8259, section 6)."""
+
+MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 2048, 8
+"""Sides of a picture. diffusers' pipelines need multiples of 8 (their own `check_inputs`)."""
+
+MAX_IMAGES = 16
+MAX_OPTIONS = 16
+
+DEFAULT_STEPS = 50
+"""diffusers' own for Stable Diffusion; a model of fewer steps says so in its description."""
+
+
+Side = Annotated[int, Field(ge=MIN_SIDE_PX, le=MAX_SIDE_PX, multiple_of=SIDE_MULTIPLE_PX)]
+Steps = Annotated[int, Field(ge=1, le=500)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=-10.0, le=10.0)]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""What models.toml calls a file: it is looked up there, and never becomes a path."""
+
+Picture = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+"""A picture that came with the request: its file's digest. Over HTTP it is base64."""
+
+ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]{0,63}$")]
+
+
+class Strict(BaseModel):
+    """Strict: neither `true` nor "5" is a number, an unknown field is an error, so is NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, value: object) -> object:
+        """A fault for each of many unknown fields would take a hundred times the room of them."""
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) + MAX_FAULTS:
+            unknown = [name for name in value if name not in cls.model_fields]
+            raise ValueError(unknown_fields(unknown))
+        return value
+
+
+def _few_options(options: object) -> object:
+    if isinstance(options, dict) and len(options) > MAX_OPTIONS:
+        raise ValueError(f"has {len(options)} options, and may have {MAX_OPTIONS}")
+    return options
+
+
+class Lora(Strict):
+    """A LoRA of models.toml and how strongly it counts."""
+
+    name: Name
+    weight: Weight = 1.0
+
+
+class ControlNet(Strict):
+    """A ControlNet of models.toml and the picture that it follows."""
+
+    name: Name
+    image: Picture
+    conditioning_scale: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
+    guidance_start: Share = 0.0
+    guidance_end: Annotated[Share, Field(validate_default=True)] = 1.0
+
+    @field_validator("guidance_end")
+    @classmethod
+    def _after_the_start(cls, value: float, info: ValidationInfo) -> float:
+        start = info.data.get("guidance_start")
+        if start is not None and value <= start:
+            raise ValueError(f"must be greater than guidance_start, which is {start:g}")
+        return value
+
+
+class IPAdapter(Strict):
+    """An IP-Adapter of models.toml and the picture that it imitates."""
+
+    name: Name
+    image: Picture
+    scale: Annotated[float, Field(ge=0.0, le=10.0)] = 0.6
+
+
+class Refiner(Strict):
+    """A refiner of models.toml, and the share of the noise after which it takes over."""
+
+    name: Name
+    switch_at: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
+
+
+class Hires(Strict):
+    """A second pass over the picture made larger: by interpolated latents, or by an upscaler of
+    models.toml. `strength` and `num_inference_steps` are those of the second pass."""
+
+    scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
+    upscaler: Name = "latent"
+    strength: Share = 0.6
+    num_inference_steps: Steps | None = None
+
+
+def _no_latents(name: str) -> str:
+    if name == "latent":
+        raise ValueError("must not be latent: a picture is made larger, not drawn")
+    return name
+
+
+class Upscale(Strict):
+    """`image` is made larger and nothing else: by lanczos, or by an upscaler of models.toml."""
+
+    scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
+    upscaler: Annotated[Name, AfterValidator(_no_latents)] = "lanczos"
+
+
+_NEEDS_IMAGE = {
+    "mask_image": "the picture that is painted over",
+    "strength": "it says how far to leave it",
+    "upscale": "the picture that is made larger",
+}
+
+
+class GenerationRequest(Strict):
+    """What a client asks for, by diffusers' names.
+
+    None means the model's own: `width` and `height` (pixels), `num_inference_steps`,
+    `guidance_scale`, `scheduler`, `vae`. `seed` None: the gateway draws one when it accepts the
+    job, so that a second run gives the same picture; picture i of a job has seed + i.
+    """
+
+    prompt: Annotated[Text, AfterValidator(not_blank)]
+    negative_prompt: Text = ""
+    model: Name | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Annotated[float, Field(ge=0.0, le=50.0)] | None = None
+    width: Side | None = None
+    height: Side | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED - MAX_IMAGES)] | None = None
+    num_images_per_prompt: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
+    scheduler: ClassName | None = None
+    scheduler_options: Annotated[dict[OptionName, Option], BeforeValidator(_few_options)] = {}
+    clip_skip: Annotated[int, Field(ge=1, le=11)] | None = None
+    eta: Share | None = None
+    guidance_rescale: Share | None = None
+    image: Picture | None = None
+    mask_image: Picture | None = None
+    strength: Share | None = None
+    loras: Annotated[list[Lora], Field(max_length=8)] = []
+    controlnets: Annotated[list[ControlNet], Field(max_length=4)] = []
+    ip_adapter: IPAdapter | None = None
+    embeddings: Annotated[list[Name], Field(max_length=8)] = []
+    vae: Name | None = None
+    hires: Hires | None = None
+    refiner: Refiner | None = None
+    upscale: Upscale | None = None
+    step_log: bool = False
+
+    @field_validator("mask_image", "strength", "upscale")
+    @classmethod
+    def _with_image(cls, value: object, info: ValidationInfo) -> object:
+        # A broken image is not in `data`, and is told by itself.
+        if value is not None and info.data.get("image", "") is None:
+            raise ValueError(f"needs image: {_NEEDS_IMAGE[str(info.field_name)]}")
+        return value
+
+    @field_validator("loras")
+    @classmethod
+    def _each_once(cls, value: list[Lora]) -> list[Lora]:
+        names = [lora.name for lora in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"names {twice} more than once")
+        return value
+
+    @property
+    def steps(self) -> int:
+        """Of all its pictures, as far as the request says: for estimates before it runs."""
+        if self.upscale is not None:
+            return 1
+        each = self.num_inference_steps or DEFAULT_STEPS
+        if self.hires is not None:
+            each += self.hires.num_inference_steps or each
+        return each * self.num_images_per_prompt
+
+    def pictures(self) -> list[str]:
+        """The digests of the pictures that belong to it, each once."""
+        found = [self.image, self.mask_image, *(net.image for net in self.controlnets)]
+        found.append(self.ip_adapter.image if self.ip_adapter else None)
+        return list(dict.fromkeys(digest for digest in found if digest is not None))
+
+    def asked(self) -> dict[str, Any]:
+        """What a result record says of it: what was not asked for is left out, the seed's first
+        fields are always there."""
+        if self.upscale is not None:
+            # Nothing is drawn: what else was asked has no part in the picture.
+            return self.model_dump(include={"image", "upscale"})
+        always = {"negative_prompt", "num_inference_steps", "guidance_scale", "width", "height"}
+        dumped = self.model_dump(exclude={"prompt"})
+        plain = {
+            key: field.get_default(call_default_factory=True)
+            for key, field in type(self).model_fields.items()
+        }
+        return {
+            key: value
+            for key, value in dumped.items()
+            if key in always or key == "seed" or value != plain[key]
+        }
+
+    def given(self) -> dict[str, Any]:
+        """The request as it came, without its words: only what is not a field's default."""
+        left_out = {"prompt", "negative_prompt"}
+        if self.upscale is not None:
+            left_out.add("seed")  # drawn by the gateway, and of no use here
+        return self.model_dump(exclude_defaults=True, exclude=left_out)

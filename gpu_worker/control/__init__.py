@@ -1,0 +1,1 @@
+"""The worker's control side: REP server, slot, runner, watchdog."""

@@ -1,0 +1,250 @@
+"""The main thread's loop: take -> generate -> append -> release. Knows no socket and no torch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from PIL import Image
+
+from gpu_worker.contract.job import Job, Outcome
+from gpu_worker.contract.validation_errors import plain
+from gpu_worker.control.slot import Slot, View, Wish
+from gpu_worker.control.watchdog import StepDeadline
+from gpu_worker.output.preview_file import PreviewFile
+from gpu_worker.output.result_records import outcome_records, sentence
+from gpu_worker.pipeline_api import DeviceLost, OutOfMemory, Picture, Pipeline, Refused
+from gpu_worker.store.in_flight import Begun, InFlight
+from gpu_worker.store.result_log import LineTooLong, ResultLog
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+"""Pause between two tries to write what the disk did not take."""
+
+
+class _Leave(BaseException):
+    """Between two steps: no Exception, for pipelines must not catch it."""
+
+
+class Stopped(_Leave):
+    """The worker was asked to stop."""
+
+
+class Canceled(_Leave):
+    """The client does not want the picture any more."""
+
+
+class Runner:
+    """Runs the slot's jobs one after another until it is told to stop."""
+
+    def __init__(
+        self,
+        slot: Slot,
+        results: ResultLog,
+        in_flight: InFlight,
+        pipeline: Pipeline,
+        *,
+        step_timeout_s: float,
+        max_attempts: int,
+        stopping: Callable[[], bool],
+        preview: PreviewFile | None = None,
+        unload_after_s: float = 0.0,
+        png_texts: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._slot = slot
+        self._results = results
+        self._in_flight = in_flight
+        self._pipeline = pipeline
+        self._deadline = StepDeadline(step_timeout_s)
+        self._max_attempts = max_attempts
+        self._stopping = stopping
+        self._preview = preview
+        self._unload_after_s = unload_after_s
+        self._png_texts = png_texts
+        self._clock = clock
+        self._idle_since = clock()
+
+    def run(self) -> None:
+        """Finish what an earlier process began, then serve until stopped.
+
+        Raises:
+            DeviceLost: after its job has its outcome on disk.
+        """
+        try:
+            if not self._recover():
+                self._slot.ready()
+            while not self._stopping():
+                held = self._slot.take(timeout_s=0.2)
+                if held is not None and held.job is not None:
+                    self._pipeline.refresh()
+                    self._run(held.job, held)
+                elif wish := self._slot.wished():
+                    self._switch(wish)
+                elif self._slot.wants_segment():
+                    self._begin_segment()
+                elif 0 < self._unload_after_s < self._clock() - self._idle_since:
+                    self._slot.wish(Wish(unload=True))
+                else:
+                    self._pipeline.refresh()
+        except Stopped:
+            return
+
+    def _recover(self) -> bool:
+        """Take up what an earlier process began; whether there was something."""
+        begun = self._in_flight.read()
+        if begun is None or self._results.ends_with(begun.job.uuid):
+            return False
+        self._slot.resume(begun.job, begun.attempt + 1)
+        if begun.attempt >= self._max_attempts:
+            message = (
+                f"the worker died {begun.attempt} times while it ran this job; "
+                "it is not run again (its log says more)"
+            )
+            facts = {"attempt": begun.attempt}
+            self._commit(begun.job, Outcome.FAILED, [message], [], facts)
+        return True
+
+    def _run(self, job: Job, held: View) -> None:
+        """Raises Stopped; DeviceLost when the outcome is on disk."""
+        attempt, begun = held.attempt, self._clock()
+        self._persist(lambda: self._in_flight.write(Begun(attempt=attempt, job=job)))
+        lost: DeviceLost | None = None
+        outcome, errors = Outcome.FAILED, [""]
+        pictures: list[Picture] = []
+        try:
+            pictures = self._generate(job)
+            outcome, errors = Outcome.SUCCEEDED, []
+        except Stopped:
+            self._uncount(job, attempt)
+            raise
+        except Canceled:
+            outcome, errors = Outcome.CANCELED, ["canceled while it ran"]
+        except DeviceLost as error:
+            lost, errors = error, [f"the device was lost: {error}"]
+        except Exception as error:
+            if not isinstance(error, (OutOfMemory, Refused)):
+                log.exception("job %s failed", job.uuid)
+            errors = [sentence(error)]
+        facts = {
+            "attempt": attempt,
+            "started_time": held.started_time,
+            "seconds": round(self._clock() - begun, 3),
+        }
+        try:
+            self._commit(job, outcome, errors, pictures, facts)
+        except Stopped:
+            self._uncount(job, attempt)
+            raise
+        if lost is not None:
+            raise lost
+
+    def _uncount(self, job: Job, attempt: int) -> None:
+        """A clean stop is no fault of the job: the next worker begins it anew, uncounted."""
+        try:
+            self._in_flight.write(Begun(attempt=attempt - 1, job=job))
+        except OSError as error:
+            log.warning("job %s: this stop counts as an attempt: %s", job.uuid, error)
+
+    def _generate(self, job: Job) -> list[Picture]:
+        begun = self._clock()
+        self._deadline.arm(begun)
+
+        def on_step(
+            step: int, steps: int, preview: Callable[[], Image.Image] | None = None
+        ) -> None:
+            now = self._clock()
+            self._slot.advance(step, steps, (now - begun) / step if step else None)
+            if self._preview is not None and preview is not None:
+                self._preview.offer(job.uuid, preview)
+            self._deadline.move(now)
+            if self._stopping():
+                raise Stopped
+            if self._slot.view().canceled:
+                raise Canceled
+
+        try:
+            if self._slot.view().canceled:
+                raise Canceled
+            return self._pipeline.generate(job, on_step)
+        finally:
+            self._deadline.cancel()
+            if self._preview is not None:
+                self._preview.remove()
+
+    def _commit(
+        self,
+        job: Job,
+        outcome: Outcome,
+        errors: list[str],
+        pictures: list[Picture],
+        facts: dict[str, Any],
+    ) -> None:
+        ended = datetime.now(UTC).isoformat(timespec="milliseconds")
+        said = {
+            **self._pipeline.facts_of(job.request),
+            **facts,
+            **self._slot.reached(),
+            "ended_time": ended,
+        }
+        try:
+            records = outcome_records(job, outcome, errors, pictures, said, texts=self._png_texts)
+            self._persist(lambda: self._results.append_all(records))
+        except (MemoryError, LineTooLong) as error:
+            # A picture in a record is several times as large.
+            log.error("job %s: %s", job.uuid, sentence(error))
+            records = outcome_records(job, Outcome.FAILED, [sentence(error)], [], said)
+            self._persist(lambda: self._results.append_all(records))
+        self._slot.release(self._results.position)
+        self._idle_since = self._clock()
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        """Write, again and again while the disk does not take it: nothing that was made is lost.
+
+        Raises:
+            Stopped: the process has to leave; the job is begun anew by the next.
+        """
+        while True:
+            try:
+                write()
+            except OSError as error:
+                why = f"the disk does not take the result: {error.strerror or error}"
+                log.error("%s; trying again", why)
+                self._slot.troubled(why, RETRY_S)
+            else:
+                self._slot.untroubled()
+                return
+            if self._stopping():
+                raise Stopped
+
+    def _switch(self, wish: Wish) -> None:
+        """Load or unload; a model that cannot be loaded is reported, and the worker serves on."""
+        error: str | None = None
+        self._deadline.arm(self._clock())
+        try:
+            if wish.unload:
+                self._pipeline.unload()
+            else:
+                self._pipeline.load(wish.model)
+        except Exception as refusal:
+            log.exception("the model %s could not be loaded", wish.model)
+            error = plain(f"{wish.model}: {refusal}")
+        finally:
+            self._deadline.cancel()
+        self._idle_since = self._clock() if not wish.unload else math.inf
+        self._slot.ready(error)
+
+    def _begin_segment(self) -> None:
+        try:
+            # Once the old segment may be merged, the log's end no longer says that the last job
+            # has its outcome: the note goes first.
+            self._in_flight.clear()
+            self._results.begin_segment()
+        except OSError as error:
+            log.warning("no new segment could be begun: %s", error)
+        self._slot.began_segment(self._results.position)

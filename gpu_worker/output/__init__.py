@@ -1,0 +1,1 @@
+"""What a job leaves: result records, PNG text, previews."""

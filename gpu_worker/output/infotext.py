@@ -1,0 +1,207 @@
+"""A1111's `parameters` text of a PNG, made of a result record. A leaf.
+
+Other programs read it, so its words and their order are theirs; the truth is the record itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gpu_worker.contract.request import SIDE_MULTIPLE_PX
+
+PROGRAM = "stable-diffusion-environment"
+
+LATENT_UPSCALER = "Latent"
+"""What A1111 calls interpolated latents."""
+
+SAMPLERS = {
+    "DDIMScheduler": "DDIM",
+    "DDPMScheduler": "DDPM",
+    "DEISMultistepScheduler": "DEIS",
+    "DPMSolverSDEScheduler": "DPM++ SDE",
+    "DPMSolverSinglestepScheduler": "DPM++ 2S",
+    "EulerAncestralDiscreteScheduler": "Euler a",
+    "EulerDiscreteScheduler": "Euler",
+    "FlowMatchEulerDiscreteScheduler": "Euler",
+    "FlowMatchHeunDiscreteScheduler": "Heun",
+    "HeunDiscreteScheduler": "Heun",
+    "IPNDMScheduler": "IPNDM",
+    "KDPM2AncestralDiscreteScheduler": "DPM2 a",
+    "KDPM2DiscreteScheduler": "DPM2",
+    "LCMScheduler": "LCM",
+    "LMSDiscreteScheduler": "LMS",
+    "PNDMScheduler": "PLMS",
+    "TCDScheduler": "TCD",
+    "UniPCMultistepScheduler": "UniPC",
+}
+"""diffusers' class to A1111's name, as diffusers' own table has it (api/schedulers/overview)."""
+
+_SCHEDULES = (
+    ("use_karras_sigmas", "Karras"),
+    ("use_exponential_sigmas", "Exponential"),
+    ("use_beta_sigmas", "Beta"),
+)
+_SPACINGS = {"linspace": "Uniform", "trailing": "SGM Uniform"}
+_UNIFORM = ("Euler", "Euler a", "Heun", "LMS", "DPM2", "DPM2 a")
+"""The samplers whose schedule A1111 derives from the spacing of the timesteps."""
+
+_MARKS = re.compile(
+    r"(Negative prompt|Hashes|Civitai resources|Civitai metadata)[^\S\n]*:"
+    r"|^[^\S\n]*(Steps)[^\S\n]*:",
+    re.MULTILINE,
+)
+"""What readers take for the end of a prompt: the last one at a line's start only."""
+
+_SIZE = re.compile(r"\bSize: \d+x\d+")
+
+_BREAKING = re.compile(r'[,:"\s]+')
+"""Readers split values at these, also inside quotes."""
+
+
+def parameters(record: Mapping[str, Any]) -> str:
+    """The text of the chunk `parameters`: prompt, negative prompt, one line of `key: value`.
+
+    Args:
+        record: of docs/results-format.md; what it does not say is left out.
+    """
+    loras = "".join(f" <lora:{lora['name']}:{lora['weight']:g}>" for lora in _list(record, "loras"))
+    prompt = harmless(record.get("prompt") or "") + loras
+    negative = harmless(record.get("negative_prompt") or "")
+    facts = ", ".join(f"{key}: {value}" for key, value in _facts(record) if value is not None)
+    lines = [prompt.strip(), f"Negative prompt: {negative}" if negative else "", facts]
+    return "\n".join(line for line in lines if line)
+
+
+def resized(text: str | None, width: int, height: int) -> str | None:
+    """The text of a picture that was made larger: its own, with the size that it has now.
+
+    With a second pass in it the text stays: its size is of the first one, and readers multiply it.
+    """
+    before, line, facts = (text or "").rpartition("\n")
+    if not facts.startswith("Steps: ") or "Hires upscale: " in facts:
+        return text
+    return before + line + _SIZE.sub(f"Size: {width}x{height}", facts, count=1)
+
+
+def harmless(prompt: str) -> str:
+    """A prompt that no reader takes for more: a colon that would end it moves one space away."""
+    lines = prompt.replace("\r\n", "\n").replace("\r", "\n").strip()
+    return _MARKS.sub(lambda found: f"{found[0].removesuffix(':').rstrip()} :", lines)
+
+
+def sampler(scheduler: str, config: Mapping[str, Any]) -> str:
+    """A1111's name of a diffusers scheduler with this configuration."""
+    if scheduler == "DPMSolverMultistepScheduler":
+        order = config.get("solver_order", 2)
+        family = (
+            "DPM" if config.get("algorithm_type") in ("dpmsolver", "sde-dpmsolver") else "DPM++"
+        )
+        noise = " SDE" if str(config.get("algorithm_type", "")).startswith("sde") else ""
+        return f"{family} {order}M{noise}"
+    plain = scheduler.removesuffix("Scheduler").removesuffix("Discrete")
+    return SAMPLERS.get(scheduler, plain)
+
+
+def schedule_type(name: str, config: Mapping[str, Any]) -> str | None:
+    """A1111's name of the noise schedule; None is its Automatic."""
+    for option, schedule in _SCHEDULES:
+        if config.get(option):
+            return schedule
+    return _SPACINGS.get(config.get("timestep_spacing", "")) if name in _UNIFORM else None
+
+
+def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """In A1111's own order (`create_infotext`); None is left out."""
+    config = record.get("scheduler_config") or {}
+    name = sampler(record["scheduler"], config) if record.get("scheduler") else None
+    hires = record.get("hires") or {}
+    refiner = record.get("refiner") or {}
+    parts = record.get("parts_sha256") or {}
+    vae = record.get("vae")
+    clip_skip = record.get("clip_skip")
+    strength = record.get("strength", hires.get("strength"))
+    return [
+        ("Steps", record.get("num_inference_steps")),
+        ("Sampler", name and _value(name)),
+        ("Schedule type", name and schedule_type(name, config)),
+        ("CFG scale", _number(record.get("guidance_scale"))),
+        ("Seed", record.get("seed")),
+        ("Size", _size(record, hires)),
+        ("Model hash", _short(record.get("weights_sha256"))),
+        ("Model", _model(record.get("model"))),
+        ("VAE hash", _short(parts.get(f"vaes/{vae}"))),
+        ("VAE", vae and _value(vae)),
+        ("Denoising strength", _number(strength)),
+        # diffusers counts the layers that are skipped, A1111 the layer that is taken: one more.
+        ("Clip skip", clip_skip + 1 if clip_skip else None),
+        ("RNG", str(record["rng"]).upper() if record.get("rng") else None),
+        ("Eta", _number(record.get("eta"))),
+        ("Refiner", _refiner(refiner.get("name"), parts)),
+        ("Refiner switch at", _number(refiner.get("switch_at"))),
+        ("Hires upscale", _number(hires.get("scale"))),
+        ("Hires steps", hires.get("num_inference_steps")),
+        ("Hires upscaler", _upscaler(hires.get("upscaler"))),
+        ("Lora hashes", _lora_hashes(record)),
+        ("Version", PROGRAM),
+    ]
+
+
+def _size(record: Mapping[str, Any], hires: Mapping[str, Any]) -> str | None:
+    """Of the first pass: A1111 multiplies it by `Hires upscale` itself."""
+    width, height = record.get("width"), record.get("height")
+    if not width or not height:
+        return None
+    if hires:
+        asked = record.get("request") or {}
+        width = asked.get("width") or _first_side(width, hires)
+        height = asked.get("height") or _first_side(height, hires)
+    return f"{width}x{height}"
+
+
+def _first_side(side: int, hires: Mapping[str, Any]) -> int:
+    scale = float(hires.get("scale", 1))
+    return round(side / scale / SIDE_MULTIPLE_PX) * SIDE_MULTIPLE_PX
+
+
+def _model(model: str | None) -> str | None:
+    """A file's stem, a directory's or a hub model's last name."""
+    if not model:
+        return None
+    name = model.rstrip("/").rpartition("/")[2]
+    return _value(re.sub(r"\.(safetensors|gguf)$", "", name))
+
+
+def _upscaler(name: str | None) -> str | None:
+    return LATENT_UPSCALER if name == "latent" else name and _value(name)
+
+
+def _refiner(name: str | None, parts: Mapping[str, str]) -> str | None:
+    """Its name, and what A1111 calls its short hash in brackets."""
+    digest = _short(parts.get(f"refiners/{name}"))
+    return name and _value(f"{name} [{digest}]" if digest else name)
+
+
+def _lora_hashes(record: Mapping[str, Any]) -> str | None:
+    """The only value with a comma in it: A1111 writes it so, in quotes."""
+    hashes = record.get("lora_hashes") or {}
+    named = ", ".join(f"{_value(name)}: {digest[:12]}" for name, digest in hashes.items())
+    return f'"{named}"' if named else None
+
+
+def _list(record: Mapping[str, Any], key: str) -> list[Any]:
+    return list(record.get(key) or [])
+
+
+def _short(sha256: str | None) -> str | None:
+    return sha256[:10] if sha256 else None
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+def _value(text: str) -> str:
+    """Without what would break the line; one space at most between its words."""
+    return _BREAKING.sub(lambda found: " " if found[0].isspace() else "_", text).strip()

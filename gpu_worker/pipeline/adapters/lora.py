@@ -1,0 +1,66 @@
+"""LoRAs of models.toml for one job, through peft, and off again."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline.loading.asset_files import DEVICE_FAULTS, Shelf
+from gpu_worker.pipeline.loading.loaded_model import NotSupported
+
+
+@contextlib.contextmanager
+def attached(pipe: Any, request: GenerationRequest, shelf: Shelf) -> Iterator[None]:
+    """The pipeline's networks have them within.
+
+    They are loaded for each job and are gone after it: the networks are then byte for byte what
+    they were, for peft wraps layers and leaves their weights alone.
+
+    Raises:
+        NotSupported: the pipeline takes none, or one was made for another family of models.
+        ModelsError: models.toml does not know one.
+    """
+    if not request.loras:
+        yield
+        return
+    names = [lora.name for lora in request.loras]
+    if not hasattr(pipe, "load_lora_weights"):
+        raise NotSupported("loras", names, pipe, "takes no LoRA")
+    files = [shelf.file("loras", name) for name in names]
+    # Not their own names: peft makes attributes of them, and a dot would end one.
+    adapters = [f"lora_{place}" for place in range(len(names))]
+    try:
+        for name, adapter, file in zip(names, adapters, files, strict=True):
+            _load(pipe, name, adapter, file)
+        pipe.set_adapters(adapters, [lora.weight for lora in request.loras])
+        yield
+    finally:
+        pipe.unload_lora_weights()
+
+
+def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            # peft warns of a second adapter, which is what was asked for.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            pipe.load_lora_weights(
+                str(file.parent),
+                weight_name=file.name,
+                adapter_name=adapter,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+    except DEVICE_FAULTS:
+        raise
+    except Exception as error:  # peft and the many formats of LoRAs fail in many ways
+        said = " ".join(str(error).split())[:300]
+        why = f"cannot take this LoRA, made for another family of models? {said}"
+        raise NotSupported("loras", name, pipe, why) from error
+    # diffusers only logs that no key of the file has met a layer.
+    if not any(adapter in names for names in pipe.get_list_adapters().values()):
+        why = "has no layers for this LoRA: it was made for another family of models"
+        raise NotSupported("loras", name, pipe, why)

@@ -1,0 +1,1 @@
+"""Describes what can be asked for, and what made an image."""

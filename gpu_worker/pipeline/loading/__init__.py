@@ -1,0 +1,1 @@
+"""Finds models and loads them onto their device."""

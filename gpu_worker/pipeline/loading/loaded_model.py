@@ -1,0 +1,79 @@
+"""A model on its device, and the sentence for a field that it does not know."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+
+from gpu_worker.assets.model_library import Defaults
+from gpu_worker.contract.request import SIDE_MULTIPLE_PX
+from gpu_worker.contract.validation_errors import Refused
+from gpu_worker.pipeline.loading import machine_size, task_pipelines
+from gpu_worker.pipeline.loading.latent_rgb import LEAST_FIT, Projection, decode
+
+_SAMPLE_SIZE = 128
+"""Latent pixels a side where neither denoiser nor pipeline says it: 1024 px at most VAEs."""
+
+_IN_PIXELS = "PRX"
+"""The family whose default_sample_size counts pixels, not latent pixels."""
+
+
+class NotSupported(Refused):
+    """The loaded pipeline does not know a field, or not this value of it."""
+
+    def __init__(self, field_name: str, value: object, pipe: Any, why: str) -> None:
+        super().__init__(f"{field_name}: {type(pipe).__name__} {why} (got {value!r})")
+
+
+@dataclass
+class Loaded:
+    """`pipe` is the text-to-image pipeline as it was loaded; nothing of a job stays in it.
+
+    `name` is what clients call it.
+    """
+
+    name: str
+    pipe: Any
+    size: machine_size.Size
+    device: torch.device
+    defaults: Defaults = field(default_factory=Defaults)
+    _projection: Projection | None = None
+
+    def colors(self, pipe: Any, latents: torch.Tensor) -> Image.Image:
+        """Latents (1, channels, h, w) as colours, cheaply where the VAE is nearly linear."""
+        if self._projection is None:
+            self._projection = Projection.fitted(pipe.vae, int(pipe.vae_scale_factor))
+        if self._projection.fit >= LEAST_FIT:
+            return self._projection.picture(latents)
+        return decode(pipe, latents)
+
+    def default_side_px(self) -> int:
+        """The model's own size, bounded by what MACHINE_SIZE affords, in pixels."""
+        side = min(self._native_side_px(), machine_size.SWITCHES[self.size].max_default_side_px)
+        multiple = self.side_multiple_px()
+        return max(side - side % multiple, multiple)
+
+    def side_multiple_px(self) -> int:
+        """What the pipeline would silently cut a side down to a multiple of."""
+        processor = getattr(self.pipe, "image_processor", None)
+        asked = getattr(processor, "config", {}).get("vae_scale_factor") or 1
+        return math.lcm(int(asked), SIDE_MULTIPLE_PX)
+
+    def _native_side_px(self) -> int:
+        own = task_pipelines.parameters(self.pipe)["width"].default
+        if isinstance(own, int):
+            return own
+        sample = getattr(self.pipe, "default_sample_size", None)
+        if type(self.pipe).__name__.startswith(_IN_PIXELS):
+            return int(sample or _SAMPLE_SIZE)
+        denoiser = getattr(self.pipe, "unet", None) or getattr(self.pipe, "transformer", None)
+        if denoiser is not None:
+            sample = denoiser.config.get("sample_size") or sample
+        if isinstance(sample, list | tuple):
+            sample = max(sample)
+        has_vae = getattr(self.pipe, "vae", None) is not None
+        return int(sample or _SAMPLE_SIZE) * (int(self.pipe.vae_scale_factor) if has_vae else 1)

@@ -1,0 +1,87 @@
+"""The second pass of a picture: made larger, and drawn over by image to image at that size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+from torch.nn import functional
+
+from gpu_worker.contract import checks
+from gpu_worker.contract.output_size import second_pass
+from gpu_worker.contract.request import SIDE_MULTIPLE_PX, Hires
+from gpu_worker.pipeline.loading import task_pipelines
+from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.upscaling.upscale import LATENT
+
+FIRST_PASS_ONLY = frozenset({"width", "height", "image", "mask_image", "strength", "latents"})
+"""Arguments that are not the second pass's; nor are ControlNets', which it does without."""
+
+
+def steps_after(hires: Hires, first_steps: int) -> int:
+    """Steps that the second pass takes, as diffusers' get_timesteps counts them; that of flow
+    matching makes one where it would be none."""
+    asked = hires.num_inference_steps or first_steps
+    return max(1, min(int(asked * hires.strength), asked))
+
+
+def check(pipe: Any, second: Any, hires: Hires, first_steps: int) -> None:
+    """Whether the pipeline can draw a second pass, before the first one is drawn.
+
+    Raises:
+        NotSupported: it cannot, or nothing would be left to do.
+    """
+    if task_pipelines.needs_mask(pipe):
+        why = "paints parts of a picture anew alone, and a second pass is image to image"
+        raise NotSupported("hires", hires.model_dump(), pipe, why)
+    if "strength" not in task_pipelines.parameters(second):
+        why = "has no strength in image to image, which a second pass needs"
+        raise NotSupported("hires", hires.model_dump(), pipe, why)
+    steps = hires.num_inference_steps or first_steps
+    if checks.makes_no_step(hires.strength, steps, type(pipe.scheduler).__name__):
+        why = checks.NO_STEP.format(steps=steps)
+        raise NotSupported("hires.strength", hires.strength, pipe, why)
+
+
+def output(hires: Hires) -> dict[str, str]:
+    """What the first pass shall give: latents where they are made larger, else the picture."""
+    return {"output_type": "latent" if hires.upscaler == LATENT else "pil"}
+
+
+def larger(
+    pipe: Any,
+    hires: Hires,
+    first: Any,
+    enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image],
+    multiple: int = SIDE_MULTIPLE_PX,
+) -> Any:
+    """What image to image begins with: interpolated latents, or the picture made larger.
+
+    Args:
+        first: the first pass's output: a picture, or latents with scaling factor, (4, height / 8,
+            width / 8).
+        multiple: of pixels, what the pipeline's sides are.
+
+    Raises:
+        NotSupported: this family's latents cannot be interpolated.
+    """
+    if isinstance(first, Image.Image):
+        return enlarge(first, second_pass(first.size, hires.scale, multiple))
+    latents = first if first.ndim == 4 else first[None]
+    if latents.ndim != 4:
+        why = "packs its latents: use upscaler lanczos, or one of models.toml"
+        raise NotSupported("hires.upscaler", hires.upscaler, pipe, why)
+    factor = int(pipe.vae_scale_factor)
+    height, width = (int(side) * factor for side in latents.shape[2:])
+    size = second_pass((width, height), hires.scale, multiple)
+    shape = (size[1] // factor, size[0] // factor)
+    return functional.interpolate(latents.float(), shape, mode="bilinear").to(latents.dtype)
+
+
+def sides(pipe: Any, begun: Any) -> dict[str, int]:
+    """Width and height of the second pass, for classes that would draw their own size else."""
+    if isinstance(begun, Image.Image):
+        return {"width": begun.width, "height": begun.height}
+    factor = int(pipe.vae_scale_factor)
+    return {"width": begun.shape[3] * factor, "height": begun.shape[2] * factor}

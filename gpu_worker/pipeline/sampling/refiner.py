@@ -1,0 +1,201 @@
+"""A refiner of models.toml for one job: another UNet makes an SDXL picture's last steps.
+
+diffusers' ensemble of experts: `denoising_end` of the base is `denoising_start` of the refiner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline.loading import offload as placement
+from gpu_worker.pipeline.loading import task_pipelines
+from gpu_worker.pipeline.loading.asset_files import Shelf
+from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
+from gpu_worker.pipeline.sampling import prompt_embedding, refiner_loading
+
+Keep = Callable[[Any, int, torch.Tensor], torch.Tensor]
+"""Of a pipeline, a step from 0 and its latents: the latents with what a mask keeps put back."""
+
+_FROM_BASE = ("num_inference_steps", "guidance_scale", "guidance_rescale", "eta")
+"""Arguments of the base's call that are the refiner's too."""
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """`pipe` is image to image with the refiner's UNet; `base` the pipeline that begins.
+
+    `base_steps` and `steps` are how many each makes of a picture's last pass; `words` are the
+    prompts as its call takes them.
+    """
+
+    pipe: Any
+    base: Any
+    device: torch.device
+    switch_at: float
+    base_steps: int
+    steps: int
+    words: dict[str, Any]
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within, it has the device; with offload, the base's parts wait on the CPU."""
+        with (
+            placement.lifted(self.base) as offload,
+            placement.placed(self.pipe, offload, self.device),
+        ):
+            yield
+
+    def arguments(
+        self, latents: torch.Tensor, of_base: dict[str, Any], said: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What its call takes but generator and callback.
+
+        Args:
+            latents: where the base has stopped, (1, 4, h, w).
+            of_base: the arguments of the base's call.
+            said: what the record says of the call: the base's own defaults.
+        """
+        resolved = {name: said[name] for name in ("num_inference_steps", "guidance_scale")}
+        asked = {name: of_base[name] for name in _FROM_BASE if name in of_base}
+        begun = {"image": latents, "denoising_start": self.switch_at}
+        return resolved | asked | self.words | begun
+
+    def keeping(self, of_base: dict[str, Any], generator: torch.Generator) -> Keep | None:
+        """What puts the picture under the mask's black back after each step; None without a mask.
+
+        diffusers' inpainting with denoising_start would put back the base's unfinished latents,
+        noise and all: its image is then what it begins with, no picture any more.
+        """
+        if of_base.get("mask_image") is None:
+            return None
+        pipe, device = self.pipe, self.pipe._execution_device
+        picture = pipe.image_processor.preprocess(of_base["image"])
+        with torch.no_grad():
+            kept = pipe.prepare_latents(
+                picture, None, 1, 1, self.words["prompt_embeds"].dtype, device, generator, False
+            )
+        noise = torch.randn(kept.shape, generator=generator).to(device, kept.dtype)
+        white = self.base.mask_processor.preprocess(of_base["mask_image"])
+        mask = functional.interpolate(white, kept.shape[2:]).to(device, kept.dtype)
+
+        def keep(pipe: Any, index: int, latents: torch.Tensor) -> torch.Tensor:
+            timesteps = pipe.scheduler.timesteps
+            then = len(timesteps) - int(pipe.num_timesteps) + index + 1
+            behind = kept
+            if then < len(timesteps):
+                behind = pipe.scheduler.add_noise(kept, noise, timesteps[then : then + 1])
+            return (1 - mask) * behind + mask * latents
+
+        return keep
+
+
+@contextlib.contextmanager
+def attached(
+    loaded: Loaded, pipe: Any, request: GenerationRequest, shelf: Shelf, said: dict[str, Any]
+) -> Iterator[Refiner | None]:
+    """The refiner that a request names, None without one. It lives for this job.
+
+    Args:
+        pipe: the job's pipeline, with everything else that the request names.
+        said: num_inference_steps and strength as they are resolved.
+
+    Raises:
+        NotSupported: this pipeline cannot stop on the way, no step is left for one of the two, or
+            it was made for another family of models.
+        ModelsError: models.toml does not know it, or it is none.
+    """
+    asked = request.refiner
+    if asked is None:
+        yield None
+        return
+    _check(loaded, pipe, request)
+    base_steps, steps = _shares(pipe, request, said)
+    own = refiner_loading.pipeline(loaded, pipe, request, shelf)
+    own.set_progress_bar_config(disable=True)
+    refiner = Refiner(own, pipe, loaded.device, asked.switch_at, base_steps, steps, {})
+    with refiner.at_work(), _without_loras(pipe, request):
+        refiner.words.update(_words(own, request))
+    yield refiner
+
+
+def _check(loaded: Loaded, pipe: Any, request: GenerationRequest) -> None:
+    name = request.refiner.name if request.refiner else None
+    if not type(loaded.pipe).__name__.startswith("StableDiffusionXL"):
+        raise NotSupported(
+            "refiner", name, loaded.pipe, "takes none: only Stable Diffusion XL does"
+        )
+    if request.hires is None and "denoising_end" not in task_pipelines.parameters(pipe):
+        raise NotSupported("refiner", name, pipe, "makes all steps itself and leaves it none")
+
+
+def _shares(pipe: Any, request: GenerationRequest, said: dict[str, Any]) -> tuple[int, int]:
+    """How many steps of the last pass are the base's and the refiner's.
+
+    Raises:
+        NotSupported: one of them has none.
+    """
+    asked, strength, switch_at = said["num_inference_steps"], said.get("strength"), 1.0
+    if request.hires is not None:
+        asked = request.hires.num_inference_steps or asked
+        strength = request.hires.strength
+    if request.refiner is not None:
+        switch_at = request.refiner.switch_at
+    counted = shares(pipe.scheduler, asked, switch_at, strength)
+    for who, steps in zip(("the base", "the refiner"), counted, strict=True):
+        if steps == 0:
+            begun = "" if strength is None else f" and strength {strength:g}"
+            why = f"leaves {who} no step, with {asked} num_inference_steps{begun}"
+            raise NotSupported("refiner.switch_at", switch_at, pipe, why)
+    return counted
+
+
+def shares(
+    scheduler: Any, steps: int, switch_at: float, strength: float | None = None
+) -> tuple[int, int]:
+    """How many steps base and refiner make, as diffusers' calls and get_timesteps count them.
+
+    Args:
+        strength: of image to image and inpainting, which leave out their first steps.
+    """
+    planned = copy.deepcopy(scheduler)
+    planned.set_timesteps(steps)
+    trained = planned.config.num_train_timesteps
+    cutoff = round(trained - switch_at * trained)
+    begun = 0 if strength is None else max(steps - min(int(steps * strength), steps), 0)
+    of_base = int((planned.timesteps[begun * planned.order :] >= cutoff).sum())
+    of_refiner = int((planned.timesteps < cutoff).sum())
+    if planned.order == 2 and of_refiner and of_refiner % 2 == 0:
+        of_refiner += 1
+    return of_base, of_refiner
+
+
+def _words(pipe: Any, request: GenerationRequest) -> dict[str, Any]:
+    """The prompts as its text encoder reads them, once for all pictures."""
+    words, _ = prompt_embedding.arguments(pipe, request)
+    if "prompt_embeds" in words:
+        return words
+    names = ("", "negative_", "pooled_", "negative_pooled_")
+    with torch.no_grad():
+        embeds = pipe.encode_prompt(**words, clip_skip=request.clip_skip)
+    return {f"{name}prompt_embeds": each for name, each in zip(names, embeds, strict=True)}
+
+
+@contextlib.contextmanager
+def _without_loras(pipe: Any, request: GenerationRequest) -> Iterator[None]:
+    """A text encoder that both share has the base's LoRAs: they are not the refiner's."""
+    if not request.loras:
+        yield
+        return
+    pipe.disable_lora()
+    try:
+        yield
+    finally:
+        pipe.enable_lora()

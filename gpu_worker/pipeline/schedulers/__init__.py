@@ -1,0 +1,1 @@
+"""Schedulers: the catalog, a job's choice, a dry run."""

@@ -1,0 +1,130 @@
+"""Makes a scheduler and tries it on a tiny tensor: what it cannot do shows before a picture."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+from typing import Any
+
+import torch
+
+from gpu_worker.pipeline.schedulers import catalog
+from gpu_worker.pipeline.schedulers.catalog import FLOW, MORE
+
+STEPS = 4
+"""Multistep solvers have reached their order by then."""
+
+_PREDICTS_VARIANCE = ("learned", "learned_range")
+
+
+_FAULTS = (
+    *(ValueError, TypeError, NotImplementedError, ImportError, ArithmeticError),
+    *(RuntimeError, IndexError, KeyError, AttributeError),
+)
+
+
+class Unfit(ValueError):
+    """A scheduler, or an option of it, that this model cannot have: field, value and sentence."""
+
+    def __init__(self, field: str, value: object, why: str) -> None:
+        super().__init__(f"{field}: {why} (got {value!r})")
+        self.field, self.value, self.why = field, value, why
+
+
+def made(own: Any, pipeline: str, name: str, given: dict[str, Any], steps: int) -> Any:
+    """A scheduler in the place of a model's own.
+
+    Args:
+        own: the model's; its configuration is taken over as far as the class knows it.
+        pipeline: the name of the pipeline's class.
+        name: of the wanted class.
+        given: its options.
+        steps: how many it is tried with.
+
+    Raises:
+        Unfit: this model does not work with it, or not with an option.
+    """
+    classes = catalog.allowed(type(own), pipeline)
+    if name not in classes:
+        raise Unfit("scheduler", name, f"works with these: {', '.join(classes)}")
+    cls = classes[name]
+    known = catalog.options(cls)
+    for option, value in given.items():
+        why = catalog.fault(cls, option, value)
+        if option not in known:
+            why = f"has the scheduler {name}, which takes {', '.join(known)}"
+        if why is not None:
+            raise Unfit(f"scheduler_options.{option}", value, why)
+    try:
+        found = cls.from_config(own.config, **given)
+        tried(found, own, steps)
+    except torch.OutOfMemoryError:
+        raise
+    except _FAULTS as error:
+        raise _blamed(name, given, steps, error) from error
+    return found
+
+
+def _blamed(name: str, given: dict[str, Any], steps: int, error: Exception) -> Unfit:
+    said = " ".join(str(error).split())
+    words = {option: {option, str(value)} for option, value in given.items()}
+    told = set(re.findall(r"[\w+-]+", said))
+    blamed = [option for option in given if words[option] & told] or list(given)
+    if not blamed:
+        return Unfit("scheduler", name, f"could not make it for {steps} steps: {said}")
+    field = ", ".join(f"scheduler_options.{option}" for option in blamed)
+    value = given[blamed[0]] if len(blamed) == 1 else {key: given[key] for key in blamed}
+    return Unfit(field, value, f"could not make {name} with it: {said}")
+
+
+def tried(scheduler: Any, own: Any, steps: int) -> None:
+    """Run its first steps, where it steps as samplers of latents do.
+
+    Args:
+        own: the model's scheduler, whose configuration says what the model predicts.
+        steps: how many it is to be set to.
+
+    Raises:
+        ValueError: its numbers leave what they must be within.
+        Exception: whatever it says itself.
+    """
+    tested = copy.deepcopy(scheduler)
+    is_flow = type(tested).__name__.startswith(FLOW)
+    if not (is_flow or tested._compatibles or type(tested).__name__ in MORE):
+        tested.set_timesteps(steps)
+        return
+    shift = {"mu": 1.0} if tested.config.get("use_dynamic_shifting") else {}
+    if not set(shift) <= set(inspect.signature(tested.set_timesteps).parameters):
+        raise ValueError("it knows no use_dynamic_shifting, which this model has")
+    tested.set_timesteps(steps, **shift)
+    _check_tables(tested)
+    _step(tested, own)
+
+
+def _check_tables(scheduler: Any) -> None:
+    kept = getattr(scheduler, "alphas_cumprod", None)
+    if kept is None:
+        return
+    if not (torch.isfinite(kept).all() and kept.min() >= 0 and kept.max() <= 1):
+        raise ValueError("its betas do not leave a share of the picture from 0 to 1")
+    trained = scheduler.config.num_train_timesteps
+    if scheduler.timesteps.min() < 0 or scheduler.timesteps.max() > trained:
+        raise ValueError(f"its timesteps leave 0 to {trained}")
+
+
+def _step(scheduler: Any, own: Any) -> None:
+    learned = own.config.get("variance_type") in _PREDICTS_VARIANCE
+    channels = 3 if learned else 4  # of pixels, as the models have them that predict it
+    both = learned and scheduler.config.get("variance_type") in _PREDICTS_VARIANCE
+    generator = torch.Generator().manual_seed(0)
+    known = inspect.signature(scheduler.step).parameters
+    given = {"generator": generator} if "generator" in known else {}
+    sample = torch.randn((1, channels, 8, 8), generator=generator)
+    for timestep in scheduler.timesteps[:STEPS]:
+        if hasattr(scheduler, "scale_model_input"):
+            scheduler.scale_model_input(sample, timestep)
+        predicted = torch.randn((1, channels * (2 if both else 1), 8, 8), generator=generator)
+        sample = scheduler.step(predicted, timestep, sample, **given).prev_sample
+        if not torch.isfinite(sample).all():
+            raise ValueError("its steps give no numbers")

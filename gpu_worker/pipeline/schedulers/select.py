@@ -1,0 +1,84 @@
+"""Chooses a scheduler by its diffusers class name for one job, and puts the old one back."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
+from gpu_worker.pipeline.schedulers import dry_run
+from gpu_worker.pipeline.schedulers.dry_run import Unfit
+
+TRIAL_STEPS = 10
+
+FEW_STEPS = 4
+"""With fewer, some classes cannot be set at all: PNDM's begin takes more."""
+
+
+@contextlib.contextmanager
+def chosen(loaded: Loaded, pipe: Any, request: GenerationRequest) -> Iterator[dict[str, Any]]:
+    """The pipeline has the request's scheduler within; gives what the record says of it.
+
+    A job has a scheduler of its own in any case: what its steps leave behind goes with it.
+
+    Raises:
+        NotSupported: this pipeline cannot work with it, or it does not know an option.
+    """
+    own = loaded.pipe.scheduler
+    before = pipe.scheduler
+    # Families with a prior draw with a pipeline within the pipeline.
+    drawing = [each for each in (pipe, getattr(pipe, "decoder_pipe", None)) if each is not None]
+    made = _made(loaded, own, request)
+    for each in drawing:
+        each.scheduler = made
+    try:
+        yield {
+            "scheduler": type(pipe.scheduler).__name__,
+            "scheduler_config": _plain_config(pipe.scheduler),
+        }
+    finally:
+        for each in drawing:
+            each.scheduler = before
+
+
+def _made(loaded: Loaded, own: Any, request: GenerationRequest) -> Any:
+    defaults, steps = loaded.defaults, _steps(loaded, request)
+    name = request.scheduler or defaults.scheduler or type(own).__name__
+    given: dict[str, Any] = dict(request.scheduler_options)
+    if name == (defaults.scheduler or type(own).__name__):
+        given = defaults.scheduler_options | given  # they belong to the description's scheduler
+    if name == type(own).__name__ and not given and steps >= FEW_STEPS:
+        return copy.deepcopy(own)
+    try:
+        return dry_run.made(own, type(loaded.pipe).__name__, name, given, steps)
+    except Unfit as unfit:
+        raise NotSupported(unfit.field, unfit.value, loaded.pipe, unfit.why) from unfit
+
+
+def _steps(loaded: Loaded, request: GenerationRequest) -> int:
+    return request.num_inference_steps or loaded.defaults.num_inference_steps or TRIAL_STEPS
+
+
+def _plain_config(scheduler: Any) -> dict[str, Any]:
+    return {
+        name: _plain(value)
+        for name, value in sorted(scheduler.config.items())
+        if not name.startswith("_")
+    }
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say; an infinite number as text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)

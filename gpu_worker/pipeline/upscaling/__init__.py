@@ -1,0 +1,1 @@
+"""Makes images larger without a diffusion model."""

@@ -1,0 +1,80 @@
+"""Makes a picture larger: by Lanczos' filter, or by an ESRGAN and its kin of models.toml.
+
+Such a model is loaded for the picture (upscaler_models.py) and gone afterwards.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+
+from gpu_worker.assets.model_library import Library
+from gpu_worker.pipeline.loading import alignment
+from gpu_worker.pipeline.upscaling import spandrel_models
+
+LANCZOS = "lanczos"
+LATENT = "latent"
+"""Not ours: hires.py interpolates the latents themselves."""
+
+_TILE_PX, _OVERLAP_PX = 512, 32
+"""A tile of 512 px needs about 2 GiB at scale 4; seams vanish within 32 px of overlap."""
+
+
+def enlarge(
+    image: Image.Image,
+    name: str,
+    size: tuple[int, int],
+    library: Library,
+    folder: Path,
+    device: torch.device,
+) -> Image.Image:
+    """The picture with the width and height of `size`, RGB.
+
+    Raises:
+        ModelsError: no upscaler has this name, its file is no such model, or spandrel is missing.
+    """
+    image = image.convert("RGB")
+    if name != LANCZOS:
+        model = spandrel_models.load(name, library, folder).to(device).eval()
+        alignment.align(model.model, device)
+        image = _picture(_tiled(model, _tensor(image).to(device)))
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def versions(name: str) -> dict[str, str]:
+    """Of the libraries that make a picture larger by this upscaler."""
+    said = {"pillow": PIL.__version__}
+    return said if name == LANCZOS else said | {"spandrel": metadata.version("spandrel")}
+
+
+def _tensor(image: Image.Image) -> torch.Tensor:
+    """(1, 3, height, width), 0..1."""
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def _picture(pixels: torch.Tensor) -> Image.Image:
+    made = (pixels[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(made)
+
+
+@torch.no_grad()
+def _tiled(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Tile by tile with overlap, of which each gives its inner half: memory stays bounded."""
+    scale, (height, width) = int(model.scale), pixels.shape[2:]
+    whole = torch.empty(1, 3, height * scale, width * scale)
+    step = _TILE_PX - 2 * _OVERLAP_PX
+    for top in range(0, height, step):
+        for left in range(0, width, step):
+            y, x = max(0, top - _OVERLAP_PX), max(0, left - _OVERLAP_PX)
+            tile = pixels[:, :, y : top + step + _OVERLAP_PX, x : left + step + _OVERLAP_PX]
+            made = model(tile).cpu()[:, :, (top - y) * scale :, (left - x) * scale :]
+            bottom, right = min(height, top + step) * scale, min(width, left + step) * scale
+            inner = made[:, :, : bottom - top * scale, : right - left * scale]
+            whole[:, :, top * scale : bottom, left * scale : right] = inner
+    return whole

@@ -1,0 +1,70 @@
+"""Reads a segment's lines one after another: what is whole, what is damaged. A leaf.
+
+Memory stays flat: a line longer than MAX_LINE_BYTES is damage, and is never held whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from gpu_worker.store import record_line
+from gpu_worker.store.durable import DamagedLine
+from gpu_worker.store.record_line import Drawn
+
+MAX_LINE_BYTES = 68 << 20
+"""No writer writes a longer one (log.py), and no picture is made that needs it (sizes.py)."""
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """One line: `drawn` is None when it is damaged, and `reason` says how."""
+
+    offset: int
+    length: int
+    drawn: Drawn | None
+    reason: str = ""
+
+
+def lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[Found]:
+    """Every whole line between two offsets; a torn last one is not yielded.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb", buffering=CHUNK_BYTES) as file:
+        for offset, length, text in whole_lines(file, start, end):
+            if text is None:
+                yield Found(offset, length, None, f"is longer than {MAX_LINE_BYTES} bytes")
+            else:
+                yield _found(text, offset)
+
+
+def whole_lines(
+    file: BinaryIO, start: int = 0, end: int | None = None
+) -> Iterator[tuple[int, int, bytes | None]]:
+    """Offset, length and text of each whole line between two offsets; no text where it is longer
+    than MAX_LINE_BYTES. Raises OSError."""
+    offset = start
+    file.seek(start)
+    while end is None or offset < end:
+        text: bytes | None = file.readline(MAX_LINE_BYTES)
+        rest, length = text or b"", len(text or b"")
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(CHUNK_BYTES)
+            length, text = length + len(rest), None
+        if not rest:
+            return
+        yield offset, length, text
+        offset += length
+
+
+def _found(text: bytes, offset: int) -> Found:
+    try:
+        return Found(offset, len(text), record_line.draw(text))
+    except DamagedLine as error:
+        return Found(offset, len(text), None, str(error))
