@@ -21,7 +21,7 @@ import requests
 
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.output import png
+from gpu_worker.output import result_records
 from gpu_worker.settings import WorkerSettings, load
 from tests.support.service import running
 
@@ -41,7 +41,7 @@ def direct_call(pipeline: Any, steps: int) -> float:
     job = Job(uuid=str(uuid.uuid4()), sequence=1, created_time="", request=request)
     started = time.perf_counter()
     for picture in pipeline.generate(job, lambda *_: None):
-        png.encode(picture.image)
+        result_records.encode(picture.image)
     return time.perf_counter() - started
 
 

@@ -21,7 +21,7 @@ import uvicorn
 
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.output import png
+from gpu_worker.output import result_records
 from gpu_worker.store import durable
 from tests.pipelines.instant import Instant
 
@@ -83,7 +83,7 @@ class Generator:
         }
         try:
             picture = self._pipeline.generate(job, lambda *_: None)[0]
-            record["data"] = base64.b64encode(png.encode(picture.image)).decode("ascii")
+            record["data"] = base64.b64encode(result_records.encode(picture.image)).decode("ascii")
         except Exception as error:
             record["errors"] = [str(error)]
         if self._synced:

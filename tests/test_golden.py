@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from client.cli import app as cli
 from gateway import errors
 from gateway.http import problems
-from gateway.jobs import journal_line
+from gateway.jobs import journal
 from gateway.jobs.job_entry import JobState, Ticket, view_of_record
 from gateway.store import tombstones
 from gpu_worker import pipeline
@@ -210,9 +210,9 @@ def test_journal_events(golden: Check) -> None:
         "sequence": {"sequence": 12},
     }
     for name, content in events.items():
-        text = journal_line.encode({"event": name, **content})
+        text = journal.encode({"event": name, **content})
         golden(f"journal/{name}.jsonl", text)
-        assert journal_line.decode(text) == {
+        assert journal.decode(text) == {
             "v": 1,
             "event": name,
             **content,

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from gateway.fsck.report import Kind, Survey
-from gateway.store import schema
+from gateway.store import index_db
 from gateway.store.index_db import COLUMNS, Entry
 from gateway.store.index_file import INDEX_NAME
 
@@ -46,7 +46,7 @@ def index(folder: Path, survey: Survey) -> None:
         survey.find(Kind.INDEX, path, None, reason, is_fault=False)
     elif path.exists():
         _examine(path, survey)
-    elif any(part.exists() for part in schema.files(path)):
+    elif any(part.exists() for part in index_db.files(path)):
         _fault(path, survey, "is gone, but not the files that belong to it")
     else:
         reason = "there is none: the gateway makes it anew at its start"
@@ -62,7 +62,7 @@ def _examine(path: Path, survey: Survey) -> None:
     # A copy: SQLite writes beside a database in WAL mode even when it only reads.
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        for part in schema.files(path)[:2]:  # SQLite makes the third from the second
+        for part in index_db.files(path)[:2]:  # SQLite makes the third from the second
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(part, copy.with_name(part.name))
         try:
@@ -82,8 +82,8 @@ def _compare(path: Path, survey: Survey) -> None:
         reason = "is empty: the gateway fills it at its start"
         survey.find(Kind.INDEX, path, None, reason, is_fault=False)
         return
-    if version != schema.VERSION:
-        _fault(path, survey, f"is of version {version}, not {schema.VERSION}")
+    if version != index_db.VERSION:
+        _fault(path, survey, f"is of version {version}, not {index_db.VERSION}")
         return
     for (reason,) in survey.query("PRAGMA seen.integrity_check(1)"):
         if reason != "ok":

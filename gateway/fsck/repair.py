@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gateway.fsck.report import Part, Survey
 from gateway.fsck.scan_store import DAMAGED_NAME
-from gateway.store import schema
+from gateway.store import index_db
 from gateway.store.index_file import INDEX_NAME
 from gpu_worker.store import durable, outcomes, segments
 from gpu_worker.store.segments import Segment
@@ -48,7 +48,7 @@ def store(folder: Path, survey: Survey) -> None:
 
 
 def _remove_index(folder: Path) -> None:
-    for part in schema.files(folder / INDEX_NAME):
+    for part in index_db.files(folder / INDEX_NAME):
         part.unlink(missing_ok=True)
     durable.sync_directory(folder)
 

@@ -14,13 +14,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 
-from gateway.jobs import journal_line
-from gateway.jobs.journal_line import Event
 from gpu_worker.contract.job import Job
 from gpu_worker.store import durable
-from gpu_worker.store.durable import AppendFile
+from gpu_worker.store.durable import AppendFile, DamagedLine
+
+VERSION = 1
+
+Event = dict[str, Any]
+
+_FIELDS: dict[str, dict[str, Any]] = {
+    "accepted": {"job": dict},
+    "dispatched": {"uuid": str, "worker": str},
+    "cancel": {"uuid": str},
+    "deleted": {"uuid": str},
+    "sequence": {"sequence": int},
+}
+
+
+def encode(event: Event) -> bytes:
+    """One line with its newline."""
+    return durable.seal(orjson.dumps({"v": VERSION, **event})[:-1])
+
+
+def decode(line: bytes) -> Event:
+    """Raises DamagedLine on what is no event of this version."""
+    durable.check(line)
+    event: Event = orjson.loads(line)
+    fields = _FIELDS.get(event.get("event", ""))
+    if event.get("v") != VERSION or fields is None:
+        raise DamagedLine(f"is no event of version {VERSION}")
+    if any(not isinstance(event.get(name), kind) for name, kind in fields.items()):
+        raise DamagedLine(f"lacks what {event['event']} says")
+    return event
+
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +145,7 @@ class Journal:
         with self._lock:
             if not self._file.is_open:
                 self._open_file()
-            self._file.append(b"".join(map(journal_line.encode, events)))
+            self._file.append(b"".join(map(encode, events)))
             for event in events:
                 self._apply(event)
             if self._file.committed > max(self._compact_bytes, 2 * self._compacted_to):
@@ -133,7 +162,7 @@ class Journal:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield journal_line.decode(line)
+                    yield decode(line)
                 except durable.DamagedLine as error:
                     self.damaged_lines += 1
                     log.warning("the journal: skipped line %d: it %s", number, error)
@@ -175,7 +204,7 @@ class Journal:
         """Write what still matters into a new file and put it in the old one's place."""
         if self._bury is not None and self.deleted:
             self._bury_deleted(self._bury)
-        content = b"".join(journal_line.encode(event) for event in self._kept())
+        content = b"".join(encode(event) for event in self._kept())
         # Whatever becomes of the replacement, the next append opens what then is the journal.
         self._file.close()
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gateway.store import record_reader
 from gateway.store.index_db import Entry
-from gateway.store.open_segments import OpenSegments
+from gateway.store.record_reader import OpenSegments
 from gateway.store.result_index import ResultIndex
 from gpu_worker.store import durable, segments
 from gpu_worker.store.segments import Segment

@@ -5,12 +5,69 @@ SQL and rows only; it reads no segment. Not thread-safe: ResultIndex holds a loc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.store import schema
-from gateway.store.buried import Buried
+VERSION = 4
+
+_SCHEMA = """
+CREATE TABLE results (
+    uuid TEXT NOT NULL, image_index INTEGER NOT NULL, num_images INTEGER NOT NULL,
+    sequence INTEGER NOT NULL, state TEXT NOT NULL, segment TEXT NOT NULL,
+    offset INTEGER NOT NULL, length INTEGER NOT NULL,
+    data_at INTEGER NOT NULL, data_length INTEGER NOT NULL, submission TEXT,
+    PRIMARY KEY (uuid, image_index)
+) WITHOUT ROWID;
+CREATE INDEX results_in_order ON results (sequence, uuid, image_index);
+CREATE INDEX results_of_submission ON results (submission) WHERE submission IS NOT NULL;
+CREATE INDEX results_of_segment ON results (segment, offset, length);
+CREATE TABLE segments (
+    name TEXT PRIMARY KEY, read_to INTEGER NOT NULL, damaged INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE deletions (uuid TEXT PRIMARY KEY, submission TEXT) WITHOUT ROWID;
+CREATE INDEX deletions_of_submission ON deletions (submission) WHERE submission IS NOT NULL;
+CREATE TABLE deletions_read (read_to INTEGER NOT NULL);
+INSERT INTO deletions_read VALUES (0);
+"""
+
+
+def files(path: Path) -> list[Path]:
+    """The database, and what SQLite keeps beside it in WAL mode (sqlite.org/walformat.html)."""
+    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
+
+
+def connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:
+    """Open the database, and make its tables in a new one.
+
+    Args:
+        alone: nobody else may open the file. Then SQLite needs no shared memory beside it
+            (sqlite.org/wal.html, "use of WAL without shared-memory"), for which a full disk has no
+            room: what is there can be read.
+
+    Raises:
+        sqlite3.DatabaseError: it is damaged, or of another version.
+        sqlite3.OperationalError: the disk does not take it.
+    """
+    db = sqlite3.connect(path, check_same_thread=False, timeout=10)
+    try:
+        if alone:
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        # NORMAL with WAL: a power cut may lose the newest rows (they are read again from the
+        # log) but never damages the file (sqlite.org/pragma.html#pragma_synchronous).
+        db.execute("PRAGMA synchronous = NORMAL")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            db.execute("PRAGMA journal_mode = WAL")  # the file remembers it
+            # One transaction: killed in between, the next start finds nothing of it.
+            db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
+        elif version != VERSION:
+            raise sqlite3.DatabaseError(f"is of version {version}")
+    except sqlite3.DatabaseError:
+        db.close()
+        raise
+    return db
 
 
 class Entry(NamedTuple):
@@ -61,13 +118,13 @@ class Catalog:
     sqlite3.OperationalError, which is one, when the disk does not take it.
 
     Args:
-        alone: see schema.connect().
+        alone: see connect().
 
     `buried` are the deletions that it has taken in.
     """
 
     def __init__(self, path: Path, *, alone: bool = False) -> None:
-        self._db = schema.connect(path, alone=alone)
+        self._db = connect(path, alone=alone)
         self.buried = Buried(self._db)
 
     def close(self) -> None:
@@ -206,3 +263,36 @@ class Catalog:
         results, size = self._db.execute("SELECT COUNT(*), SUM(length) FROM results").fetchone()
         damaged = self._db.execute("SELECT SUM(damaged) FROM segments").fetchone()[0]
         return Totals(results, size or 0, damaged or 0)
+
+
+class Buried:
+    """The deletions' tables of an open index. Not thread-safe; raises as Catalog does."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def read_to(self) -> int:
+        """How far the file of deletions has been read, in bytes."""
+        return int(self._db.execute("SELECT read_to FROM deletions_read").fetchone()[0])
+
+    def add(self, deleted: Sequence[tuple[str, str | None]], read_to: int) -> None:
+        """Take in uuids with their submissions. What the index has of them goes in the same
+        transaction: a power cut that brings that back has this read once more."""
+        with self._db:
+            self._db.executemany("INSERT OR IGNORE INTO deletions VALUES (?, ?)", deleted)
+            gone = [(uuid,) for uuid, _ in deleted]
+            self._db.executemany("DELETE FROM results WHERE uuid = ?", gone)
+            self._db.execute("UPDATE deletions_read SET read_to = ?", (read_to,))
+
+    def has(self, uuid: str) -> bool:
+        """Whether it was deleted."""
+        query = "SELECT 1 FROM deletions WHERE uuid = ?"
+        return self._db.execute(query, (uuid,)).fetchone() is not None
+
+    def find_submission(self, key: str) -> tuple[str, str] | None:
+        """The uuid and the submission of the deleted job that came with this key's digest."""
+        query = (
+            "SELECT uuid, submission FROM deletions WHERE submission > ? AND submission < ? LIMIT 1"
+        )
+        found = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
+        return (found[0], found[1]) if found else None

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.store.index_db import Catalog
+from gateway.store.index_db import Catalog, files
 from gateway.store.indexer import Reading
-from gateway.store.schema import files
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from gateway.store import record_reader
 from gateway.store.index_db import Entry, Totals
 from gateway.store.index_file import KeptCatalog
 from gateway.store.indexer import Reading
-from gateway.store.open_segments import OpenSegments
-from gateway.store.short_cut import ShortCut
+from gateway.store.record_reader import OpenSegments, ShortCut
 from gpu_worker.store.durable import DamagedLine
 
 log = logging.getLogger(__name__)

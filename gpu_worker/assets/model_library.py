@@ -27,8 +27,7 @@ from pydantic import (
     field_validator,
 )
 
-from gpu_worker.contract.request import ClassName, Name, Steps
-from gpu_worker.contract.scheduler_options import Option, OptionName
+from gpu_worker.contract.request import ClassName, Name, Option, OptionName, Steps
 from gpu_worker.contract.validation_errors import Refused, describe, field_errors
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

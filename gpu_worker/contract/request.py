@@ -5,6 +5,7 @@ Validated strictly in the gateway and again in the worker, by the same models. D
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import (
@@ -13,15 +14,64 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from gpu_worker.contract.scheduler_options import Option, OptionName
 from gpu_worker.contract.validation_errors import MAX_FAULTS, unknown_fields
-from gpu_worker.contract.words import Text, not_blank
+
+OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+MAX_OPTION = 1_000_000
+"""Bounds whole numbers as well: num_train_timesteps is the length of several arrays."""
+
+_OPTION_TEXT = re.compile(r"[A-Za-z0-9_+-]{1,64}")
+
+
+def _option(value: object) -> bool | int | float | str:
+    """Checked in one place, for a union of types would name each of them as a field."""
+    if isinstance(value, str):
+        if not _OPTION_TEXT.fullmatch(value):
+            raise ValueError("must be 1 to 64 letters, digits, and + - _")
+    elif not isinstance(value, bool | int | float):
+        raise ValueError("must be true, false, a number or a word")
+    elif not abs(value) <= MAX_OPTION:  # neither is NaN
+        raise ValueError(f"must be a number from -{MAX_OPTION} to {MAX_OPTION}")
+    return value
+
+
+Option = Annotated[bool | int | float | str, PlainValidator(_option)]
+
+
+MAX_PROMPT_CHARS = 4000
+"""Some fifty times the 77 tokens that CLIP reads at once, far below what would burden the log."""
+
+
+def _printable(text: str) -> str:
+    """Refuse what cannot be stored or confuses a terminal; keep line breaks, tabs, any script.
+
+    Raises:
+        ValueError: on a lone surrogate or a control character.
+    """
+    for char in text:
+        if "\ud800" <= char <= "\udfff":
+            raise ValueError("must not contain a lone surrogate")
+        if (char < " " and char not in "\n\t\r") or "\x7f" <= char <= "\x9f":
+            raise ValueError(f"must not contain the control character U+{ord(char):04X}")
+    return text
+
+
+def not_blank(text: str) -> str:
+    """Raises ValueError when there is nothing but white space."""
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+Text = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARS), AfterValidator(_printable)]
+
 
 MAX_SEED = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly (RFC 8259, section 6)."""

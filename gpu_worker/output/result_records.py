@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gpu_worker.contract.job import Job, Outcome, result_record
 from gpu_worker.contract.validation_errors import plain
-from gpu_worker.output import infotext, png
+from gpu_worker.output import infotext
 from gpu_worker.pipeline_api import OutOfMemory, Picture, Refused
 from gpu_worker.store.result_log import LineTooLong
 
@@ -62,7 +65,7 @@ def picture_records(
         facts["pixels_sha256"] = pixels_sha256(picture.image)
         record = result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data=None, facts=facts)
         said_in_it = _texts(record, _parameters(job, record, picture)) if texts else None
-        encoded = png.encode(picture.image, said_in_it)
+        encoded = encode(picture.image, said_in_it)
         record["data"] = base64.b64encode(encoded).decode("ascii")
         records.append(record)
     return records
@@ -86,3 +89,17 @@ def _texts(record: dict[str, Any], parameters: str | None) -> dict[str, str]:
     # ASCII only, so that the chunk is a plain tEXt, which every reader knows.
     own = {OWN_CHUNK: json.dumps(whole)}
     return own if parameters is None else {"parameters": parameters, **own}
+
+
+def encode(image: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
+    """The PNG. Level 1: level 6 costs a third more time for 7 % fewer bytes.
+
+    Args:
+        texts: keyword to text; Latin-1 becomes a tEXt chunk, anything else iTXt (PNG, 11.3.3).
+    """
+    info = PngInfo()
+    for keyword, text in (texts or {}).items():
+        info.add_text(keyword, text)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1, pnginfo=info)
+    return buffer.getvalue()

@@ -18,7 +18,7 @@ from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest, Upscale
 from gpu_worker.output import infotext
 from gpu_worker.pipeline.adapters import attach
-from gpu_worker.pipeline.capabilities import facts, library
+from gpu_worker.pipeline.capabilities import library, provenance
 from gpu_worker.pipeline.capabilities.provenance import Provenance
 from gpu_worker.pipeline.loading import alignment, loader, machine_size, sources
 from gpu_worker.pipeline.loading.asset_files import Shelf
@@ -71,19 +71,19 @@ class DiffusersPipeline:
         """What there is to say of the process, and of the model that is loaded."""
         # One look: the control thread asks while the main thread may let go of it.
         loaded = self._loaded
-        return facts.of_process(self._device, self._size) | {
+        return provenance.of_process(self._device, self._size) | {
             "model": self._settings.model,
-            **(facts.of_model(loaded) if loaded is not None else {}),
+            **(provenance.of_model(loaded) if loaded is not None else {}),
         }
 
     def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
         """See `gpu_worker.pipeline_api.Pipeline.facts_of`."""
         if request.upscale is not None:
-            return facts.of_process(self._device, self._size)
+            return provenance.of_process(self._device, self._size)
         name, loaded = request.model or self._settings.model, self._loaded
         if loaded is None or loaded.name != name:
-            return facts.of_process(self._device, self._size) | {"model": name}
-        return facts.of_process(self._device, self._size) | facts.of_model(loaded)
+            return provenance.of_process(self._device, self._size) | {"model": name}
+        return provenance.of_process(self._device, self._size) | provenance.of_model(loaded)
 
     def describe(self) -> dict[str, Any]:
         """See `gpu_worker.pipeline_api.Pipeline.describe`."""
@@ -155,7 +155,7 @@ class DiffusersPipeline:
         except Exception as error:
             if is_exhausted(error):
                 size = None if job.request.upscale is not None else self._size
-                raise OutOfMemory(too_little(size, facts.device_name(self._device))) from error
+                raise OutOfMemory(too_little(size, provenance.device_name(self._device))) from error
             if is_beyond_repair(error):
                 raise DeviceLost(str(error).splitlines()[0]) from error
             raise

@@ -15,10 +15,10 @@ from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
 from gateway.jobs.removal import Removal
 from gateway.store import tombstones
+from gateway.store.index_db import files
 from gateway.store.index_file import INDEX_NAME
 from gateway.store.input_store import Inputs
 from gateway.store.result_index import ResultIndex
-from gateway.store.schema import files
 from gpu_worker.store.result_log import ResultLog
 from tests.support.disk import Crash, FaultyDisk
 from tests.support.gateway_parts import Begun, Parts

@@ -22,7 +22,7 @@ import typer
 
 from client import fsck as command
 from gateway.fsck import __main__
-from gateway.jobs import journal_line
+from gateway.jobs import journal
 from gateway.jobs.journal import Journal
 from gateway.store import consolidation
 from gateway.store.result_index import ResultIndex
@@ -118,7 +118,7 @@ class Store:
 
     def delete(self, uuid: str) -> None:
         with open(self.journal, "ab") as file:
-            file.write(journal_line.encode({"event": "deleted", "uuid": uuid, "submission": None}))
+            file.write(journal.encode({"event": "deleted", "uuid": uuid, "submission": None}))
 
     def note(self, given: Job, gpu: int = 0) -> Path:
         path = self.folder / f"gpu-{gpu}.in_flight.json"

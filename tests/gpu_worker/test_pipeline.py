@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gpu_worker import pipeline
-from gpu_worker.output import png
+from gpu_worker.output import result_records
 from gpu_worker.pipeline.loading import machine_size
 from gpu_worker.pipeline_api import OnStep, OutOfMemory
 from tests.support.builders import tiny_models
@@ -99,7 +99,7 @@ def test_a_directory_and_a_single_file_are_the_same_model(tiny: Path) -> None:
 def test_the_default_size_is_the_models_own(tiny: Path) -> None:
     loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory")))
     assert loaded.default_side_px() == 32
-    assert png.encode(loaded.generate(job(), ignore)[0].image).startswith(b"\x89PNG")
+    assert result_records.encode(loaded.generate(job(), ignore)[0].image).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from gateway.admission.input_images import PictureReader
 from gateway.errors import InvalidRequest
 from gpu_worker.contract import output_size
-from gpu_worker.output import png
+from gpu_worker.output import result_records
 from gpu_worker.pipeline.sampling.input_images import Inputs
 from gpu_worker.store.scan import MAX_LINE_BYTES
 from tests.support.service import Service
@@ -45,7 +45,7 @@ def faults(**asked: Any) -> list[dict[str, Any]]:
 
 def test_noise_of_the_largest_size_is_a_line_that_readers_take() -> None:
     image = noise(1024, 512)
-    coded = len(base64.b64encode(png.encode(image)))
+    coded = len(base64.b64encode(result_records.encode(image)))
     share = output_size.MAX_LARGE_PIXELS / (image.width * image.height)
     assert coded * share < MAX_LINE_BYTES - (1 << 20), "and a MiB is left for words"
     assert output_size.MAX_LARGE_PIXELS == 4096 * 4096

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 import transformers
 
@@ -22,6 +23,7 @@ from gpu_worker.assets.file_digests import FileDigests
 from gpu_worker.assets.model_library import Kind, Library, ModelsError, Part
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.loading import alignment, quantization
+from gpu_worker.pipeline.loading.loaded_model import Loaded
 from gpu_worker.pipeline.loading.sources import DEMO_MODEL
 from gpu_worker.settings import WorkerSettings
 
@@ -211,3 +213,28 @@ def _processor(processor: Any) -> str:
 
         backend = _AttentionBackendRegistry.get_active_backend()[0]
     return f"{name}/{getattr(backend, 'value', backend)}"
+
+
+def of_process(device: torch.device, machine_size: str) -> dict[str, Any]:
+    """Where it runs and by which libraries, whatever it does."""
+    return {
+        "device": device_name(device),
+        "machine_size": machine_size,
+        "diffusers": diffusers.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def of_model(loaded: Loaded) -> dict[str, Any]:
+    """What every picture that the model draws has in common."""
+    return {
+        "model": loaded.name,
+        "pipeline": type(loaded.pipe).__name__,
+        "dtype": str(loaded.pipe.dtype).removeprefix("torch."),
+        "scheduler": type(loaded.pipe.scheduler).__name__,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's product name, else `cpu` or `mps`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

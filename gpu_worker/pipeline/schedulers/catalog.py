@@ -12,7 +12,7 @@ from typing import Any
 import diffusers
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from gpu_worker.contract.scheduler_options import MAX_OPTION
+from gpu_worker.contract.request import MAX_OPTION
 
 MORE = ("LCMScheduler", "TCDScheduler")
 """Distilled models' and their LoRAs': every scheduler with a list can be one, none lists them."""
