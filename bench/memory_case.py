@@ -20,7 +20,7 @@ from bench import architectures
 from bench.architectures import Architecture
 from bench.memory import Figures
 from gpu_worker.pipeline.loading import loader, machine_size
-from gpu_worker.pipeline.loading.memory import PeakMemory, in_use
+from gpu_worker.pipeline.loading.memory import PeakMemory, bytes_in_use
 
 GIB = 1 << 30
 SPARE_BYTES = 2 * GIB
@@ -96,7 +96,7 @@ def measure(
 ) -> Figures:
     """The figures of one case on the device that the worker would take."""
     device = machine_size.choose_device("auto", 0)
-    loader.quiet()
+    loader.silence_libraries()
     pipe = architectures.build(known, machine_size.choose_dtype(device))
     pipe.set_progress_bar_config(disable=True)
     weights = architectures.weights_bytes(pipe)
@@ -106,7 +106,7 @@ def measure(
     is_gpu = device.type == "cuda"
     if is_gpu:
         call(pipe, known, 2)  # what the first call of a process alone does
-    before = in_use(device) or 0
+    before = bytes_in_use(device) or 0
     marks = Marks(device)
     call(pipe, known, steps or (GPU_STEPS if is_gpu else 1), marks)
     # The first step makes what the others find.

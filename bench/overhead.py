@@ -41,7 +41,7 @@ def direct_call(pipeline: Any, steps: int) -> float:
     job = Job(uuid=str(uuid.uuid4()), sequence=1, created_time="", request=request)
     started = time.perf_counter()
     for picture in pipeline.generate(job, lambda *_: None):
-        result_records.encode(picture.image)
+        result_records.encode_png(picture.image)
     return time.perf_counter() - started
 
 

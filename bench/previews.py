@@ -27,7 +27,7 @@ from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.output.preview_file import SHARE, PreviewFile
 from gpu_worker.pipeline.loading import loader, machine_size
 from gpu_worker.pipeline.loading.latent_rgb import Projection, decode
-from gpu_worker.pipeline.sampling.latent_preview import Previews
+from gpu_worker.pipeline.sampling.latent_preview import LatentPreviews
 from gpu_worker.settings import WorkerSettings, load
 
 STEPS = 20
@@ -94,7 +94,7 @@ def real_size(steps: int, folder: Path) -> list[str]:
     """A row: the preview that each model with a nearly linear VAE has, beside a step."""
     known = architectures.ARCHITECTURES[MODEL]
     device = machine_size.choose_device("auto", 0)
-    loader.quiet()
+    loader.silence_libraries()
     pipe = architectures.build(known, machine_size.choose_dtype(device))
     pipe.set_progress_bar_config(disable=True)
     machine_size.apply(pipe, "big", device)
@@ -126,7 +126,7 @@ def _offered(
     folder: Path,
 ) -> float:
     """Seconds of one preview from the latents to the file."""
-    previews = Previews(pipe.scheduler, int(pipe.vae_scale_factor), draw)
+    previews = LatentPreviews(pipe.scheduler, int(pipe.vae_scale_factor), draw)
     previews.after(0, latents)
     make = previews.after(0, latents * 0.99)
     assert make is not None

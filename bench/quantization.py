@@ -118,7 +118,7 @@ def run_case(setting: str, folder: Path) -> dict[str, float]:
     if setting == "save":
         save_unet(folder)
         return {}
-    quantization_libraries.prepare(setting)  # type: ignore[arg-type]
+    quantization_libraries.hide_unused(setting)  # type: ignore[arg-type]
     draw(setting, folder, folder / f"{setting}.png")
     return unet_figures(setting, folder)
 

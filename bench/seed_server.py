@@ -83,7 +83,9 @@ class Generator:
         }
         try:
             picture = self._pipeline.generate(job, lambda *_: None)[0]
-            record["data"] = base64.b64encode(result_records.encode(picture.image)).decode("ascii")
+            record["data"] = base64.b64encode(result_records.encode_png(picture.image)).decode(
+                "ascii"
+            )
         except Exception as error:
             record["errors"] = [str(error)]
         if self._synced:

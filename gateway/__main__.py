@@ -41,7 +41,7 @@ def main() -> int:
     checks = "--check" in sys.argv[1:]
     os.umask(0o077)
     if not checks:
-        process.leave_with_supervisor()
+        process.exit_with_parent()
     try:
         held = _held(settings, CHECK_PATIENCE_S if checks else 0.0)
     except StoreLocked as error:

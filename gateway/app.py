@@ -8,21 +8,21 @@ from typing import Any
 
 import falcon
 
-from gateway.admission.capabilities import Capabilities
-from gateway.admission.input_images import PictureReader
+from gateway.admission.capabilities import WorkerCapabilities
+from gateway.admission.input_images import InputImageReader
 from gateway.http import problems
-from gateway.http.params import KnownQuery
+from gateway.http.params import QueryValidator
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
 from gateway.jobs.removal import Removal
-from gateway.jobs.submission import Intake
+from gateway.jobs.submission import JobSubmission
 from gateway.routes import events, image_files, input_files, jobs, models, server
 from gateway.routes import generate as image
 from gateway.routes.preview import PreviewResource, Previews
 from gateway.routes.upscale import UpscaleResource
-from gateway.store.disk_space import Storage
+from gateway.store.disk_space import DiskSpace
 from gateway.store.result_index import ResultIndex
-from gateway.workers.model_commands import Wishes
+from gateway.workers.model_commands import CommandQueue
 
 
 class _App(falcon.App[falcon.Request, falcon.Response]):
@@ -39,28 +39,28 @@ def create_app(
     broker: Broker,
     journal: Journal,
     index: ResultIndex,
-    storage: Storage,
+    storage: DiskSpace,
     removal: Removal,
     *,
-    intake: Intake,
-    reader: PictureReader,
+    intake: JobSubmission,
+    reader: InputImageReader,
     max_body_bytes: int,
-    capabilities: Capabilities,
-    wishes: dict[str, Wishes],
+    capabilities: WorkerCapabilities,
+    wishes: dict[str, CommandQueue],
     previews: Previews,
     inputs_dir: Path,
     stopping: threading.Event,
 ) -> falcon.App[falcon.Request, falcon.Response]:
     """The WSGI application."""
-    app = _App(middleware=[KnownQuery()])
+    app = _App(middleware=[QueryValidator()])
     app.req_options.media_handlers = falcon.media.Handlers()
     app.req_options.strip_url_path_trailing_slash = True
     problems.register(app)
-    whereabouts = jobs.Whereabouts(broker, index)
+    whereabouts = jobs.JobLookup(broker, index)
     app.add_route("/server/status", server.StatusResource(broker, storage))
     app.add_route("/server/workers", server.WorkersResource(broker))
     app.add_route("/server/storage", server.StorageResource(index, journal, storage))
-    load = models.LoadResource(capabilities, broker, wishes)
+    load = models.ModelCommandResource(capabilities, broker, wishes)
     app.add_route("/server/models", models.ModelsResource(capabilities))
     app.add_route("/server/models/{name}/load", load, suffix="load")
     app.add_route("/server/models/{name}/unload", load, suffix="unload")

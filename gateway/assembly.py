@@ -9,23 +9,23 @@ from dataclasses import dataclass
 
 import falcon
 
-from gateway.admission.capabilities import Capabilities
-from gateway.admission.input_images import PictureReader
+from gateway.admission.capabilities import WorkerCapabilities
+from gateway.admission.input_images import InputImageReader
 from gateway.app import create_app
 from gateway.jobs import retired_workers
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
 from gateway.jobs.removal import Removal
 from gateway.jobs.retention import Housekeeping, Retention
-from gateway.jobs.submission import Intake
+from gateway.jobs.submission import JobSubmission
 from gateway.routes.preview import Previews
 from gateway.settings import GatewaySettings
 from gateway.store import consolidation, tombstones
-from gateway.store.disk_space import Storage
-from gateway.store.input_store import Inputs
+from gateway.store.disk_space import DiskSpace
+from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
 from gateway.workers.dispatcher import Dispatcher
-from gateway.workers.model_commands import Wishes
+from gateway.workers.model_commands import CommandQueue
 from gateway.workers.worker_link import WorkerLink
 from gpu_worker.store import segments
 from gpu_worker.store.result_log import ResultLog
@@ -81,15 +81,15 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
     index.open(journal.deleted)
     sequence = max(journal.last_sequence, index.last_sequence())
     broker = Broker(list(endpoints), settings.queue_size, sequence)
-    storage = Storage(
+    storage = DiskSpace(
         settings.results_dir, settings.min_free_mib << 20, lambda: broker.workers().values()
     )
-    inputs = Inputs(settings.inputs_dir)
+    inputs = InputStore(settings.inputs_dir)
     removal = Removal(broker, journal, index, own_log, inputs)
-    _take_up(broker, journal, index, list(endpoints))
+    _restore_jobs(broker, journal, index, list(endpoints))
     inputs.sweep(lambda uuid: uuid in journal.pending or index.find(uuid) is not None)
-    capabilities = Capabilities()
-    wishes = {name: Wishes() for name in endpoints}
+    capabilities = WorkerCapabilities()
+    wishes = {name: CommandQueue() for name in endpoints}
     dispatchers = {
         name: Dispatcher(
             name,
@@ -122,8 +122,8 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
         index,
         storage,
         removal,
-        intake=Intake(broker, journal, index, storage, inputs, capabilities),
-        reader=PictureReader(round(settings.max_input_mpix * 1_000_000)),
+        intake=JobSubmission(broker, journal, index, storage, inputs, capabilities),
+        reader=InputImageReader(round(settings.max_input_mpix * 1_000_000)),
         max_body_bytes=settings.max_body_mib << 20,
         capabilities=capabilities,
         wishes=wishes,
@@ -134,13 +134,13 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
     return Gateway(app, dispatchers, housekeeping, stopping)
 
 
-def _take_up(broker: Broker, journal: Journal, index: ResultIndex, workers: list[str]) -> None:
+def _restore_jobs(broker: Broker, journal: Journal, index: ResultIndex, workers: list[str]) -> None:
     """Jobs without an outcome go on: at their worker, or in the queue in their order."""
     for uuid in list(journal.pending):
         if index.find(uuid) is not None:
             journal.end(uuid)
     given = {each.worker for each in journal.pending.values() if each.worker is not None}
-    retired = retired_workers.retired(
+    retired = retired_workers.reclaim_jobs(
         index.directory,
         workers,
         given,

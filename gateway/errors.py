@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gpu_worker.contract.validation_errors import MAX_FAULTS, describe, shown
+from gpu_worker.contract.validation_errors import MAX_ERRORS, display_value, join_errors
 
 
 class QueueFull(RuntimeError):
@@ -41,15 +41,15 @@ class InvalidRequest(ValueError):
     """
 
     def __init__(self, faults: list[dict[str, Any]], known: Iterable[str] = ()) -> None:
-        super().__init__(describe(faults, known))
-        self.faults = faults[:MAX_FAULTS]
+        super().__init__(join_errors(faults, known))
+        self.faults = faults[:MAX_ERRORS]
 
 
 class UnsupportedField(ValueError):
     """No worker can do what a field asks for, or not with this value; the text says what it can."""
 
     def __init__(self, field: str, value: object, sentence: str) -> None:
-        super().__init__(f"{field}: {sentence} (got {shown(value)})")
+        super().__init__(f"{field}: {sentence} (got {display_value(value)})")
         self.field, self.value, self.sentence = field, value, sentence
 
 
@@ -77,7 +77,7 @@ class TooManyStreams(RuntimeError):
         self.retry_after_s = retry_after_s
 
 
-class KeyReused(RuntimeError):
+class IdempotencyKeyReused(RuntimeError):
     """An Idempotency-Key came with another body than the first time."""
 
 
@@ -85,14 +85,14 @@ class UnknownJob(KeyError):
     """No job of this uuid was ever seen."""
 
 
-class DeletedJob(RuntimeError):
+class ResultDeleted(RuntimeError):
     """Its result was there and has been deleted."""
 
     def __init__(self, uuid: str) -> None:
         super().__init__(f"the result of {uuid} has been deleted")
 
 
-class NoPicture(RuntimeError):
+class NoImage(RuntimeError):
     """The job has ended without one, or not yet."""
 
 

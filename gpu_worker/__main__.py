@@ -53,7 +53,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         return 0
     os.umask(0o077)
-    process.leave_with_supervisor()
+    process.exit_with_parent()
     _library_environment(settings)
     try:
         process.make_directories(
@@ -185,7 +185,7 @@ def _library_environment(settings: WorkerSettings) -> None:
 
     Errors only: they warn of an image processor without torchvision that no picture needs.
     """
-    quantization_libraries.prepare(settings.quantization)
+    quantization_libraries.hide_unused(settings.quantization)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

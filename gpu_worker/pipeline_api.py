@@ -10,9 +10,8 @@ from PIL import Image
 
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.contract.validation_errors import Refused
 
-__all__ = ["DeviceLost", "OnStep", "OutOfMemory", "Picture", "Pipeline", "Refused"]
+__all__ = ["DeviceLost", "GeneratedImage", "OnStep", "OutOfMemory", "Pipeline"]
 
 
 class OutOfMemory(RuntimeError):
@@ -24,7 +23,7 @@ class DeviceLost(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class GeneratedImage:
     """A picture, and what its own record says of it: `seed` at least, where there is one.
 
     `parameters` is A1111's text of a picture that was not drawn but made of another: that one's.
@@ -57,7 +56,7 @@ class Pipeline(Protocol):
     loaded: str | None
     """The name of the model in memory."""
 
-    def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
+    def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         """All pictures of a job, in order. Loads the job's model when it is not there.
 
         Raises:

@@ -17,7 +17,7 @@ Quantization = Literal[
 
 
 @dataclass(frozen=True)
-class Library:
+class QuantizationLibrary:
     """`module` is what Python imports, `package` what pip installs, `extra` ours that names it.
 
     `devices`: torch's words for those on which diffusers 0.42 has it quantise.
@@ -29,24 +29,30 @@ class Library:
     devices: tuple[str, ...]
 
 
-OF: dict[str, Library] = {
-    "bitsandbytes-8bit": Library("bitsandbytes", "bitsandbytes", "bitsandbytes", ("cuda",)),
-    "bitsandbytes-4bit": Library("bitsandbytes", "bitsandbytes", "bitsandbytes", ("cuda", "mps")),
-    "torchao-int8": Library("torchao", "torchao", "torchao", ("cpu", "cuda", "mps")),
-    "quanto-int8": Library("optimum.quanto", "optimum-quanto", "quanto", ("cpu", "cuda", "mps")),
+LIBRARIES: dict[str, QuantizationLibrary] = {
+    "bitsandbytes-8bit": QuantizationLibrary(
+        "bitsandbytes", "bitsandbytes", "bitsandbytes", ("cuda",)
+    ),
+    "bitsandbytes-4bit": QuantizationLibrary(
+        "bitsandbytes", "bitsandbytes", "bitsandbytes", ("cuda", "mps")
+    ),
+    "torchao-int8": QuantizationLibrary("torchao", "torchao", "torchao", ("cpu", "cuda", "mps")),
+    "quanto-int8": QuantizationLibrary(
+        "optimum.quanto", "optimum-quanto", "quanto", ("cpu", "cuda", "mps")
+    ),
 }
 
 _LOGGERS = ("torchao", "bitsandbytes", "torch.utils._pytree")
 """They tell of CUDA kernels that were not built and of casts; the last one of torchao's classes."""
 
 
-def prepare(quantization: Quantization) -> None:
+def hide_unused(quantization: Quantization) -> None:
     """Before diffusers is imported, which imports each of them that it finds, as transformers and
     peft do: a second of start-up and lines of warnings for what nobody has asked for."""
-    for name, library in OF.items():
+    for name, library in LIBRARIES.items():
         if name == quantization:
             _unhide(library.module)
-        elif quantization == "none" or library.module != OF[quantization].module:
+        elif quantization == "none" or library.module != LIBRARIES[quantization].module:
             _hide(library.module)
     if quantization == "none":
         return

@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As the worker does it: what quantises is imported by processes that are told so, not by this one.
-quantization_libraries.prepare("none")
+quantization_libraries.hide_unused("none")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,7 +20,7 @@ from client.cli import app as cli
 from gateway import errors
 from gateway.http import problems
 from gateway.jobs import journal
-from gateway.jobs.job_entry import JobState, Ticket, view_of_record
+from gateway.jobs.job_entry import JobEntry, JobState, view_of_record
 from gateway.store import tombstones
 from gpu_worker import pipeline
 from gpu_worker.contract import protocol
@@ -192,12 +192,12 @@ def test_record_lines(golden: Check) -> None:
     for name, record in made.items():
         text = record_line.encode(record)
         golden(f"record/{name}.jsonl", text)
-        assert record_line.draw(text).uuid == UUID
+        assert record_line.parse(text).uuid == UUID
 
 
 def test_what_the_process_notes(golden: Check, tmp_path: Path) -> None:
     note = in_flight.InFlight(tmp_path / "gpu-0.in_flight.json")
-    note.write(in_flight.Begun(attempt=2, job=job(full_request())))
+    note.write(in_flight.InFlightJob(attempt=2, job=job(full_request())))
     golden("record/in_flight.json", (tmp_path / "gpu-0.in_flight.json").read_bytes())
 
 
@@ -223,11 +223,11 @@ def test_journal_events(golden: Check) -> None:
 def test_a_deletion(golden: Check) -> None:
     golden("journal/tombstone.jsonl", tombstones.encode(UUID, SUBMISSION))
     golden("journal/tombstone-without-key.jsonl", tombstones.encode(UUID, None))
-    durable.check(tombstones.encode(UUID, None))
+    durable.verify_checksum(tombstones.encode(UUID, None))
 
 
 def test_job_views(golden: Check) -> None:
-    ticket = Ticket(job(full_request()))
+    ticket = JobEntry(job(full_request()))
     views = {"queued": ticket.view(2, 12.5)}
     ticket.state, ticket.worker = JobState.RUNNING, "gpu-0"
     ticket.observe(status(**BUSY))
@@ -280,10 +280,10 @@ REFUSALS: dict[str, Exception] = {
     "not-loaded": errors.NotLoaded("x is not loaded"),
     "worker-busy": errors.WorkerBusy("the worker is busy"),
     "too-many-streams": errors.TooManyStreams("streams", 1),
-    "key-reused": errors.KeyReused("Idempotency-Key: 'k' was sent before"),
+    "key-reused": errors.IdempotencyKeyReused("Idempotency-Key: 'k' was sent before"),
     "unknown-job": errors.UnknownJob(UUID),
-    "deleted": errors.DeletedJob(UUID),
-    "no-picture": errors.NoPicture("the job has no picture"),
+    "deleted": errors.ResultDeleted(UUID),
+    "no-picture": errors.NoImage("the job has no picture"),
     "already-ended": errors.AlreadyEnded("the job has succeeded already"),
     "not-ended": errors.NotEnded("the job runs"),
     "damaged": durable.DamagedLine("does not match its checksum"),
@@ -325,5 +325,5 @@ def test_the_help_of_each_command(golden: Check) -> None:
 
 def test_the_words_of_a_fault(golden: Check) -> None:
     faults = [MemoryError(), ValueError("bad\udc80"), OSError(28, "No space left on device")]
-    texts = [result_records.sentence(each) for each in faults]
+    texts = [result_records.error_message(each) for each in faults]
     golden("record/sentences.json", pretty(texts))

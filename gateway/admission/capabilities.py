@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.admission import model_check
-from gateway.admission.model_check import Description, listed
+from gateway.admission.model_check import Description, join_names
 from gateway.errors import NotDescribed, UnknownModel, UnsupportedField
 from gpu_worker.contract.protocol import WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.contract.validation_errors import shown
+from gpu_worker.contract.validation_errors import display_value
 
 LATENT = "latent"
 """The upscaler that needs no model."""
 
 
-class Capabilities:
+class WorkerCapabilities:
     """The last description of each worker. An empty one refuses nothing."""
 
     def __init__(self) -> None:
@@ -62,7 +62,9 @@ class Capabilities:
             names = {name: None for each in self._known() for name in _models(each)}
             if not names:
                 self.description()
-            raise UnknownModel(f"no model is called {shown(model)}; there are: {listed(names)}")
+            raise UnknownModel(
+                f"no model is called {display_value(model)}; there are: {join_names(names)}"
+            )
         return known
 
     def check(self, request: GenerationRequest) -> None:
@@ -102,7 +104,9 @@ def _check(request: GenerationRequest, description: Description) -> None:
     models = _models(description)
     name = request.model or description.get("default")
     if request.model is not None and models and request.model not in models:
-        raise UnsupportedField("model", name, f"no model is called so; there are: {listed(models)}")
+        raise UnsupportedField(
+            "model", name, f"no model is called so; there are: {join_names(models)}"
+        )
     model = models.get(name or "")
     if not model or request.upscale is not None:  # for which no model is needed
         return
@@ -143,4 +147,4 @@ def _no_such(kind: str, name: str, known: list[str], description: Description) -
     broken = description.get("errors", {}).get(kind, {}).get(name)
     if broken is not None:
         return f"it cannot be used: {broken}"
-    return f"none of the {kind} is called so; there are: {listed(known)}"
+    return f"none of the {kind} is called so; there are: {join_names(known)}"

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from gateway.errors import InvalidRequest
 from gpu_worker.contract import output_size
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.contract.validation_errors import field_errors, shown
+from gpu_worker.contract.validation_errors import display_value, field_errors
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
@@ -34,15 +34,15 @@ _ON_ITS_SIDE = (5, 6, 7, 8)
 
 _DATA_URL = re.compile(r"data:[\w.+-]{1,32}/[\w.+-]{1,32};base64,")
 
-Pictures = dict[str, bytes]
+InputFiles = dict[str, bytes]
 """The bytes of each picture by its digest, `sha256:<hex>`."""
 
 
-class Unreadable(ValueError):
+class UnreadableImage(ValueError):
     """What came is no picture that is taken; the text says why."""
 
 
-class PictureReader:
+class InputImageReader:
     """Reads the pictures of requests. Thread-safe.
 
     Args:
@@ -62,21 +62,23 @@ class PictureReader:
         with self._large:
             yield
 
-    def request(self, body: object) -> tuple[GenerationRequest, Pictures]:
+    def request(self, body: object) -> tuple[GenerationRequest, InputFiles]:
         """The request that a client's JSON is, with digests where it has pictures.
 
         Raises:
             InvalidRequest: with every fault of it, those of its pictures too.
         """
-        found: Pictures = {}
+        found: InputFiles = {}
         size: output_size.Size | None = None
         faults: list[dict[str, Any]] = []
-        for where, holder, key in _places(body):
+        for where, holder, key in _image_fields(body):
             text, seen = holder[key], None
             try:
                 content, seen = self._decoded(text)
-            except Unreadable as refusal:
-                faults.append({"field": where, "message": str(refusal), "value": shown(text)})
+            except UnreadableImage as refusal:
+                faults.append(
+                    {"field": where, "message": str(refusal), "value": display_value(text)}
+                )
                 content = b""
             if where == "image":
                 size = seen
@@ -88,8 +90,8 @@ class PictureReader:
             output_size.check(request, size)
         except ValidationError as error:
             faults += field_errors(error, GenerationRequest.model_fields)
-        except output_size.TooLarge as error:
-            faults.append(too_large(error))
+        except output_size.ImageTooLarge as error:
+            faults.append(size_error(error))
         if faults:
             raise InvalidRequest(faults, GenerationRequest.model_fields)
         return request, found
@@ -102,9 +104,9 @@ class PictureReader:
                 text[prefix.end() :] if prefix else text, strict_mode=True
             )
         except ValueError as error:  # binascii's, and of a string that is not ASCII
-            raise Unreadable(f"is not base64 of a picture: {error}") from None
+            raise UnreadableImage(f"is not base64 of a picture: {error}") from None
         if not content:
-            raise Unreadable("is empty: base64 of a PNG, JPEG or WebP is wanted")
+            raise UnreadableImage("is empty: base64 of a PNG, JPEG or WebP is wanted")
         return content, self._look(content)
 
     def _look(self, content: bytes) -> output_size.Size:
@@ -112,33 +114,33 @@ class PictureReader:
             # Reads the header only, and nothing that another format's reader would make of it.
             image = Image.open(io.BytesIO(content), formats=FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise Unreadable(f"has more than {self._max_pixels} pixels") from None
+            raise UnreadableImage(f"has more than {self._max_pixels} pixels") from None
         except Exception:
             # Pillow raises whatever a broken header leads it to.
-            raise Unreadable("is no PNG, JPEG or WebP") from None
+            raise UnreadableImage("is no PNG, JPEG or WebP") from None
         with image:
             self._check_size(*image.size)
             # MPO: a JPEG with more behind it (depth, brightness, a small copy), not in time.
             if image.format != "MPO" and getattr(image, "n_frames", 1) != 1:
-                raise Unreadable("is an animation; one picture is wanted")
+                raise UnreadableImage("is an animation; one picture is wanted")
             try:
                 image.load()
             except Exception as error:
-                raise Unreadable(f"is a broken {image.format}: {error}") from None
-            return upright(image)
+                raise UnreadableImage(f"is a broken {image.format}: {error}") from None
+            return upright_size(image)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
-            raise Unreadable(
+            raise UnreadableImage(
                 f"is {width} x {height}: more than the {self._max_pixels} pixels that are taken"
             )
         if not (min(width, height) >= MIN_SIDE_PX and max(width, height) <= MAX_SIDE_PX):
-            raise Unreadable(
+            raise UnreadableImage(
                 f"is {width} x {height}: a side has {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels"
             )
 
 
-def upright(image: Image.Image) -> output_size.Size:
+def upright_size(image: Image.Image) -> output_size.Size:
     """Its size when it is turned as its EXIF says."""
     width, height = image.size
     try:
@@ -149,12 +151,12 @@ def upright(image: Image.Image) -> output_size.Size:
     return (height, width) if turned else (width, height)
 
 
-def too_large(error: output_size.TooLarge) -> dict[str, Any]:
+def size_error(error: output_size.ImageTooLarge) -> dict[str, Any]:
     """As the fault of a field."""
-    return {"field": error.field, "message": error.sentence, "value": shown(error.value)}
+    return {"field": error.field, "message": error.sentence, "value": display_value(error.value)}
 
 
-def _places(body: object) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _image_fields(body: object) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Where a request has pictures, as far as it is formed like one: name, holder, key."""
     if not isinstance(body, dict):
         return

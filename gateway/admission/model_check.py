@@ -57,7 +57,7 @@ def mode_of(request: GenerationRequest) -> str:
     return "img2img" if request.mask_image is None else "inpaint"
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """Names as they stand in a sentence."""
     return ", ".join(names) or "none"
 
@@ -68,7 +68,7 @@ def _check_mode(request: GenerationRequest, mode: str, who: str, modes: list[str
     field, wants = WANTED[mode], ""
     if modes == ["inpaint"]:
         field, wants = "mask_image" if mode == "img2img" else "image", ": image and mask_image"
-    why = f"{who} does no {mode}, but only {listed(modes)}{wants}"
+    why = f"{who} does no {mode}, but only {join_names(modes)}{wants}"
     raise UnsupportedField(field, getattr(request, field), why)
 
 
@@ -90,7 +90,7 @@ def _check_fields(request: GenerationRequest, mode: str, who: str, model: Descri
             so = f" for {mode}" if field in takes else ""
             so += " with controlnets" if field in own and field in takes else ""
             raise UnsupportedField(
-                field, value, f"{who} does not take it{so}; it takes {listed(known)}"
+                field, value, f"{who} does not take it{so}; it takes {join_names(known)}"
             )
 
 
@@ -99,18 +99,20 @@ def _check_scheduler(
 ) -> None:
     names = model.get("schedulers")
     if names is not None and request.scheduler not in (None, *names):
-        raise UnsupportedField("scheduler", request.scheduler, f"{who} runs with {listed(names)}")
+        raise UnsupportedField(
+            "scheduler", request.scheduler, f"{who} runs with {join_names(names)}"
+        )
     name = _scheduler(request, model)
     about = schedulers.get(name or "")
     if about is None:
         return
     for option, value in request.scheduler_options.items():
         if option not in about["options"]:
-            why = f"{who} has the scheduler {name}, which takes {listed(about['options'])}"
+            why = f"{who} has the scheduler {name}, which takes {join_names(about['options'])}"
             raise UnsupportedField(f"scheduler_options.{option}", value, why)
     if request.eta is not None and not about["eta"]:
         those = [each for each in names or [] if schedulers.get(each, {}).get("eta")]
-        why = f"{who} has the scheduler {name}, which knows none; these do: {listed(those)}"
+        why = f"{who} has the scheduler {name}, which knows none; these do: {join_names(those)}"
         raise UnsupportedField("eta", request.eta, why)
 
 
@@ -141,5 +143,5 @@ def _check_weights(request: GenerationRequest) -> None:
     for field in ("prompt", "negative_prompt"):
         try:
             prompt_weights.parse(getattr(request, field), field)
-        except prompt_weights.TooHeavy as error:
+        except prompt_weights.WeightOutOfRange as error:
             raise UnsupportedField(field, error.weight, error.why) from None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from gateway.fsck import locks, repair, scan_store
-from gateway.fsck.report import Finding, Kind, Survey
+from gateway.fsck.report import Finding, Kind, Report
 from gpu_worker.settings import Settings
 from gpu_worker.store.process import StoreLocked
 
@@ -68,14 +68,14 @@ def _check(settings: Settings) -> int:
     def is_live(writer: str) -> bool:
         return locks.is_live(settings, writer)
 
-    with _surveyed(settings, locks.names(settings.results_dir), is_live) as survey:
+    with _scan(settings, locks.names(settings.results_dir), is_live) as survey:
         _summarize(survey)
         if not survey.faults:
             print("the store is sound")
             return 0
         if survey.mendable:
             print("stop the service and run: sde fsck --fix")
-        _tell_what_stays(survey)
+        _report_remaining(survey)
         return EX_FAULTS
 
 
@@ -87,7 +87,7 @@ def _fix(settings: Settings) -> int:
         for rounds_left in reversed(range(ROUNDS)):
             # A worker that was never here before may start now; its files are its own.
             names = locks.names(settings.results_dir, workers)
-            with _surveyed(settings, names, lambda _: False) as survey:
+            with _scan(settings, names, lambda _: False) as survey:
                 found = found or survey.faults
                 # What is doubled, orphaned or nowhere else is known only when all could be read.
                 unreadable = survey.counts[True, Kind.UNREADABLE]
@@ -99,7 +99,7 @@ def _fix(settings: Settings) -> int:
                 if survey.faults:
                     if unreadable:
                         print("make readable, or move away, what cannot be read, and run it again")
-                    _tell_what_stays(survey)
+                    _report_remaining(survey)
                     print(f"{survey.faults} faults are left")
                     return EX_FAULTS
                 break
@@ -114,9 +114,7 @@ def _fix(settings: Settings) -> int:
 
 
 @contextlib.contextmanager
-def _surveyed(
-    settings: Settings, names: list[str], is_live: Callable[[str], bool]
-) -> Iterator[Survey]:
+def _scan(settings: Settings, names: list[str], is_live: Callable[[str], bool]) -> Iterator[Report]:
     """Examine, and print each finding at once."""
 
     def say(finding: Finding) -> None:
@@ -127,23 +125,23 @@ def _surveyed(
         word = "fault" if finding.is_fault else "info"
         print(f"{word}: {path}{at}: {finding.kind}: {finding.reason}")
 
-    with contextlib.closing(Survey(say, is_live)) as survey:
+    with contextlib.closing(Report(say, is_live)) as survey:
         scan_store.store(settings, names, survey)
         yield survey
 
 
-def _tell_what_stays(survey: Survey) -> None:
+def _report_remaining(survey: Report) -> None:
     if survey.counts[True, Kind.INCOMPLETE]:
         print("what is incomplete stays so until it is deleted: sde delete UUID")
 
 
-def _summarize(survey: Survey) -> None:
+def _summarize(survey: Report) -> None:
     print(f"{survey.results()} results, {survey.size_bytes} bytes in {len(survey.sizes)} segments")
     print(f"faults: {_counts(survey, True)}")
     print(f"information: {_counts(survey, False)}")
 
 
-def _counts(survey: Survey, faults: bool) -> str:
+def _counts(survey: Report, faults: bool) -> str:
     found = sorted(
         (str(kind), n) for (is_fault, kind), n in survey.counts.items() if is_fault is faults
     )

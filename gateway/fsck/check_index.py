@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from gateway.fsck.report import Kind, Survey
+from gateway.fsck.report import Kind, Report
 from gateway.store import index_db
 from gateway.store.index_db import COLUMNS, Entry
 from gateway.store.index_file import INDEX_NAME
@@ -31,10 +31,10 @@ SELECT uuid, segment, offset FROM main.results JOIN trusted ON name = segment
 WHERE offset < read_to AND uuid NOT IN (SELECT uuid FROM deleted)
 AND (uuid, image_index) NOT IN (SELECT uuid, image_index FROM seen.results) LIMIT 1
 """
-_BURIED = "SELECT uuid FROM seen.deletions EXCEPT SELECT uuid FROM deleted LIMIT 1"
+_TOMBSTONES = "SELECT uuid FROM seen.deletions EXCEPT SELECT uuid FROM deleted LIMIT 1"
 
 
-def index(folder: Path, survey: Survey) -> None:
+def index(folder: Path, survey: Report) -> None:
     """Examine the index of a folder whose segments and journal the survey has seen.
 
     Raises:
@@ -45,7 +45,7 @@ def index(folder: Path, survey: Survey) -> None:
         reason = "not compared: the gateway is writing it"
         survey.find(Kind.INDEX, path, None, reason, is_fault=False)
     elif path.exists():
-        _examine(path, survey)
+        _check(path, survey)
     elif any(part.exists() for part in index_db.files(path)):
         _fault(path, survey, "is gone, but not the files that belong to it")
     else:
@@ -53,12 +53,12 @@ def index(folder: Path, survey: Survey) -> None:
         survey.find(Kind.MISSING, path, None, reason, is_fault=False)
 
 
-def _fault(path: Path, survey: Survey, reason: str) -> None:
+def _fault(path: Path, survey: Report, reason: str) -> None:
     survey.find(Kind.INDEX, path, None, reason)
     survey.index_is_bad = True
 
 
-def _examine(path: Path, survey: Survey) -> None:
+def _check(path: Path, survey: Report) -> None:
     # A copy: SQLite writes beside a database in WAL mode even when it only reads.
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
@@ -75,7 +75,7 @@ def _examine(path: Path, survey: Survey) -> None:
             _fault(path, survey, f"damaged: {error}")
 
 
-def _compare(path: Path, survey: Survey) -> None:
+def _compare(path: Path, survey: Report) -> None:
     """Raises sqlite3.DatabaseError."""
     (version,) = survey.query("PRAGMA seen.user_version")[0]
     if version == 0 and not survey.query("SELECT 1 FROM seen.sqlite_schema"):
@@ -88,18 +88,18 @@ def _compare(path: Path, survey: Survey) -> None:
     for (reason,) in survey.query("PRAGMA seen.integrity_check(1)"):
         if reason != "ok":
             raise sqlite3.DatabaseError(" ".join(reason.split()))
-    _tell_stale(path, survey)
+    _report_stale(path, survey)
     for row in survey.query(_MISLEADING):
         said = Entry._make(row)
         reason = f"misleads: {said.uuid} is not in {said.segment} at {said.offset} as it says"
         _fault(path, survey, reason)
-    for (uuid,) in survey.query(_BURIED):
+    for (uuid,) in survey.query(_TOMBSTONES):
         _fault(path, survey, f"misleads: {uuid} was never deleted")
     for uuid, segment, offset in survey.query(_LACKING):
         _fault(path, survey, f"lacks {uuid}, which is in {segment} at {offset}")
 
 
-def _tell_stale(path: Path, survey: Survey) -> None:
+def _report_stale(path: Path, survey: Report) -> None:
     """Raises sqlite3.DatabaseError."""
     known = dict(survey.query("SELECT name, read_to FROM seen.segments"))
     survey.query("CREATE TEMP TABLE trusted (name TEXT PRIMARY KEY, read_to INTEGER)")

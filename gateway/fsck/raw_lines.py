@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from gateway.fsck.report import Kind, Part, Survey
+from gateway.fsck.report import Kind, Part, Report
 from gpu_worker.store import durable, scan
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait for ever
@@ -31,7 +31,7 @@ def open_plain(path: Path) -> BinaryIO:
     return file
 
 
-def examine(path: Path, writer: str, survey: Survey) -> Iterator[tuple[int, bytes]]:
+def check_lines(path: Path, writer: str, survey: Report) -> Iterator[tuple[int, bytes]]:
     """Offset and text of the lines whose checksum is right; the survey takes the rest, and, of a
     file that could be read, where its last whole line ends."""
     try:
@@ -58,7 +58,7 @@ def examine(path: Path, writer: str, survey: Survey) -> Iterator[tuple[int, byte
         cannot_read(path, error, survey)
 
 
-def cannot_read(path: Path, error: OSError, survey: Survey) -> None:
+def cannot_read(path: Path, error: OSError, survey: Report) -> None:
     """A fault that nobody here can mend."""
     survey.find(Kind.UNREADABLE, path, None, error.strerror or str(error))
 
@@ -67,13 +67,13 @@ def _damage(text: bytes | None) -> str:
     if text is None:
         return f"is longer than {scan.MAX_LINE_BYTES} bytes"
     try:
-        durable.check(text)
+        durable.verify_checksum(text)
     except durable.DamagedLine as error:
         return str(error)
     return ""
 
 
-def _torn(path: Path, writer: str, survey: Survey, part: Part) -> None:
+def _torn(path: Path, writer: str, survey: Report, part: Part) -> None:
     if survey.is_live(writer):
         reason = f"{part.length} bytes: {writer} is appending a line"
         survey.find(Kind.TORN, path, part.offset, reason, is_fault=False)

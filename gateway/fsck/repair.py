@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
-from gateway.fsck.report import Part, Survey
+from gateway.fsck.report import Part, Report
 from gateway.fsck.scan_store import DAMAGED_NAME
 from gateway.store import index_db
 from gateway.store.index_file import INDEX_NAME
@@ -25,7 +25,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def store(folder: Path, survey: Survey) -> None:
+def store(folder: Path, survey: Report) -> None:
     """Mend a store of which nobody else holds a lock.
 
     Raises:
@@ -39,7 +39,7 @@ def store(folder: Path, survey: Survey) -> None:
     for path in files:
         _take_out(path, saved, survey)
     for path in survey.aside:
-        _save(path, saved / path.name, None)
+        _quarantine(path, saved / path.name, None)
         path.unlink()
     for path in survey.void:
         path.unlink(missing_ok=True)
@@ -53,41 +53,43 @@ def _remove_index(folder: Path) -> None:
     durable.sync_directory(folder)
 
 
-def _take_out(path: Path, saved: Path, survey: Survey) -> None:
+def _take_out(path: Path, saved: Path, survey: Report) -> None:
     size, taken, left, last = path.stat().st_size, 0, 0, Part(0, 0)
     for part in survey.parts(path):
         if part.offset > last.offset + last.length:
             left = part.offset
         # What its owner has deleted is not to be kept for good under another name.
         if part.uuid is None or not survey.is_deleted(part.uuid):
-            _save(path, saved / f"{path.name}.{part.offset}", part)
+            _quarantine(path, saved / f"{path.name}.{part.offset}", part)
         taken, last = taken + 1, part
-    _keep_from_its_writer(path, left if last.offset + last.length == size else size)
+    _start_new_segment(path, left if last.offset + last.length == size else size)
     if taken == 1 and last.offset + last.length == size:
         _cut(path, last.offset)
     else:
         _rewrite(path, survey.parts(path), size)
 
 
-def _keep_from_its_writer(path: Path, left: int) -> None:
+def _start_new_segment(path: Path, left: int) -> None:
     """A segment that ends within an outcome once the damage behind it is gone (what stands before
     `left`) looks to its writer as after a crash, and is cut further: have it append to a new one.
     """
     segment = segments.parse(path.name)
-    if segment is None or segment not in segments.growing(segments.live(path.parent)):
+    if segment is None or segment not in segments.open_segments(
+        segments.live_segments(path.parent)
+    ):
         return
-    if outcomes.finished_before(path, left) < left:
+    if outcomes.complete_length_before(path, left) < left:
         number = segment.last + 1
         following = path.with_name(Segment(segment.writer, number, number).name)
-        with _opened(following, _CREATE):
+        with _open(following, _CREATE):
             durable.sync_directory(path.parent)
 
 
-def _save(path: Path, target: Path, part: Part | None) -> None:
+def _quarantine(path: Path, target: Path, part: Part | None) -> None:
     """Copy a part of a file, or all of it; a copy that is there already is enough."""
     target.parent.mkdir(mode=0o700, exist_ok=True)
     fresh = target.with_name(f"{target.name}.tmp")
-    with _opened(path, _READ) as source, _opened(fresh, _CREATE) as copy:
+    with _open(path, _READ) as source, _open(fresh, _CREATE) as copy:
         begin, end = (part.offset, part.offset + part.length) if part else (0, None)
         _copy(source, copy, begin, os.fstat(source).st_size if end is None else end)
         os.fdatasync(copy)
@@ -104,14 +106,14 @@ def _save(path: Path, target: Path, part: Part | None) -> None:
 
 
 def _cut(path: Path, length: int) -> None:
-    with _opened(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW) as descriptor:
+    with _open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW) as descriptor:
         os.ftruncate(descriptor, length)
         os.fdatasync(descriptor)
 
 
 def _rewrite(path: Path, parts: Iterable[Part], size: int) -> None:
     """Replace a file by what is between the parts."""
-    with _opened(path, _READ) as source, durable.replacing(path) as target:
+    with _open(path, _READ) as source, durable.replacement(path) as target:
         offset = 0
         for part in parts:
             _copy(source, target, offset, part.offset)
@@ -120,7 +122,7 @@ def _rewrite(path: Path, parts: Iterable[Part], size: int) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
+def _open(path: Path, flags: int) -> Iterator[int]:
     descriptor = os.open(path, flags, 0o600)
     try:
         yield descriptor

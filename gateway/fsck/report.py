@@ -67,7 +67,7 @@ class Part(NamedTuple):
     image_index: int | None = None
 
 
-class Survey:
+class Report:
     """Filled by one examination, read by the mending. Not thread-safe; close it.
 
     Args:

@@ -15,8 +15,8 @@ import orjson
 from pydantic import ValidationError
 
 from gateway.fsck import raw_lines
-from gateway.fsck.report import Kind, Survey
-from gpu_worker.store.in_flight import Begun
+from gateway.fsck.report import Kind, Report
+from gpu_worker.store.in_flight import InFlightJob
 
 JOURNAL_VERSION = 1
 """Lines of another are left alone."""
@@ -34,7 +34,7 @@ class Note:
     fault: str = ""
 
 
-def read_notes(folder: Path, names: list[str], survey: Survey) -> Iterator[Note]:
+def read_notes(folder: Path, names: list[str], survey: Report) -> Iterator[Note]:
     """The notes of the workers that do not run: a running one replaces its own at any moment."""
     for name in names:
         found = _NOTE.fullmatch(name)
@@ -43,7 +43,7 @@ def read_notes(folder: Path, names: list[str], survey: Survey) -> Iterator[Note]
         path = folder / name
         try:
             with raw_lines.open_plain(path) as file:
-                begun = Begun.model_validate_json(file.read())
+                begun = InFlightJob.model_validate_json(file.read())
         except ValidationError as error:
             yield Note(path, found[1], None, f"{error.error_count()} of its fields are wrong")
         except OSError as error:
@@ -52,7 +52,7 @@ def read_notes(folder: Path, names: list[str], survey: Survey) -> Iterator[Note]
             yield Note(path, found[1], begun.job.uuid)
 
 
-def read_journal(path: Path, deletions: Path, survey: Survey) -> None:
+def read_journal(path: Path, deletions: Path, survey: Report) -> None:
     """Take in what was accepted and what was deleted, also what has left the journal."""
     if deletions.exists() or deletions.is_symlink():
         _read_events(deletions, survey)
@@ -63,8 +63,8 @@ def read_journal(path: Path, deletions: Path, survey: Survey) -> None:
     _read_events(path, survey)
 
 
-def _read_events(path: Path, survey: Survey) -> None:
-    for offset, text in raw_lines.examine(path, "gateway", survey):
+def _read_events(path: Path, survey: Report) -> None:
+    for offset, text in raw_lines.check_lines(path, "gateway", survey):
         match _event(text):
             case {"event": "accepted", "job": {"uuid": str(uuid)}}:
                 survey.accept(uuid, offset)
@@ -75,7 +75,7 @@ def _read_events(path: Path, survey: Survey) -> None:
                 survey.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
 
 
-def tell(folder: Path, journal: Path, survey: Survey) -> None:
+def report_info(folder: Path, journal: Path, survey: Report) -> None:
     """What is no fault: jobs that wait for their outcome, deleted results still on the disk."""
     for uuid, offset in survey.waiting():
         reason = f"waits: {uuid} has no outcome yet"
@@ -85,7 +85,7 @@ def tell(folder: Path, journal: Path, survey: Survey) -> None:
         survey.find(Kind.DELETED, folder / segment, offset, reason, is_fault=False)
 
 
-def judge(note: Note, journal: Path, saved: Path, survey: Survey) -> None:
+def check_note(note: Note, journal: Path, saved: Path, survey: Report) -> None:
     """Whether the worker that reads this note does what was accepted.
 
     It runs the job again unless its newest record is this job's.
@@ -106,7 +106,7 @@ def judge(note: Note, journal: Path, saved: Path, survey: Survey) -> None:
         survey.aside.append(note.path)
 
 
-def _has_lost_lines(note: Note, journal: Path, saved: Path, survey: Survey) -> bool:
+def _has_lost_lines(note: Note, journal: Path, saved: Path, survey: Report) -> bool:
     """Whether the acceptance, or the outcome, may be among lines that were damaged.
 
     Then the note is the last that is left of an accepted job, and a second run makes up for it.

@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.fsck import check_index, raw_lines, scan_jobs
-from gateway.fsck.report import Kind, Part, Survey
+from gateway.fsck.report import Kind, Part, Report
 from gateway.store import record_reader
 from gateway.store.index_db import Entry
 from gpu_worker.settings import Settings
 from gpu_worker.store import outcomes, record_line, scan, segments
 from gpu_worker.store.durable import DamagedLine
-from gpu_worker.store.scan import Found
+from gpu_worker.store.scan import ScannedLine
 from gpu_worker.store.segments import Segment
 
 DAMAGED_NAME = "damaged"
 """The folder, within that of the results, that holds what was taken out."""
 
 
-def store(settings: Settings, names: list[str], survey: Survey) -> None:
+def store(settings: Settings, names: list[str], survey: Report) -> None:
     """One look at everything.
 
     Args:
@@ -36,9 +36,9 @@ def store(settings: Settings, names: list[str], survey: Survey) -> None:
     # Notes first: a job is in the journal before it is in a note.
     notes = list(scan_jobs.read_notes(folder, names, survey))
     found = [segment for segment in map(segments.parse, names) if segment is not None]
-    void = segments.replaced(found)
+    void = segments.replaced_segments(found)
     live = sorted(set(found) - set(void))
-    growing = segments.growing(live)
+    growing = segments.open_segments(live)
     for segment in live:
         _segment(folder, segment, segment in growing, survey)
     scan_jobs.read_journal(journal, settings.deletions_path, survey)
@@ -47,18 +47,18 @@ def store(settings: Settings, names: list[str], survey: Survey) -> None:
     for uuid, there, wanted, name, offset in survey.incomplete():
         reason = f"{there} of the {wanted} records of {uuid} are there, the others are lost"
         survey.find(Kind.INCOMPLETE, folder / name, offset, reason)
-    scan_jobs.tell(folder, journal, survey)
+    scan_jobs.report_info(folder, journal, survey)
     saved = folder / DAMAGED_NAME
     for note in notes:
-        scan_jobs.judge(note, journal, saved, survey)
+        scan_jobs.check_note(note, journal, saved, survey)
     for path in [*(folder / name for name in names), *journal.parent.glob("*"), *saved.glob("*")]:
         _left_over(path, survey)
     check_index.index(folder, survey)
 
 
-def _segment(folder: Path, segment: Segment, grows: bool, survey: Survey) -> None:
+def _segment(folder: Path, segment: Segment, grows: bool, survey: Report) -> None:
     path, last = folder / segment.name, None
-    for group in outcomes.grouped(_lines(path, segment.writer, survey)):
+    for group in outcomes.split_outcomes(_lines(path, segment.writer, survey)):
         end = group.lines[-1].offset + group.lines[-1].length
         # Where nobody appends, or behind it is damage, what is left of an outcome counts.
         if group.unfinished and grows and end == survey.read_to.get(path):
@@ -74,18 +74,18 @@ def _segment(folder: Path, segment: Segment, grows: bool, survey: Survey) -> Non
         survey.end_segment(segment, survey.read_to[path], last)
 
 
-def _lines(path: Path, writer: str, survey: Survey) -> Iterator[Found]:
+def _lines(path: Path, writer: str, survey: Report) -> Iterator[ScannedLine]:
     """The records of our version."""
-    for offset, text in raw_lines.examine(path, writer, survey):
+    for offset, text in raw_lines.check_lines(path, writer, survey):
         try:
-            yield Found(offset, len(text), record_line.draw(text))
+            yield ScannedLine(offset, len(text), record_line.parse(text))
         except DamagedLine as error:
             # Somebody meant to write this: another version. To take it out would lose it to that.
             reason = f"its checksum is right, but it {error}"
             survey.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
 
 
-def _record(path: Path, entry: Entry, survey: Survey) -> None:
+def _record(path: Path, entry: Entry, survey: Report) -> None:
     first = survey.add(entry)
     if first is not None:
         reason = f"{entry.uuid} counts in {first.segment} at {first.offset}"
@@ -93,7 +93,7 @@ def _record(path: Path, entry: Entry, survey: Survey) -> None:
         survey.take_out(path, Part(entry.offset, entry.length, entry.uuid, entry.image_index))
 
 
-def _unfinished(path: Path, writer: str, lines: list[Found], survey: Survey) -> None:
+def _unfinished(path: Path, writer: str, lines: list[ScannedLine], survey: Report) -> None:
     """The first records of an outcome whose others its writer has not, or not yet, written."""
     survey.read_to[path] = lines[0].offset
     drawn = [at.drawn for at in lines if at.drawn is not None]
@@ -105,7 +105,7 @@ def _unfinished(path: Path, writer: str, lines: list[Found], survey: Survey) -> 
         survey.take_out(path, Part(at.offset, at.length, known.uuid, known.image_index))
 
 
-def _replaced(folder: Path, segment: Segment, survey: Survey) -> None:
+def _replaced(folder: Path, segment: Segment, survey: Report) -> None:
     """A void segment; should it hold what no other does, it is not to be thrown away."""
     path, alone = folder / segment.name, 0
     if survey.is_live("gateway"):
@@ -126,16 +126,16 @@ def _replaced(folder: Path, segment: Segment, survey: Survey) -> None:
     (survey.aside if alone else survey.void).append(path)
 
 
-def _is_nowhere_else(text: bytes, survey: Survey) -> bool:
+def _is_nowhere_else(text: bytes, survey: Report) -> bool:
     try:
-        drawn = record_line.draw(text)
+        drawn = record_line.parse(text)
     except DamagedLine:
         return False
     there = survey.has_image(drawn.uuid, drawn.image_index)
     return not there and not survey.is_deleted(drawn.uuid)
 
 
-def _left_over(path: Path, survey: Survey) -> None:
+def _left_over(path: Path, survey: Report) -> None:
     """Half a file, which is never renamed to a whole one any more when its writer is gone."""
     if not path.name.endswith((".jsonl.tmp", ".json.tmp")) and not (
         path.parent.name == DAMAGED_NAME and path.suffix == ".tmp"

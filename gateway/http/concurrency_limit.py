@@ -8,7 +8,7 @@ from collections.abc import Callable
 from gateway.errors import TooManyStreams
 
 
-class Places:
+class ConcurrencyLimit:
     """So many at a time. Thread-safe.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import falcon
 
-from gateway.http.concurrency_limit import Places
+from gateway.http.concurrency_limit import ConcurrencyLimit
 from gateway.http.params import JSON
 from gateway.store.index_db import Entry
 from gateway.store.result_index import ResultIndex
@@ -26,12 +26,12 @@ PIECE_BYTES = 256 << 10
 """waitress copies what it is given more than once; a record is some megabytes."""
 
 
-class RecordArrays:
+class RecordArrayResponder:
     """Answers with records of the log."""
 
     def __init__(self, index: ResultIndex) -> None:
         self._index = index
-        self._places = Places(MAX_STREAMS, "long lists of results", retry_after_s=5)
+        self._places = ConcurrencyLimit(MAX_STREAMS, "long lists of results", retry_after_s=5)
 
     def answer(
         self,
@@ -48,7 +48,7 @@ class RecordArrays:
         elif req.method == "HEAD":
             resp.stream = []  # falcon sends nothing of a stream, and closes none
         else:
-            resp.stream = Stream(array(entries, read), self._places.take())
+            resp.stream = RecordStream(array(entries, read), self._places.take())
 
 
 def is_small(entries: list[Entry], with_data: bool) -> bool:
@@ -57,7 +57,7 @@ def is_small(entries: list[Entry], with_data: bool) -> bool:
     return len(entries) <= 1 or size <= SMALL_BYTES
 
 
-class Stream:
+class RecordStream:
     """A WSGI iterable that gives its place back when it is closed, which waitress does whatever
     becomes of the client."""
 

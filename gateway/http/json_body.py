@@ -10,7 +10,7 @@ import falcon
 import orjson
 
 from gateway.http.params import JSON
-from gpu_worker.contract.validation_errors import field_name, shown
+from gpu_worker.contract.validation_errors import display_value, field_name
 
 PLAIN_BODY_BYTES = 1 << 20
 MAX_SEPARATORS = 20_000
@@ -20,7 +20,7 @@ SECOND_LOOK_BYTES = 64 << 10
 """A body that is no JSON is read once more, to say where, when it is not larger than this."""
 
 
-class _Odd(str):
+class _InvalidNumber(str):
     """What Python's reader takes for a number and JSON does not: NaN, Infinity, 1e999."""
 
 
@@ -45,7 +45,7 @@ def json_body(req: falcon.Request, limit_bytes: int) -> object:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        why = _culprit(body) or error
+        why = _locate_invalid_value(body) or error
         raise falcon.HTTPBadRequest(
             title="Broken JSON", description=f"the body is not valid JSON: {why}"
         ) from None
@@ -55,15 +55,15 @@ def _check_type(req: falcon.Request) -> None:
     """Raises falcon.HTTPUnsupportedMediaType."""
     said, parameters = falcon.parse_header(req.content_type or "")
     if said.lower() != JSON:
-        got = f"got {shown(req.content_type)}" if req.content_type else "none was sent"
+        got = f"got {display_value(req.content_type)}" if req.content_type else "none was sent"
         raise _unsupported(f"Content-Type must be {JSON}; {got}")
     charset = parameters.get("charset", "utf-8")
     if charset.lower() not in ("utf-8", "utf8"):
-        raise _unsupported(f"Content-Type: JSON is UTF-8, not {shown(charset)}")
+        raise _unsupported(f"Content-Type: JSON is UTF-8, not {display_value(charset)}")
     coding = req.get_header("Content-Encoding") or "identity"
     if coding.lower() != "identity":
         raise _unsupported(
-            f"Content-Encoding: {shown(coding)} is not taken: send the body as it is"
+            f"Content-Encoding: {display_value(coding)} is not taken: send the body as it is"
         )
 
 
@@ -75,23 +75,23 @@ def _unsupported(sentence: str) -> falcon.HTTPUnsupportedMediaType:
     )
 
 
-def _culprit(body: bytes) -> str | None:
+def _locate_invalid_value(body: bytes) -> str | None:
     """The field, the value and why, where the text would be JSON but for a number or a lone
     surrogate that JSON has no room for; None when it is broken otherwise."""
     if len(body) > SECOND_LOOK_BYTES:
         return None
     try:
-        read = json.loads(body.decode(), parse_constant=_Odd, parse_float=_number)
+        read = json.loads(body.decode(), parse_constant=_InvalidNumber, parse_float=_number)
     except (ValueError, RecursionError):
         return None
     # Without recursion, and a path is put together only for the one that is told.
     todo: deque[tuple[Any, object]] = deque([(None, read)])
     while todo:
         where, value = todo.popleft()
-        if isinstance(value, _Odd):
-            return f"{_path(where)}: {shown(str(value))} is no number that JSON has"
+        if isinstance(value, _InvalidNumber):
+            return f"{_path(where)}: {display_value(str(value))} is no number that JSON has"
         if isinstance(value, str) and not _is_text(value):
-            return f"{_path(where)}: must not contain a lone surrogate (got {shown(value)})"
+            return f"{_path(where)}: must not contain a lone surrogate (got {display_value(value)})"
         if isinstance(value, dict):
             for key in value:
                 todo += (((where, key), key), ((where, key), value[key]))
@@ -100,9 +100,9 @@ def _culprit(body: bytes) -> str | None:
     return None
 
 
-def _number(text: str) -> float | _Odd:
+def _number(text: str) -> float | _InvalidNumber:
     value = float(text)
-    return _Odd(text) if value in (float("inf"), float("-inf")) else value
+    return _InvalidNumber(text) if value in (float("inf"), float("-inf")) else value
 
 
 def _is_text(value: str) -> bool:

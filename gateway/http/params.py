@@ -16,13 +16,13 @@ _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][-+]?[0-9]{1,3})?")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 
 
-def bad(where: str, value: str | None, why: str) -> falcon.HTTPBadRequest:
+def invalid_parameter(where: str, value: str | None, why: str) -> falcon.HTTPBadRequest:
     """400 that names the field and its value."""
     shown = ascii(value)[:80]
     return falcon.HTTPBadRequest(title="Invalid request", description=f"{where}: {shown} {why}")
 
 
-def missing(where: str, what: str) -> falcon.HTTPBadRequest:
+def missing_parameter(where: str, what: str) -> falcon.HTTPBadRequest:
     """400 for a parameter that has to be there."""
     return falcon.HTTPBadRequest(
         title="Invalid request", description=f"{where} is missing: it is {what}"
@@ -36,11 +36,11 @@ def parse_uuid(text: str, where: str) -> str:
         falcon.HTTPBadRequest: it is no uuid.
     """
     if _UUID.fullmatch(text) is None:
-        raise bad(where, text, "is not a uuid")
+        raise invalid_parameter(where, text, "is not a uuid")
     return str(uuids.UUID(text))
 
 
-class KnownQuery:
+class QueryValidator:
     """Middleware for every route: a query has the parameters that the resource knows, each once.
 
     A resource says so in `query`, names by method; one that says nothing takes none.
@@ -55,9 +55,9 @@ class KnownQuery:
         for name, value in req.params.items():
             if name not in known:
                 which = f"known are {', '.join(known)}" if known else "none is taken here"
-                raise bad("query", name, f"is not a known parameter; {which}")
+                raise invalid_parameter("query", name, f"is not a known parameter; {which}")
             if not isinstance(value, str):
-                raise bad(name, ",".join(value), "is given more than once")
+                raise invalid_parameter(name, ",".join(value), "is given more than once")
 
 
 def uuid_param(req: falcon.Request, name: str) -> str | None:
@@ -76,17 +76,17 @@ def number_param(
     formed = (_WHOLE if whole else _NUMBER).fullmatch(text)
     if formed is None or not low <= float(text) <= high:
         kind = "a whole number" if whole else "a number"
-        raise bad(name, text, f"is not {kind} from {low:g} to {high:g}")
+        raise invalid_parameter(name, text, f"is not {kind} from {low:g} to {high:g}")
     return float(text)
 
 
-def truth_param(req: falcon.Request, name: str, default: bool) -> bool:
+def bool_param(req: falcon.Request, name: str, default: bool) -> bool:
     """`true` or `false` from the query. Raises falcon.HTTPBadRequest."""
     text = req.get_param(name)
     if text is None:
         return default
     if text not in ("true", "false"):
-        raise bad(name, text, "is neither true nor false")
+        raise invalid_parameter(name, text, "is neither true nor false")
     return text == "true"
 
 
@@ -101,7 +101,7 @@ def idempotency_key(req: falcon.Request) -> str | None:
         return None
     if not (0 < len(key) <= MAX_KEY_CHARS and key.isascii() and key.isprintable()):
         why = f"is not a key of 1 to {MAX_KEY_CHARS} printable ASCII characters"
-        raise bad("Idempotency-Key", key, why)
+        raise invalid_parameter("Idempotency-Key", key, why)
     return key
 
 

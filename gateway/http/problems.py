@@ -11,15 +11,15 @@ import orjson
 
 from gateway.errors import (
     AlreadyEnded,
-    DeletedJob,
+    IdempotencyKeyReused,
     InvalidRequest,
-    KeyReused,
-    NoPicture,
+    NoImage,
     NotDescribed,
     NotEnded,
     NotLoaded,
     NoWorker,
     QueueFull,
+    ResultDeleted,
     StorageUnavailable,
     TooManyStreams,
     UnknownJob,
@@ -27,7 +27,7 @@ from gateway.errors import (
     UnsupportedField,
     WorkerBusy,
 )
-from gpu_worker.contract.validation_errors import shown
+from gpu_worker.contract.validation_errors import display_value
 from gpu_worker.store.durable import DamagedLine
 
 log = logging.getLogger(__name__)
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 Handler = Callable[[falcon.Request, falcon.Response, Any, dict[str, Any]], None]
 
 _PLAIN: dict[type[Exception], tuple[int, str]] = {
-    NoPicture: (404, "No picture"),
+    NoImage: (404, "No picture"),
     AlreadyEnded: (409, "Already ended"),
     NotEnded: (409, "Not ended"),
     NotLoaded: (409, "Not loaded"),
     WorkerBusy: (409, "Worker busy"),
-    KeyReused: (409, "Key reused"),
-    DeletedJob: (410, "Deleted"),
+    IdempotencyKeyReused: (409, "Key reused"),
+    ResultDeleted: (410, "Deleted"),
     DamagedLine: (410, "Damaged on the disk"),
     NotDescribed: (503, "Not described yet"),
     StorageUnavailable: (507, "Insufficient storage"),
@@ -64,10 +64,10 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
 
 def _own_words(req: falcon.Request, error: falcon.HTTPError) -> str | None:
     if isinstance(error, falcon.HTTPRouteNotFound):
-        return f"there is no {shown(req.path)} here"
+        return f"there is no {display_value(req.path)} here"
     if isinstance(error, falcon.HTTPMethodNotAllowed):
         allowed = dict(error.headers or {}).get("Allow")
-        return f"{req.method} is not for {shown(req.path)}, which takes {allowed}"
+        return f"{req.method} is not for {display_value(req.path)}, which takes {allowed}"
     return None
 
 
@@ -121,7 +121,7 @@ def _invalid(
 def _unsupported(
     req: falcon.Request, resp: falcon.Response, ex: UnsupportedField, params: dict[str, Any]
 ) -> None:
-    fault = {"field": ex.field, "message": ex.sentence, "value": shown(ex.value)}
+    fault = {"field": ex.field, "message": ex.sentence, "value": display_value(ex.value)}
     fill(resp, 422, "Not supported", str(ex), errors=[fault])
 
 

@@ -24,7 +24,7 @@ STALLED_S = 60.0
 MAX_WAITING_BYTES = 256 << 20
 """Of replies to all clients, so much may wait in memory; beyond it patience is HURRIED_S."""
 
-HURRIED_S = 5.0
+STALLED_UNDER_PRESSURE_S = 5.0
 
 
 class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
@@ -47,7 +47,7 @@ class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
         self.write(body)
 
 
-class Connection(waitress.channel.HTTPChannel):  # type: ignore[misc]
+class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     """One client's. `last_activity` is when it last took or sent something."""
 
     error_task_class = ProblemTask
@@ -77,13 +77,13 @@ class Connection(waitress.channel.HTTPChannel):  # type: ignore[misc]
         return self.total_outbufs_len > 0 and self.last_activity < since
 
 
-def look_after(server: Any, now: float) -> None:
+def maintenance(server: Any, now: float) -> None:
     """What a server does every `cleanup_interval` seconds: waitress's own, which lets go of who
     asks nothing (`channel_timeout`), and then of who does not read."""
     waitress.server.BaseWSGIServer.maintenance(server, now)
     connections = list(server.active_channels.values())
     waiting = sum(connection.total_outbufs_len for connection in connections)
-    patience_s = STALLED_S if waiting <= MAX_WAITING_BYTES else HURRIED_S
+    patience_s = STALLED_S if waiting <= MAX_WAITING_BYTES else STALLED_UNDER_PRESSURE_S
     for connection in connections:
         if connection.takes_nothing(now - patience_s):
             connection.let_go = connection.last_activity

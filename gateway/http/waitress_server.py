@@ -6,7 +6,7 @@ from typing import Any
 
 import waitress.server
 
-from gateway.http.waitress_channel import Connection, look_after
+from gateway.http.waitress_channel import Channel, maintenance
 
 SERVER_THREADS = 40
 """28 of them may wait: eight for a job's next change (routes/jobs.py), twelve that serve streams of
@@ -19,8 +19,8 @@ SLACK_BYTES = 1 << 20
 def listen(app: Any, host: str, port: int, max_body_bytes: int) -> Any:
     """A server that has bound its address. Raises OSError."""
     # waitress's own seams are its classes' attributes.
-    waitress.server.TcpWSGIServer.channel_class = Connection
-    waitress.server.TcpWSGIServer.maintenance = look_after
+    waitress.server.TcpWSGIServer.channel_class = Channel
+    waitress.server.TcpWSGIServer.maintenance = maintenance
     return waitress.server.create_server(
         app,
         host=host,

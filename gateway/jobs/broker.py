@@ -14,8 +14,8 @@ from typing import Any
 
 from gateway.errors import NoWorker, QueueFull
 from gateway.jobs import eta
-from gateway.jobs.job_entry import JobState, Ticket, iso_time
-from gateway.jobs.queue import NOWHERE, JobTable
+from gateway.jobs.job_entry import JobEntry, JobState, iso_time
+from gateway.jobs.queue import NOT_WAITING, JobQueue
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.protocol import WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
@@ -23,7 +23,7 @@ from gpu_worker.contract.request import GenerationRequest
 SEED_LIMIT = 2**32
 """Seeds that we draw stay within 32 bits, as A1111's do, so that other tools can reuse them."""
 
-LOOKED = ("state", "position", "step", "attempts", "cancel_requested")
+_WATCHED_FIELDS = ("state", "position", "step", "attempts", "cancel_requested")
 """What is worth waking for."""
 
 View = dict[str, Any]
@@ -52,7 +52,7 @@ class Broker:
         self._new_uuid, self._now = new_uuid, now
         self._changed = threading.Condition()
         self._reserved = 0
-        self._table = JobTable()
+        self._table = JobQueue()
 
     # ---- HTTP threads -------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class Broker:
         """The reserved job is on disk: it may run."""
         with self._changed:
             self._reserved -= 1
-            self._table.add(Ticket(job))
+            self._table.add(JobEntry(job))
             self._changed.notify_all()
 
     def give_up(self) -> None:
@@ -103,7 +103,7 @@ class Broker:
     def restore(self, job: Job, worker: str | None, cancel: bool) -> None:
         """A job of an earlier life of the gateway; with a worker, it is that one's to finish."""
         with self._changed:
-            ticket = Ticket(job, cancel=cancel)
+            ticket = JobEntry(job, cancel=cancel)
             if worker is not None and worker not in self._table.running:
                 ticket.state, ticket.worker, ticket.dispatched = JobState.RUNNING, worker, True
                 self._table.running[worker] = ticket
@@ -117,7 +117,7 @@ class Broker:
 
             def moved() -> bool:
                 now = self._view(uuid)
-                return any(now[key] != seen[key] for key in LOOKED)
+                return any(now[key] != seen[key] for key in _WATCHED_FIELDS)
 
             if wait_s > 0 and not JobState(seen["state"]).ended:
                 self._changed.wait_for(moved, wait_s)
@@ -134,7 +134,7 @@ class Broker:
         with self._changed:
             return dict(self._workers)
 
-    def cancel(self, uuid: str) -> Ticket:
+    def cancel(self, uuid: str) -> JobEntry:
         """Want the end of a job: a queued one leaves the queue at once, for the caller to end().
 
         Raises:
@@ -154,7 +154,7 @@ class Broker:
             self._table.forget(uuid)
             self._changed.notify_all()
 
-    def requeue(self, ticket: Ticket, cancel: bool) -> None:
+    def requeue(self, ticket: JobEntry, cancel: bool) -> None:
         """The canceled job could not be ended, or the taken one not be dispatched: it waits on."""
         with self._changed:
             if ticket.state.ended or self._table.get(ticket.job.uuid) is not ticket:
@@ -177,12 +177,12 @@ class Broker:
             if status != before:
                 self._changed.notify_all()
 
-    def running(self, worker: str) -> Ticket | None:
+    def running(self, worker: str) -> JobEntry | None:
         """The job that is this worker's to finish."""
         with self._changed:
             return self._table.running.get(worker)
 
-    def take(self, worker: str) -> Ticket | None:
+    def take(self, worker: str) -> JobEntry | None:
         """Give the next waiting job to an idle worker; None when there is none or it is busy."""
         with self._changed:
             if not self._table.waiting or not self._is_free(worker):
@@ -226,7 +226,7 @@ class Broker:
         ticket = self._table.find(uuid)
         if ticket.state.ended:
             return ticket.view(None, None)
-        position, steps = line.get(uuid, NOWHERE) if line else self._table.place(ticket)
+        position, steps = line.get(uuid, NOT_WAITING) if line else self._table.place(ticket)
         own = self._workers.get(ticket.worker or "")
         own = own if own and own.uuid == ticket.job.uuid else None
         return ticket.view(position, eta.eta_s(ticket.job, steps, own, self._statuses()))

@@ -32,7 +32,7 @@ class JobState(enum.StrEnum):
 
 
 @dataclass(eq=False)
-class Ticket:
+class JobEntry:
     """A job and `worker` who runs it; `cancel`: its end is wanted, `told`: its worker knows that;
     `dispatched`: the journal says so.
 

@@ -36,12 +36,12 @@ _FIELDS: dict[str, dict[str, Any]] = {
 
 def encode(event: Event) -> bytes:
     """One line with its newline."""
-    return durable.seal(orjson.dumps({"v": VERSION, **event})[:-1])
+    return durable.with_checksum(orjson.dumps({"v": VERSION, **event})[:-1])
 
 
 def decode(line: bytes) -> Event:
     """Raises DamagedLine on what is no event of this version."""
-    durable.check(line)
+    durable.verify_checksum(line)
     event: Event = orjson.loads(line)
     fields = _FIELDS.get(event.get("event", ""))
     if event.get("v") != VERSION or fields is None:
@@ -58,7 +58,7 @@ COMPACT_BYTES = 1 << 20
 
 
 @dataclass
-class Accepted:
+class PendingJob:
     """A job without an outcome, as the journal knows it."""
 
     job: Job
@@ -90,7 +90,7 @@ class Journal:
         self._lock = threading.Lock()
         self._compact_bytes = compact_bytes
         self._compacted_to = 0
-        self.pending: dict[str, Accepted] = {}
+        self.pending: dict[str, PendingJob] = {}
         self.submissions: dict[str, tuple[str, str]] = {}
         self.deleted: set[str] = set()
         self.last_sequence = 0
@@ -191,7 +191,7 @@ class Journal:
             self.damaged_lines += 1
             log.error("the journal: a job that this version cannot run: %s", error)
             return
-        self.pending[job.uuid] = Accepted(job)
+        self.pending[job.uuid] = PendingJob(job)
         self.last_sequence = max(self.last_sequence, job.sequence)
         self._remember(job.uuid, job.submission)
 

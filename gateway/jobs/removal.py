@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 from gateway.errors import AlreadyEnded, NotEnded, StorageUnavailable, UnknownJob
 from gateway.jobs.broker import Broker
-from gateway.jobs.job_entry import JobState, Ticket, iso_time
+from gateway.jobs.job_entry import JobEntry, JobState, iso_time
 from gateway.jobs.journal import Journal
 from gateway.store.index_db import Entry
-from gateway.store.input_store import Inputs
+from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.job import Outcome, result_record
 from gpu_worker.store.result_log import ResultLog
@@ -37,7 +37,7 @@ class Removal:
         journal: Journal,
         index: ResultIndex,
         own_log: ResultLog,
-        inputs: Inputs,
+        inputs: InputStore,
     ) -> None:
         self._broker = broker
         self._journal = journal
@@ -75,7 +75,7 @@ class Removal:
                 self._broker.requeue(ticket, cancel=True)
 
     def end_unrun(
-        self, ticket: Ticket, outcome: Outcome = Outcome.CANCELED, why: str = NEVER_RUN
+        self, ticket: JobEntry, outcome: Outcome = Outcome.CANCELED, why: str = NEVER_RUN
     ) -> None:
         """Write the outcome of a job that no worker holds: a canceled one's. Raises OSError."""
         uuid = ticket.job.uuid

@@ -154,10 +154,10 @@ class Housekeeping:
     def _half_dead_newest(self) -> Iterator[str]:
         """Newest segments that nobody would merge, though most of their bytes are deleted."""
         live = self._index.live_bytes()
-        sealed = set(consolidation.sealed(self._index.directory))
-        for segment in segments.live(self._index.directory):
+        sealed = set(consolidation.closed_segments(self._index.directory))
+        for segment in segments.live_segments(self._index.directory):
             size = (self._index.directory / segment.name).stat().st_size
             dead = size - live.get(segment.name, 0)
-            half_dead = dead > consolidation.DEAD_SHARE * size
+            half_dead = dead > consolidation.GARBAGE_RATIO * size
             if segment not in sealed and (half_dead or segment.name in self._removal.rewrite):
                 yield segment.name

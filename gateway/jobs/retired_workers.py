@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _NOTE = ".in_flight.json"
 
 
-def retired(
+def reclaim_jobs(
     directory: Path,
     workers: Collection[str],
     given: Iterable[str],

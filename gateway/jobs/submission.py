@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 
-from gateway.admission.capabilities import Capabilities
-from gateway.admission.input_images import Pictures
-from gateway.errors import KeyReused, StorageUnavailable
+from gateway.admission.capabilities import WorkerCapabilities
+from gateway.admission.input_images import InputFiles
+from gateway.errors import IdempotencyKeyReused, StorageUnavailable
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
-from gateway.store.disk_space import Storage
-from gateway.store.input_store import Inputs
+from gateway.store.disk_space import DiskSpace
+from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.job import Source
 from gpu_worker.contract.request import GenerationRequest
 
 
-class Intake:
+class JobSubmission:
     """Accepts generations exactly once. Thread-safe."""
 
     def __init__(
@@ -25,9 +25,9 @@ class Intake:
         broker: Broker,
         journal: Journal,
         index: ResultIndex,
-        storage: Storage,
-        inputs: Inputs,
-        capabilities: Capabilities,
+        storage: DiskSpace,
+        inputs: InputStore,
+        capabilities: WorkerCapabilities,
     ) -> None:
         self._broker = broker
         self._journal = journal
@@ -41,7 +41,7 @@ class Intake:
         self,
         request: GenerationRequest,
         key: str | None = None,
-        pictures: Pictures | None = None,
+        pictures: InputFiles | None = None,
         source: Source | None = None,
     ) -> str:
         """Accept a request; the uuid of its job, which is on disk.
@@ -65,7 +65,7 @@ class Intake:
                 return self._accept(request, f"{named}:{wanted}", pictures or {}, source)
             uuid, asked = made
             if asked != wanted:
-                raise KeyReused(
+                raise IdempotencyKeyReused(
                     f"Idempotency-Key: {key!r} was sent before with another request, "
                     f"which became {uuid}"
                 )
@@ -84,7 +84,7 @@ class Intake:
         self,
         request: GenerationRequest,
         submission: str | None,
-        pictures: Pictures,
+        pictures: InputFiles,
         source: Source | None,
     ) -> str:
         self._capabilities.check(request)

@@ -13,11 +13,11 @@ from typing import Any
 import falcon
 import orjson
 
-from gateway.errors import DeletedJob, UnknownJob
-from gateway.http.concurrency_limit import Places
+from gateway.errors import ResultDeleted, UnknownJob
+from gateway.http.concurrency_limit import ConcurrencyLimit
 from gateway.http.params import parse_uuid
 from gateway.jobs.job_entry import JobState
-from gateway.routes.jobs import Whereabouts
+from gateway.routes.jobs import JobLookup
 from gateway.routes.preview import Previews
 
 View = dict[str, Any]
@@ -87,7 +87,7 @@ class EventStream:
         try:
             yield b"retry: %d\n\n" % RETRY_MS
             yield from self._events()
-        except (UnknownJob, DeletedJob):
+        except (UnknownJob, ResultDeleted):
             return  # deleted between two looks: it had ended
         finally:
             self.close()
@@ -137,12 +137,12 @@ class EventsResource:
     """Serves so many streams at a time."""
 
     def __init__(
-        self, whereabouts: Whereabouts, previews: Previews, stopping: threading.Event
+        self, whereabouts: JobLookup, previews: Previews, stopping: threading.Event
     ) -> None:
         self._whereabouts = whereabouts
         self._previews = previews
         self._stopping = stopping
-        self._places = Places(MAX_STREAMS, "streams of events", retry_after_s=1)
+        self._places = ConcurrencyLimit(MAX_STREAMS, "streams of events", retry_after_s=1)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """text/event-stream; 204 for who has seen the end: so a browser stops asking."""

@@ -9,13 +9,20 @@ from urllib.parse import urlencode
 import falcon
 import orjson
 
-from gateway.admission.input_images import PictureReader
-from gateway.errors import DeletedJob, UnknownJob
-from gateway.http.json_array import RecordArrays
+from gateway.admission.input_images import InputImageReader
+from gateway.errors import ResultDeleted, UnknownJob
+from gateway.http.json_array import RecordArrayResponder
 from gateway.http.json_body import json_body
-from gateway.http.params import bad, idempotency_key, missing, number_param, truth_param, uuid_param
+from gateway.http.params import (
+    bool_param,
+    idempotency_key,
+    invalid_parameter,
+    missing_parameter,
+    number_param,
+    uuid_param,
+)
 from gateway.jobs.removal import Removal
-from gateway.jobs.submission import Intake
+from gateway.jobs.submission import JobSubmission
 from gateway.store.index_db import Entry
 from gateway.store.result_index import ResultIndex
 
@@ -33,8 +40,8 @@ class GenerateResource:
 
     def __init__(
         self,
-        intake: Intake,
-        reader: PictureReader,
+        intake: JobSubmission,
+        reader: InputImageReader,
         limit_bytes: int,
         removal: Removal,
         index: ResultIndex,
@@ -44,7 +51,7 @@ class GenerateResource:
         self._intake = intake
         self._removal = removal
         self._index = index
-        self._arrays = RecordArrays(index)
+        self._arrays = RecordArrayResponder(index)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 `{"generation_uuid": ...}`, or 4xx, 429, 503, 507."""
@@ -58,13 +65,13 @@ class GenerateResource:
         """Results as a JSON array from the log: all, oldest first; a page, newest first; or those
         of `generation_uuid`, in their order."""
         uuid = uuid_param(req, "generation_uuid")
-        with_data = truth_param(req, "data", default=True)
+        with_data = bool_param(req, "data", default=True)
         entries: Iterable[Entry]
         if uuid is not None:
             for name in ("limit", "before"):
                 if name in req.params:
                     why = "is of a list of jobs: not together with generation_uuid"
-                    raise bad(name, req.get_param(name), why)
+                    raise invalid_parameter(name, req.get_param(name), why)
             entries = self._index.find_all(uuid)
         elif "limit" in req.params or "before" in req.params:
             limit = int(number_param(req, "limit", DEFAULT_PAGE, 1, MAX_PAGE))
@@ -80,10 +87,12 @@ class GenerateResource:
         """204: the results of `generation_uuid` are gone."""
         uuid = uuid_param(req, "generation_uuid")
         if uuid is None:
-            raise missing("generation_uuid", "the uuid of the job whose results are to go")
+            raise missing_parameter(
+                "generation_uuid", "the uuid of the job whose results are to go"
+            )
         if not self._removal.delete(uuid):
             if self._index.is_deleted(uuid):
-                raise DeletedJob(uuid)
+                raise ResultDeleted(uuid)
             raise UnknownJob(uuid)
         resp.status = falcon.HTTP_NO_CONTENT
 
@@ -91,7 +100,7 @@ class GenerateResource:
         before = uuid_param(req, "before")
         last = self._index.find(before) if before is not None else None
         if before is not None and self._index.is_deleted(before):
-            raise DeletedJob(before)
+            raise ResultDeleted(before)
         if before is not None and last is None:
-            raise bad("before", before, "is no result's uuid")
+            raise invalid_parameter("before", before, "is no result's uuid")
         return self._index.newest_first(limit, last)

@@ -7,9 +7,9 @@ import re
 
 import falcon
 
-from gateway.errors import DeletedJob, NoPicture
-from gateway.http.params import bad, parse_uuid
-from gateway.routes.jobs import Whereabouts
+from gateway.errors import NoImage, ResultDeleted
+from gateway.http.params import invalid_parameter, parse_uuid
+from gateway.routes.jobs import JobLookup
 from gateway.store.index_db import Entry
 from gateway.store.result_index import ResultIndex
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"([0-9a-fA-F-]{36})(?:-([1-9]\d{0,3}))?\.png")
 class FileResource:
     """A picture never changes: it may be kept for good by whoever asked for it."""
 
-    def __init__(self, index: ResultIndex, whereabouts: Whereabouts) -> None:
+    def __init__(self, index: ResultIndex, whereabouts: JobLookup) -> None:
         self._index = index
         self._whereabouts = whereabouts
 
@@ -27,30 +27,30 @@ class FileResource:
         """`{uuid}.png`, or `{uuid}-N.png` for the N-th picture of a job, from 1."""
         found = _NAME.fullmatch(name)
         if found is None:
-            raise bad("name", name, "is not UUID.png or UUID-N.png")
+            raise invalid_parameter("name", name, "is not UUID.png or UUID-N.png")
         uuid = parse_uuid(found[1], "uuid")
         number = int(found[2] or 1)
         etag = falcon.ETag(f"{uuid}-{number}")
-        entry = picture_of(self._index, self._whereabouts, uuid, number)
+        entry = find_image(self._index, self._whereabouts, uuid, number)
         has = req.if_none_match or []
         if "*" in has or etag in has:
             resp.status = falcon.HTTP_NOT_MODIFIED  # told without reading the record
         else:
             resp.content_type = "image/png"
-            resp.data = content_of(self._index, entry)
+            resp.data = read_image(self._index, entry)
         resp.etag = etag
         resp.set_header("Cache-Control", "private, max-age=31536000, immutable")
 
 
-def content_of(index: ResultIndex, entry: Entry) -> bytes:
+def read_image(index: ResultIndex, entry: Entry) -> bytes:
     """The picture's own bytes. Raises DeletedJob when its result has just been deleted."""
     data = index.read_data(entry)
     if data is None:
-        raise DeletedJob(entry.uuid)
+        raise ResultDeleted(entry.uuid)
     return binascii.a2b_base64(data)
 
 
-def picture_of(index: ResultIndex, whereabouts: Whereabouts, uuid: str, number: int) -> Entry:
+def find_image(index: ResultIndex, whereabouts: JobLookup, uuid: str, number: int) -> Entry:
     """Where the N-th picture of a job stands, from 1.
 
     Raises:
@@ -65,6 +65,6 @@ def picture_of(index: ResultIndex, whereabouts: Whereabouts, uuid: str, number: 
         first = index.find(uuid)
         count = first.num_images if first is not None else 1
         if number <= count:
-            raise NoPicture(f"picture {number} of the job {uuid} has been lost")
-        raise NoPicture(f"the job {uuid} has no picture {number}: it has {count}")
-    raise NoPicture(f"the job {uuid} is {state} and has no picture")
+            raise NoImage(f"picture {number} of the job {uuid} has been lost")
+        raise NoImage(f"the job {uuid} has no picture {number}: it has {count}")
+    raise NoImage(f"the job {uuid} is {state} and has no picture")

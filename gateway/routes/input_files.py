@@ -12,9 +12,9 @@ from typing import Any
 import falcon
 import orjson
 
-from gateway.errors import NoPicture
-from gateway.http.params import bad, parse_uuid
-from gateway.routes.jobs import Whereabouts
+from gateway.errors import NoImage
+from gateway.http.params import invalid_parameter, parse_uuid
+from gateway.routes.jobs import JobLookup
 from gateway.store.result_index import ResultIndex
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -26,7 +26,7 @@ _KINDS = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", 
 class InputFileResource:
     """What is named by its digest never changes: it may be kept for good."""
 
-    def __init__(self, index: ResultIndex, whereabouts: Whereabouts, folder: Path) -> None:
+    def __init__(self, index: ResultIndex, whereabouts: JobLookup, folder: Path) -> None:
         self._index = index
         self._whereabouts = whereabouts
         self._folder = folder
@@ -35,17 +35,17 @@ class InputFileResource:
         """The file as it came, byte for byte."""
         uuid = parse_uuid(uuid, "uuid")
         if _SHA256.fullmatch(sha256) is None:
-            raise bad("sha256", sha256, "is not 64 hexadecimal digits in lower case")
+            raise invalid_parameter("sha256", sha256, "is not 64 hexadecimal digits in lower case")
         line = self._index.read_without_data(uuid)
         if line is None:
             state = self._whereabouts.view(uuid)["state"]
-            raise NoPicture(f"the job {uuid} is {state}: its pictures can be had when it has ended")
+            raise NoImage(f"the job {uuid} is {state}: its pictures can be had when it has ended")
         if f"sha256:{sha256}" not in digests(orjson.loads(line)):
-            raise NoPicture(f"no picture sha256:{sha256} came with the job {uuid}")
+            raise NoImage(f"no picture sha256:{sha256} came with the job {uuid}")
         try:
             content = (self._folder / uuid / sha256).read_bytes()
         except OSError as error:
-            raise NoPicture(f"sha256:{sha256} of {uuid} is gone: {error.strerror}") from None
+            raise NoImage(f"sha256:{sha256} of {uuid} is gone: {error.strerror}") from None
         kinds = [kind for head, kind in _KINDS if content.startswith(head)]
         resp.content_type = kinds[0] if kinds else "application/octet-stream"
         resp.set_header("X-Content-Type-Options", "nosniff")

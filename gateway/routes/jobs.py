@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import falcon
 import orjson
 
-from gateway.errors import AlreadyEnded, DeletedJob, UnknownJob
+from gateway.errors import AlreadyEnded, ResultDeleted, UnknownJob
 from gateway.http.params import number_param, parse_uuid
 from gateway.jobs.broker import Broker
 from gateway.jobs.job_entry import view_of_record
@@ -23,7 +23,7 @@ once."""
 MAX_LISTED = 1000
 
 
-class Whereabouts:
+class JobLookup:
     """Finds a job in the table, the log, or among the deleted."""
 
     def __init__(self, broker: Broker, index: ResultIndex) -> None:
@@ -46,7 +46,7 @@ class Whereabouts:
         if line is not None:
             return view_of_record(orjson.loads(line))
         if self._index.is_deleted(uuid):
-            raise DeletedJob(uuid)
+            raise ResultDeleted(uuid)
         raise UnknownJob(uuid)
 
 
@@ -69,7 +69,7 @@ class JobResource:
 
     query: ClassVar = {"GET": ("wait",)}
 
-    def __init__(self, whereabouts: Whereabouts, removal: Removal) -> None:
+    def __init__(self, whereabouts: JobLookup, removal: Removal) -> None:
         self._whereabouts = whereabouts
         self._removal = removal
         self._places = threading.BoundedSemaphore(MAX_WAITING)

@@ -8,19 +8,19 @@ from __future__ import annotations
 import falcon
 import orjson
 
-from gateway.admission.capabilities import Capabilities
+from gateway.admission.capabilities import WorkerCapabilities
 from gateway.errors import NotLoaded, NoWorker, WorkerBusy
 from gateway.http.params import same_origin
 from gateway.jobs.broker import Broker
 from gateway.routes.server import worker_view
-from gateway.workers.model_commands import Wishes
+from gateway.workers.model_commands import CommandQueue
 from gpu_worker.contract.protocol import WorkerStatus
 
 
 class ModelsResource:
     """GET /server/models."""
 
-    def __init__(self, capabilities: Capabilities) -> None:
+    def __init__(self, capabilities: WorkerCapabilities) -> None:
         self._capabilities = capabilities
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -28,11 +28,11 @@ class ModelsResource:
         resp.data = orjson.dumps(self._capabilities.description())
 
 
-class LoadResource:
+class ModelCommandResource:
     """POST /server/models/{name}/load and /unload: 202, and the worker says how it went."""
 
     def __init__(
-        self, capabilities: Capabilities, broker: Broker, wishes: dict[str, Wishes]
+        self, capabilities: WorkerCapabilities, broker: Broker, wishes: dict[str, CommandQueue]
     ) -> None:
         self._capabilities = capabilities
         self._broker = broker

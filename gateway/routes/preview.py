@@ -7,9 +7,9 @@ from pathlib import Path
 
 import falcon
 
-from gateway.errors import NoPicture
+from gateway.errors import NoImage
 from gateway.http.params import parse_uuid
-from gateway.routes.jobs import Whereabouts
+from gateway.routes.jobs import JobLookup
 
 
 class Previews:
@@ -44,7 +44,7 @@ class Previews:
 class PreviewResource:
     """A preview is of this moment: nobody keeps it."""
 
-    def __init__(self, previews: Previews, whereabouts: Whereabouts) -> None:
+    def __init__(self, previews: Previews, whereabouts: JobLookup) -> None:
         self._previews = previews
         self._whereabouts = whereabouts
 
@@ -54,7 +54,7 @@ class PreviewResource:
         state = self._whereabouts.view(uuid)["state"]
         content = self._previews.read(uuid) if state == "running" else None
         if content is None:
-            raise NoPicture(f"the job {uuid} is {state} and has no preview")
+            raise NoImage(f"the job {uuid} is {state} and has no preview")
         resp.content_type = "image/jpeg"
         resp.set_header("Cache-Control", "no-store")
         resp.data = content

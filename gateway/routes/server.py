@@ -9,7 +9,7 @@ import orjson
 
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
-from gateway.store.disk_space import Storage
+from gateway.store.disk_space import DiskSpace
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.protocol import WorkerStatus
 from gpu_worker.store import segments
@@ -34,7 +34,7 @@ def worker_view(name: str, status: WorkerStatus | None) -> dict[str, Any]:
 class StatusResource:
     """GET /server/status: the seed's one key and nothing else."""
 
-    def __init__(self, broker: Broker, storage: Storage) -> None:
+    def __init__(self, broker: Broker, storage: DiskSpace) -> None:
         self._broker = broker
         self._storage = storage
 
@@ -60,7 +60,7 @@ class WorkersResource:
 class StorageResource:
     """GET /server/storage: the result log and its disk."""
 
-    def __init__(self, index: ResultIndex, journal: Journal, storage: Storage) -> None:
+    def __init__(self, index: ResultIndex, journal: Journal, storage: DiskSpace) -> None:
         self._index = index
         self._journal = journal
         self._storage = storage
@@ -72,7 +72,7 @@ class StorageResource:
             {
                 "results": totals.results,
                 "size_bytes": totals.live_bytes,
-                "segments": len(segments.live(self._index.directory)),
+                "segments": len(segments.live_segments(self._index.directory)),
                 "damaged_lines": totals.damaged_lines + self._journal.damaged_lines,
                 "free_bytes": self._storage.free_bytes(),
                 "trouble": self._storage.trouble(),

@@ -11,13 +11,13 @@ import orjson
 from PIL import Image
 from pydantic import Field, ValidationError
 
-from gateway.admission.input_images import too_large
-from gateway.errors import DeletedJob, InvalidRequest
+from gateway.admission.input_images import size_error
+from gateway.errors import InvalidRequest, ResultDeleted
 from gateway.http.json_body import json_body
 from gateway.http.params import idempotency_key, parse_uuid
-from gateway.jobs.submission import Intake
-from gateway.routes.image_files import content_of, picture_of
-from gateway.routes.jobs import Whereabouts
+from gateway.jobs.submission import JobSubmission
+from gateway.routes.image_files import find_image, read_image
+from gateway.routes.jobs import JobLookup
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract import output_size
 from gpu_worker.contract.job import Source
@@ -37,7 +37,7 @@ class UpscaleRequest(Upscale, Strict):
 class UpscaleResource:
     """Submits a job that has the stored picture as its own."""
 
-    def __init__(self, intake: Intake, whereabouts: Whereabouts, index: ResultIndex) -> None:
+    def __init__(self, intake: JobSubmission, whereabouts: JobLookup, index: ResultIndex) -> None:
         self._intake = intake
         self._whereabouts = whereabouts
         self._index = index
@@ -51,11 +51,11 @@ class UpscaleResource:
             known = UpscaleRequest.model_fields
             raise InvalidRequest(field_errors(error, known), known) from None
         uuid = parse_uuid(asked.generation_uuid, "generation_uuid")
-        entry = picture_of(self._index, self._whereabouts, uuid, asked.image_index + 1)
-        content = content_of(self._index, entry)
+        entry = find_image(self._index, self._whereabouts, uuid, asked.image_index + 1)
+        content = read_image(self._index, entry)
         line = self._index.read_without_data(entry)
         if line is None:
-            raise DeletedJob(uuid)
+            raise ResultDeleted(uuid)
         prompt = orjson.loads(line)["prompt"]
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         upscale = Upscale(scale=asked.scale, upscaler=asked.upscaler)
@@ -64,9 +64,9 @@ class UpscaleResource:
         except ValidationError as error:  # an older version let more into a prompt
             raise InvalidRequest(field_errors(error)) from None
         try:
-            output_size.upscaled(_size(content), asked.scale, field="scale")
-        except output_size.TooLarge as error:
-            raise InvalidRequest([too_large(error)]) from None
+            output_size.upscaled_size(_size(content), asked.scale, field="scale")
+        except output_size.ImageTooLarge as error:
+            raise InvalidRequest([size_error(error)]) from None
         source = Source(uuid=uuid, image_index=asked.image_index)
         made = self._intake.submit(request, key, {digest: content}, source)
         resp.data = orjson.dumps({"generation_uuid": made})

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from gateway.store import record_reader
 from gateway.store.index_db import Entry
-from gateway.store.record_reader import OpenSegments
+from gateway.store.record_reader import SegmentFiles
 from gateway.store.result_index import ResultIndex
 from gpu_worker.store import durable, segments
 from gpu_worker.store.segments import Segment
 
 log = logging.getLogger(__name__)
 
-DEAD_SHARE = 0.5
+GARBAGE_RATIO = 0.5
 """A segment with more dead bytes than this is rewritten: at most half the disk is waste."""
 
 
@@ -34,12 +34,12 @@ def clean_up(directory: Path) -> None:
     """
     for half in directory.glob("*.jsonl.tmp"):
         half.unlink()
-    _remove(directory, segments.replaced(segments.listed(directory)))
+    _remove(directory, segments.replaced_segments(segments.list_all(directory)))
 
 
-def sealed(directory: Path) -> list[Segment]:
+def closed_segments(directory: Path) -> list[Segment]:
     """The segments that nobody appends to: all of a writer but its newest."""
-    found = segments.live(directory)
+    found = segments.live_segments(directory)
     newest = {segment.writer: segment for segment in found}
     return [segment for segment in found if segment != newest[segment.writer]]
 
@@ -56,13 +56,13 @@ def runs(
         wanted: names of segments that are worth it whatever they hold.
     """
     live_bytes = index.live_bytes()
-    for _, own in groupby(sealed(index.directory), key=lambda segment: segment.writer):
+    for _, own in groupby(closed_segments(index.directory), key=lambda segment: segment.writer):
         run: list[Segment] = []
         total, any_dead = 0, False
         for segment in own:
             size = (index.directory / segment.name).stat().st_size
             live = live_bytes.get(segment.name, 0)
-            dead = segment.name in wanted or live < (1 - DEAD_SHARE) * size
+            dead = segment.name in wanted or live < (1 - GARBAGE_RATIO) * size
             worth = (dead or size < segment_bytes // 2) and index.sound(segment.name, size)
             if not worth or total + live > segment_bytes:
                 if len(run) > 1 or any_dead:
@@ -87,7 +87,7 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(fresh, flags, 0o600)
     try:
-        moved = list(_copied(index.open_segments, entries, descriptor, merged.name))
+        moved = list(_copy(index.open_segments, entries, descriptor, merged.name))
         size = os.lseek(descriptor, 0, os.SEEK_CUR)
         os.fdatasync(descriptor)
         index.replace(
@@ -108,7 +108,7 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
     log.info("merged %d segments into %s, %d results", len(run), merged.name, len(moved))
 
 
-def _copied(source: OpenSegments, entries: list[Entry], target: int, name: str) -> Iterator[Entry]:
+def _copy(source: SegmentFiles, entries: list[Entry], target: int, name: str) -> Iterator[Entry]:
     """Copy the lines, each verified; a damaged one stays behind and is reported."""
     offset = 0
     for entry in entries:

@@ -10,7 +10,7 @@ from gateway.errors import StorageUnavailable
 from gpu_worker.contract.protocol import WorkerStatus
 
 
-class Storage:
+class DiskSpace:
     """The disk that holds the results.
 
     Args:

@@ -113,7 +113,7 @@ INSERT_FIRST = (
 """The first outcome of a job counts: neither the same record once more, nor one of another kind."""
 
 
-class Catalog:
+class IndexDb:
     """The open database. Every method raises sqlite3.DatabaseError when the file is damaged, and
     sqlite3.OperationalError, which is one, when the disk does not take it.
 
@@ -125,13 +125,13 @@ class Catalog:
 
     def __init__(self, path: Path, *, alone: bool = False) -> None:
         self._db = connect(path, alone=alone)
-        self.buried = Buried(self._db)
+        self.buried = Tombstones(self._db)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
-    def copy_from(self, other: Catalog) -> None:
+    def copy_from(self, other: IndexDb) -> None:
         """Become what another is, page by page."""
         other._db.backup(self._db)
 
@@ -265,7 +265,7 @@ class Catalog:
         return Totals(results, size or 0, damaged or 0)
 
 
-class Buried:
+class Tombstones:
     """The deletions' tables of an open index. Not thread-safe; raises as Catalog does."""
 
     def __init__(self, db: sqlite3.Connection) -> None:

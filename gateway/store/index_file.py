@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.store.index_db import Catalog, files
-from gateway.store.indexer import Reading
+from gateway.store.index_db import IndexDb, files
+from gateway.store.indexer import Indexer
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +29,18 @@ SPARE_BYTES = 1 << 20
 Answer = TypeVar("Answer")
 
 
-class KeptCatalog:
+class IndexFile:
     """The catalog of one directory. Thread-safe; `lock` is held by who asks several things."""
 
-    def __init__(self, directory: Path, reading: Reading) -> None:
+    def __init__(self, directory: Path, reading: Indexer) -> None:
         self._path = directory / INDEX_NAME
         self._reading = reading
-        self._catalog: Catalog | None = None
+        self._catalog: IndexDb | None = None
         self._try_again_at: float | None = None
         self.lock = threading.RLock()
 
     @property
-    def db(self) -> Catalog:
+    def db(self) -> IndexDb:
         """The open catalog, for who holds the lock. Raises RuntimeError when it is not open."""
         if self._catalog is None:
             raise RuntimeError("the index is not open")
@@ -68,7 +68,7 @@ class KeptCatalog:
                 self._catalog.close()
                 self._catalog, self._try_again_at = None, None
 
-    def ask(self, question: Callable[[Catalog], Answer]) -> Answer:
+    def ask(self, question: Callable[[IndexDb], Answer]) -> Answer:
         """A damaged one is made anew, and asked again. Raises sqlite3.OperationalError."""
         with self.lock:
             if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
@@ -84,9 +84,9 @@ class KeptCatalog:
     def _take_up(self) -> None:
         """Open the file and read on. Raises OSError, sqlite3.DatabaseError."""
         try:
-            self._catalog = Catalog(self._path)
+            self._catalog = IndexDb(self._path)
         except sqlite3.OperationalError:
-            self._catalog = Catalog(self._path, alone=True)
+            self._catalog = IndexDb(self._path, alone=True)
         self._reading.catch_up(self._catalog)
 
     def _rebuild(self, error: Exception) -> None:
@@ -103,13 +103,13 @@ class KeptCatalog:
         """A full or read-only disk: results can still be found, and the file stays as it is.
         What it says is copied, so that only what it lacks is read from the segments."""
         log.warning("the index cannot be written (%s); it goes on in memory until it can", error)
-        file, self._catalog = self._catalog, Catalog(Path(":memory:"))
+        file, self._catalog = self._catalog, IndexDb(Path(":memory:"))
         if file is not None:
             try:
                 self._catalog.copy_from(file)
             except sqlite3.DatabaseError as damage:
                 log.warning("the index cannot be copied (%s)", damage)
-                self._catalog = Catalog(Path(":memory:"))
+                self._catalog = IndexDb(Path(":memory:"))
             finally:
                 file.close()
         self._try_again_at = time.monotonic() + RETRY_S
@@ -136,7 +136,7 @@ class KeptCatalog:
         self._try_again_at = None
         held.close()
 
-    def _has_room_for(self, held: Catalog) -> bool:
+    def _has_room_for(self, held: IndexDb) -> bool:
         try:
             disk = os.statvfs(self._path.parent)
         except OSError:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from gateway.store import record_reader, tombstones
-from gateway.store.index_db import Catalog, Entry
+from gateway.store.index_db import Entry, IndexDb
 from gpu_worker.store import outcomes, scan, segments
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _BATCH = 1000
 _BURIED_AT_ONCE = 10_000
 
 
-class Reading:
+class Indexer:
     """One directory of segments, and the file of deletions.
 
     `deleted`: uuids whose lines do not count any more although that file does not say so yet.
@@ -31,11 +31,11 @@ class Reading:
         self._deletions = deletions
         self.deleted: set[str] = set()
 
-    def is_deleted(self, catalog: Catalog, uuid: str) -> bool:
+    def is_deleted(self, catalog: IndexDb, uuid: str) -> bool:
         """Whether a job's lines, should they be there still, do not count any more."""
         return uuid in self.deleted or catalog.buried.has(uuid)
 
-    def bury(self, catalog: Catalog) -> None:
+    def bury(self, catalog: IndexDb) -> None:
         """Take in what the file of deletions has more than the index knows.
 
         Raises:
@@ -55,19 +55,19 @@ class Reading:
             catalog.buried.add([(uuid, given) for _, uuid, given in batch], batch[-1][0])
             self.deleted.difference_update(uuid for _, uuid, _ in batch)
 
-    def refresh(self, catalog: Catalog, name: str, committed: int | None) -> list[Entry]:
+    def refresh(self, catalog: IndexDb, name: str, committed: int | None) -> list[Entry]:
         """One segment up to `committed`, and before it the same writer's older ones."""
         segment = segments.parse(name)
         if segment is None:
             return []
         fresh: list[Entry] = []
         if catalog.read_to(name) is None:
-            for older in segments.live(self._directory):
+            for older in segments.live_segments(self._directory):
                 if older.writer == segment.writer and older.last < segment.first:
                     fresh += self.take_in(catalog, older.name, None)
         return fresh + self.take_in(catalog, name, committed)
 
-    def take_in(self, catalog: Catalog, name: str, committed: int | None) -> list[Entry]:
+    def take_in(self, catalog: IndexDb, name: str, committed: int | None) -> list[Entry]:
         """The lines of one segment that are new, up to `committed` bytes or its last whole line.
 
         An outcome that may still be being written is left for later: nobody sees a part of it.
@@ -84,7 +84,7 @@ class Reading:
         fresh: list[Entry] = []
         batch: list[Entry] = []
         read_to, damaged = start, 0
-        for group in outcomes.grouped(scan.lines(path, start, committed)):
+        for group in outcomes.split_outcomes(scan.lines(path, start, committed)):
             if group.unfinished and committed is None and self._grows(name):
                 break
             for at in group.lines:
@@ -101,7 +101,7 @@ class Reading:
             fresh += catalog.add(name, batch, read_to, damaged)
         return fresh
 
-    def catch_up(self, catalog: Catalog) -> None:
+    def catch_up(self, catalog: IndexDb) -> None:
         """The deletions, then all segments: those that are gone are forgotten, those that have
         grown are read on. Raises as bury() does."""
         self.bury(catalog)
@@ -120,4 +120,6 @@ class Reading:
             catalog.settle()
 
     def _grows(self, name: str) -> bool:
-        return segments.parse(name) in segments.growing(segments.live(self._directory))
+        return segments.parse(name) in segments.open_segments(
+            segments.live_segments(self._directory)
+        )

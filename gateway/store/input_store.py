@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.admission.input_images import Pictures
+from gateway.admission.input_images import InputFiles
 from gpu_worker.store import durable
 
 log = logging.getLogger(__name__)
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-class Inputs:
+class InputStore:
     """A folder a job. Thread-safe: each job's is written once, by whoever accepts it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def keep(self, uuid: str, pictures: Pictures) -> None:
+    def keep(self, uuid: str, pictures: InputFiles) -> None:
         """Have them on disk for good; nothing is written for none.
 
         Raises:

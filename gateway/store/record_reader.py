@@ -10,16 +10,15 @@ from pathlib import Path
 
 import orjson
 
-from gateway.store import record_reader
 from gateway.store.index_db import Entry
 from gpu_worker.store import record_line
 from gpu_worker.store.durable import DamagedLine
-from gpu_worker.store.record_line import Drawn
+from gpu_worker.store.record_line import ParsedLine
 
 _NULL = b"null"
 
 
-def entry(segment: str, offset: int, length: int, drawn: Drawn) -> Entry:
+def entry(segment: str, offset: int, length: int, drawn: ParsedLine) -> Entry:
     """The index's entry of a line that was read there."""
     return Entry(
         drawn.uuid,
@@ -36,21 +35,21 @@ def entry(segment: str, offset: int, length: int, drawn: Drawn) -> Entry:
     )
 
 
-def whole(segments: OpenSegments, at: Entry) -> bytes:
+def whole(segments: SegmentFiles, at: Entry) -> bytes:
     """The record without its newline, verified. Raises DamagedLine, OSError."""
     text = line_at(segments, at.uuid, at.segment, at.offset, at.length)
     _check_number(text, _behind_data(at), at)
     return text
 
 
-def line_at(segments: OpenSegments, uuid: str, segment: str, offset: int, length: int) -> bytes:
+def line_at(segments: SegmentFiles, uuid: str, segment: str, offset: int, length: int) -> bytes:
     """As whole(), of a record whose parts are not known. Raises DamagedLine, OSError."""
     text = segments.read_one(segment, offset, length)
     record_line.verify(text, uuid)
     return text[:-1]
 
 
-def without_data(segments: OpenSegments, at: Entry) -> bytes:
+def without_data(segments: SegmentFiles, at: Entry) -> bytes:
     """The record with `data` null; its picture is not read. Raises DamagedLine, OSError."""
     quotes = 1 if at.data_length else 0
     behind = _behind_data(at)
@@ -71,7 +70,7 @@ def without_data(segments: OpenSegments, at: Entry) -> bytes:
     return text
 
 
-def data(segments: OpenSegments, at: Entry) -> bytes:
+def data(segments: SegmentFiles, at: Entry) -> bytes:
     """The base64 text of the picture, empty when there is none. Raises DamagedLine, OSError."""
     text = whole(segments, at)
     return text[at.data_at : at.data_at + at.data_length]
@@ -87,7 +86,7 @@ def _check_number(text: bytes, behind_data: int, at: Entry) -> None:
         raise DamagedLine(f"is another picture of {at.uuid}")
 
 
-_MOST = 64
+_MAX_OPEN = 64
 
 
 class _Descriptor:
@@ -103,7 +102,7 @@ class _Descriptor:
             os.close(self.number)
 
 
-class OpenSegments:
+class SegmentFiles:
     """The segments of one directory. Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
@@ -134,17 +133,17 @@ class OpenSegments:
     def _opened(self, name: str) -> _Descriptor:
         fresh = _Descriptor(self._prefix + name)
         with self._lock:
-            while len(self._open) >= _MOST:
+            while len(self._open) >= _MAX_OPEN:
                 self._open.pop(next(iter(self._open)))
             self._open[name] = fresh
         return fresh
 
 
-_MOST = 4096
+_MAX_LOCATIONS = 4096
 """About 1 MiB. A page polls the few jobs that it has just sent."""
 
 
-class ShortCut:
+class LocationCache:
     """Thread-safe.
 
     Args:
@@ -152,7 +151,7 @@ class ShortCut:
     """
 
     def __init__(
-        self, segments: OpenSegments, where: Callable[[str], tuple[str, int, int] | None]
+        self, segments: SegmentFiles, where: Callable[[str], tuple[str, int, int] | None]
     ) -> None:
         self._segments = segments
         self._where = where
@@ -167,10 +166,10 @@ class ShortCut:
                 at = self._where(uuid)
                 if at is None:
                     return None
-                if len(places) >= _MOST:
+                if len(places) >= _MAX_LOCATIONS:
                     places.clear()
                 places[uuid] = at
-            return record_reader.line_at(self._segments, uuid, *at)
+            return line_at(self._segments, uuid, *at)
         except (OSError, DamagedLine, sqlite3.DatabaseError):
             places.pop(uuid, None)
             return None

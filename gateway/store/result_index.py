@@ -12,9 +12,9 @@ from pathlib import Path
 
 from gateway.store import record_reader
 from gateway.store.index_db import Entry, Totals
-from gateway.store.index_file import KeptCatalog
-from gateway.store.indexer import Reading
-from gateway.store.record_reader import OpenSegments, ShortCut
+from gateway.store.index_file import IndexFile
+from gateway.store.indexer import Indexer
+from gateway.store.record_reader import LocationCache, SegmentFiles
 from gpu_worker.store.durable import DamagedLine
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,10 @@ class ResultIndex:
 
     def __init__(self, directory: Path, deletions: Path | None = None) -> None:
         self.directory = directory
-        self._reading = Reading(directory, deletions)
-        self._kept = KeptCatalog(directory, self._reading)
-        self._open = OpenSegments(directory)
-        self._short_cut = ShortCut(self._open, self._where)
+        self._reading = Indexer(directory, deletions)
+        self._kept = IndexFile(directory, self._reading)
+        self._open = SegmentFiles(directory)
+        self._short_cut = LocationCache(self._open, self._where)
         self._read_anew_once: set[str] = set()
 
     def open(self, deleted: Iterable[str] = ()) -> None:
@@ -113,7 +113,7 @@ class ResultIndex:
     # ---- looking up ---------------------------------------------------------------------------
 
     @property
-    def open_segments(self) -> OpenSegments:
+    def open_segments(self) -> SegmentFiles:
         """For who copies records as they are."""
         return self._open
 
@@ -208,7 +208,7 @@ class ResultIndex:
             return self._kept.db.where(uuid)
 
     def _at_its_place(
-        self, what: str | Entry, take: Callable[[OpenSegments, Entry], bytes]
+        self, what: str | Entry, take: Callable[[SegmentFiles, Entry], bytes]
     ) -> bytes | None:
         """Read; when a merge has moved the line meanwhile, look again where it is now."""
         entry = self.find(what) if isinstance(what, str) else what

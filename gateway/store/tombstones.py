@@ -38,7 +38,7 @@ def append(path: Path, deleted: Mapping[str, str | None]) -> None:
 def encode(uuid: str, submission: str | None) -> bytes:
     """One line with its newline."""
     event = {"v": VERSION, "event": "deleted", "uuid": uuid, "submission": submission}
-    return durable.seal(orjson.dumps(event)[:-1])
+    return durable.with_checksum(orjson.dumps(event)[:-1])
 
 
 def read(path: Path, start: int) -> Iterator[tuple[int, str, str | None]]:
@@ -55,7 +55,7 @@ def read(path: Path, start: int) -> Iterator[tuple[int, str, str | None]]:
 
 
 def _decode(text: bytes) -> tuple[str, str | None]:
-    durable.check(text)
+    durable.verify_checksum(text)
     match orjson.loads(text):
         case {"v": 1, "event": "deleted", "uuid": str(uuid), "submission": str() | None as given}:
             return uuid, given

@@ -9,14 +9,14 @@ import time
 
 import orjson
 
-from gateway.admission.capabilities import Capabilities
+from gateway.admission.capabilities import WorkerCapabilities
 from gateway.jobs.broker import Broker
-from gateway.jobs.job_entry import Ticket
+from gateway.jobs.job_entry import JobEntry
 from gateway.jobs.journal import Journal
 from gateway.jobs.removal import Removal
 from gateway.store.index_db import Entry
 from gateway.store.result_index import ResultIndex
-from gateway.workers.model_commands import Wishes
+from gateway.workers.model_commands import CommandQueue
 from gateway.workers.worker_link import WorkerLink, WorkerRefused, WorkerUnavailable
 from gpu_worker.contract.job import Outcome
 from gpu_worker.contract.protocol import Reply, WorkerStatus
@@ -46,8 +46,8 @@ class Dispatcher:
         journal: Journal,
         index: ResultIndex,
         removal: Removal,
-        capabilities: Capabilities,
-        wishes: Wishes,
+        capabilities: WorkerCapabilities,
+        wishes: CommandQueue,
     ) -> None:
         self._worker = worker
         self._link = link
@@ -128,7 +128,7 @@ class Dispatcher:
                 status = self._collect(reply)
         return status
 
-    def _times_taken(self, ticket: Ticket) -> int:
+    def _times_taken(self, ticket: JobEntry) -> int:
         return self._taken[1] if self._taken[0] == ticket.job.uuid else 0
 
     def _learn(self) -> Reply:
@@ -154,7 +154,7 @@ class Dispatcher:
         is_own = own is not None and own.job.uuid == status.uuid
         return not is_own and self._index.find(status.uuid) is not None
 
-    def _next(self) -> Ticket | None:
+    def _next(self) -> JobEntry | None:
         """What an idle worker should do.
 
         A job that is its own while it idles was never begun there: its process died between the

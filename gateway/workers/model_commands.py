@@ -13,23 +13,23 @@ from dataclasses import dataclass, field
 from gateway.errors import NoWorker, WorkerBusy
 from gpu_worker.contract.protocol import Reply, WorkerStatus
 
-PATIENCE_S = 10.0
+REPLY_TIMEOUT_S = 10.0
 """A worker answers or has been given up long before: this only bounds a stuck dispatcher."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class PendingCommand:
     """Have `model` loaded, or None: let go of what is loaded."""
 
     model: str | None
     answer: Future[WorkerStatus] = field(default_factory=Future)
 
 
-class Wishes:
+class CommandQueue:
     """Of one worker. Thread-safe."""
 
     def __init__(self) -> None:
-        self._waiting: queue.SimpleQueue[Wish] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[PendingCommand] = queue.SimpleQueue()
 
     def ask(self, model: str | None) -> WorkerStatus:
         """Have the worker load a model, None: unload; its state after it has agreed.
@@ -38,10 +38,10 @@ class Wishes:
             WorkerBusy: it is loading or busy.
             NoWorker: it does not answer.
         """
-        wish = Wish(model)
+        wish = PendingCommand(model)
         self._waiting.put(wish)
         try:
-            return wish.answer.result(PATIENCE_S)
+            return wish.answer.result(REPLY_TIMEOUT_S)
         except TimeoutError:
             wish.answer.cancel()
             raise NoWorker(retry_after_s=5) from None
@@ -75,7 +75,7 @@ class Wishes:
             if wish.answer.set_running_or_notify_cancel():
                 wish.answer.set_exception(NoWorker(retry_after_s=5))
 
-    def _next(self) -> Wish | None:
+    def _next(self) -> PendingCommand | None:
         try:
             return self._waiting.get_nowait()
         except queue.Empty:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from gpu_worker.assets import model_library
 from gpu_worker.assets.model_library import Library, ModelsError
-from gpu_worker.contract.validation_errors import plain
+from gpu_worker.contract.validation_errors import error_text
 
 log = logging.getLogger(__name__)
 
 
-class ModelsFile:
+class LibraryFile:
     """Not thread-safe. `library` is what it said when it was last sound; `error`, what is wrong
     with it since."""
 
@@ -36,7 +36,7 @@ class ModelsFile:
             self.library, self.error = model_library.read(self._path), None
             log.info("%s has changed and is read again", self._path)
         except (ModelsError, OSError) as error:
-            self.error = plain(error)
+            self.error = error_text(error)
             log.error("%s; what it said before goes on", error)
         return True
 

@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from gpu_worker.contract.request import ClassName, Name, Option, OptionName, Steps
-from gpu_worker.contract.validation_errors import Refused, describe, field_errors
+from gpu_worker.contract.validation_errors import Refusal, field_errors, join_errors
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 """huggingface_hub's own rule: owner/name, at most 96 characters each."""
@@ -48,7 +48,7 @@ Kind = Literal[
 ]
 
 
-class ModelsError(Refused):
+class ModelsError(Refusal):
     """models.toml or what it names is not as it must be; the text says what and where."""
 
 
@@ -56,7 +56,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Part(_Table):
+class Asset(_Table):
     """One thing to load; what its kind has no use for is an error, not ignored.
 
     `subfolder` and `weight_name` are diffusers'; `revision` is a commit; `token` a word to learn;
@@ -80,31 +80,31 @@ class Part(_Table):
         return value
 
 
-class File(Part):
+class FileAsset(Asset):
     """A LoRA or an IP-Adapter: one file of weights."""
 
     HAS_NO = frozenset({"token", "variant"})
 
 
-class Embedding(Part):
+class EmbeddingAsset(Asset):
     """A textual inversion: one file, and the word that stands for it."""
 
     HAS_NO = frozenset({"variant"})
 
 
-class Network(Part):
+class NetworkAsset(Asset):
     """A ControlNet or a VAE: a directory in diffusers' layout, or a file with its configuration."""
 
     HAS_NO = frozenset({"weight_name", "token", "variant"})
 
 
-class Refiner(Part):
+class RefinerAsset(Asset):
     """A refiner: a directory or a file with its UNet."""
 
     HAS_NO = frozenset({"weight_name", "token"})
 
 
-class Upscaler(Part):
+class UpscalerAsset(Asset):
     """An upscaler: one file in the models folder."""
 
     HAS_NO = frozenset({"revision", "subfolder", "weight_name", "token", "variant"})
@@ -119,7 +119,7 @@ class Defaults(_Table):
     scheduler_options: dict[OptionName, Option] = {}
 
 
-class Model(Part):
+class ModelAsset(Asset):
     """A model."""
 
     HAS_NO = frozenset({"subfolder", "weight_name", "token"})
@@ -130,22 +130,22 @@ class Model(Part):
 class Library(_Table):
     """All of models.toml."""
 
-    models: dict[Name, Model] = {}
-    loras: dict[Name, File] = {}
-    embeddings: dict[Name, Embedding] = {}
-    controlnets: dict[Name, Network] = {}
-    ip_adapters: dict[Name, File] = {}
-    vaes: dict[Name, Network] = {}
-    upscalers: dict[Name, Upscaler] = {}
-    refiners: dict[Name, Refiner] = {}
+    models: dict[Name, ModelAsset] = {}
+    loras: dict[Name, FileAsset] = {}
+    embeddings: dict[Name, EmbeddingAsset] = {}
+    controlnets: dict[Name, NetworkAsset] = {}
+    ip_adapters: dict[Name, FileAsset] = {}
+    vaes: dict[Name, NetworkAsset] = {}
+    upscalers: dict[Name, UpscalerAsset] = {}
+    refiners: dict[Name, RefinerAsset] = {}
 
-    def part(self, kind: Kind, name: str) -> Part:
+    def part(self, kind: Kind, name: str) -> Asset:
         """What a name stands for.
 
         Raises:
             ModelsError: nothing of that kind has this name; the text lists what has.
         """
-        known: Mapping[str, Part] = getattr(self, kind)
+        known: Mapping[str, Asset] = getattr(self, kind)
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise ModelsError(
@@ -166,7 +166,7 @@ def read(path: Path) -> Library:
     except FileNotFoundError:
         return Library()
     except ValidationError as error:
-        raise ModelsError(f"{path}: {describe(field_errors(error))}") from None
+        raise ModelsError(f"{path}: {join_errors(field_errors(error))}") from None
     except (ValueError, RecursionError) as error:  # tomllib's, and of bytes that are no UTF-8
         raise ModelsError(f"{path}: {error}") from None
 

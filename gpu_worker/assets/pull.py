@@ -29,18 +29,18 @@ OTHER_VARIANTS = ("*.fp16.*", "*.bf16.*", "*.non_ema*", "*.ema_only*")
 """What diffusers loads only when it is asked for by `variant`."""
 
 
-class NoModel(ValueError):
+class NoModelFound(ValueError):
     """The repository holds nothing that can be loaded; the text says what it looked for."""
 
 
-def chosen(files: Sequence[str], variant: str | None) -> list[str]:
+def select_files(files: Sequence[str], variant: str | None) -> list[str]:
     """The files of a repository that its pipeline needs.
 
     Raises:
         NoModel: it is in no layout of diffusers, or has no safetensors.
     """
     if "model_index.json" not in files:
-        raise NoModel("it has no model_index.json, so it is no pipeline of diffusers")
+        raise NoModelFound("it has no model_index.json, so it is no pipeline of diffusers")
     inner = [name for name in files if name.count("/") == 1 or name == "model_index.json"]
     found = [name for name in inner if any(fnmatch.fnmatch(name, each) for each in WANTED)]
     weights = [name for name in found if name.endswith(".safetensors")]
@@ -52,7 +52,7 @@ def chosen(files: Sequence[str], variant: str | None) -> list[str]:
     else:
         kept = _plain(weights)
     if not kept:
-        raise NoModel("it has no .safetensors weights" + (f" of {variant}" if variant else ""))
+        raise NoModelFound("it has no .safetensors weights" + (f" of {variant}" if variant else ""))
     return sorted([*kept, *(name for name in found if not name.endswith(".safetensors"))])
 
 
@@ -62,7 +62,7 @@ def _plain(weights: Sequence[str]) -> list[str]:
     ]
 
 
-def record(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+def add_to_library(path: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Put `[models.NAME]` into models.toml; whatever else stands there stays as it is.
 
     Raises:
@@ -92,10 +92,10 @@ def pull(
     model_library.read(folder / "models.toml")  # before gigabytes are fetched
     about = HfApi().model_info(repository, revision=revision)
     commit = str(about.sha)
-    files = chosen([each.rfilename for each in about.siblings or []], variant)
+    files = select_files([each.rfilename for each in about.siblings or []], variant)
     snapshot_download(repository, revision=commit, local_dir=folder / name, allow_patterns=files)
     entry = {"source": name, "revision": commit}
-    record(folder / "models.toml", name, entry | ({"variant": variant} if variant else {}))
+    add_to_library(folder / "models.toml", name, entry | ({"variant": variant} if variant else {}))
     return commit
 
 
@@ -111,14 +111,14 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         settings = load(Settings, environ)
         if not model_library.HUB_ID.fullmatch(options.repository):
-            raise NoModel("it is no hub id such as stabilityai/sdxl-turbo")
+            raise NoModelFound("it is no hub id such as stabilityai/sdxl-turbo")
         _check_name(name)
         commit = pull(
             options.repository, options.revision, name, options.variant, settings.models_dir
         )
     except SettingsError as error:
         return _fail(EX_CONFIG, str(error))
-    except (NoModel, ModelsError) as error:
+    except (NoModelFound, ModelsError) as error:
         return _fail(EX_DATAERR, f"{options.repository}: {error}")
     except Exception as error:
         # The hub's library raises a dozen kinds, of requests, httpx and its own.
@@ -143,7 +143,9 @@ def _check_name(name: str) -> None:
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
-        raise NoModel(f"--name {name!r}: letters, digits, dots, dashes and underscores") from None
+        raise NoModelFound(
+            f"--name {name!r}: letters, digits, dots, dashes and underscores"
+        ) from None
 
 
 def _fail(code: int, sentence: str) -> int:

@@ -11,7 +11,7 @@ from gpu_worker.contract.request import (
     SIDE_MULTIPLE_PX,
     GenerationRequest,
 )
-from gpu_worker.contract.validation_errors import Refused
+from gpu_worker.contract.validation_errors import Refusal
 from gpu_worker.store.scan import MAX_LINE_BYTES
 
 _LINE_BYTES_A_PIXEL = 4
@@ -30,7 +30,7 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 
-class TooLarge(Refused):
+class ImageTooLarge(Refusal):
     """A picture would become larger than is made; `field` asks for it with `value`."""
 
     def __init__(self, field: str, value: object, size: Size) -> None:
@@ -42,7 +42,9 @@ class TooLarge(Refused):
         super().__init__(f"{field}: {self.sentence} (got {value})")
 
 
-def drawn_over(request: GenerationRequest, given: Size, multiple: int = SIDE_MULTIPLE_PX) -> Size:
+def image_to_image_size(
+    request: GenerationRequest, given: Size, multiple: int = SIDE_MULTIPLE_PX
+) -> Size:
     """Of a picture drawn over the request's `image`, whose size upright is `given`.
 
     One side asked for: the other follows. None: the picture's own, scaled into the limits.
@@ -60,7 +62,7 @@ def drawn_over(request: GenerationRequest, given: Size, multiple: int = SIDE_MUL
     return _side(width * scale, multiple), _side(height * scale, multiple)
 
 
-def second_pass(first: Size, scale: float, multiple: int = SIDE_MULTIPLE_PX) -> Size:
+def hires_size(first: Size, scale: float, multiple: int = SIDE_MULTIPLE_PX) -> Size:
     """Of `hires`: multiples of 8 or more, at least one more than the first pass has."""
     width, height = (
         max(round(side * scale / multiple) * multiple, side + multiple) for side in first
@@ -68,7 +70,7 @@ def second_pass(first: Size, scale: float, multiple: int = SIDE_MULTIPLE_PX) -> 
     return width, height
 
 
-def upscaled(given: Size, scale: float, field: str = "upscale.scale") -> Size:
+def upscaled_size(given: Size, scale: float, field: str = "upscale.scale") -> Size:
     """Of `upscale`.
 
     Args:
@@ -79,7 +81,7 @@ def upscaled(given: Size, scale: float, field: str = "upscale.scale") -> Size:
         TooLarge: it is not made.
     """
     size = round(given[0] * scale), round(given[1] * scale)
-    return _bounded(field, scale, size)
+    return _check_bounds(field, scale, size)
 
 
 def check(request: GenerationRequest, given: Size | None) -> None:
@@ -93,28 +95,28 @@ def check(request: GenerationRequest, given: Size | None) -> None:
     """
     if request.upscale is not None:
         if given is not None:
-            upscaled(given, request.upscale.scale)
-    elif request.hires is not None and (first := _first_pass(request, given)) is not None:
+            upscaled_size(given, request.upscale.scale)
+    elif request.hires is not None and (first := _first_pass_size(request, given)) is not None:
         check_hires(first, request.hires.scale)
 
 
 def check_hires(first: Size, scale: float, multiple: int = SIDE_MULTIPLE_PX) -> None:
     """The same of a second pass over a first one of this size. Raises TooLarge."""
-    _bounded("hires.scale", scale, second_pass(first, scale, multiple))
+    _check_bounds("hires.scale", scale, hires_size(first, scale, multiple))
 
 
-def _first_pass(request: GenerationRequest, given: Size | None) -> Size | None:
+def _first_pass_size(request: GenerationRequest, given: Size | None) -> Size | None:
     """None where only the model knows it."""
     if given is not None:
-        return drawn_over(request, given)
+        return image_to_image_size(request, given)
     if request.width is None or request.height is None:
         return None
     return request.width, request.height
 
 
-def _bounded(field: str, scale: float, size: Size) -> Size:
+def _check_bounds(field: str, scale: float, size: Size) -> Size:
     if max(size) > MAX_LARGE_SIDE_PX or size[0] * size[1] > MAX_LARGE_PIXELS:
-        raise TooLarge(field, scale, size)
+        raise ImageTooLarge(field, scale, size)
     return size
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from gpu_worker.contract.validation_errors import Refused
+from gpu_worker.contract.validation_errors import Refusal
 
 MAX_WEIGHT = 10.0
 
 _TOKEN = re.compile(r"\\[()\\]|\(|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|\)")
 
 
-class TooHeavy(Refused):
+class WeightOutOfRange(Refusal):
     """A weight, or the product of weights within each other, is beyond +-10.
 
     `weight` is that product, `why` the sentence without field and value.
@@ -61,12 +61,12 @@ def parse(prompt: str, field: str = "prompt") -> list[Fragment]:
             open_at.pop()
             _add(parts, ")")
         else:
-            parts = _weighted(parts, open_at.pop(), float(found[1]), field)
+            parts = _apply_weight(parts, open_at.pop(), float(found[1]), field)
     _add(parts, prompt[at:])
     for part in parts:
         if not abs(part.weight) <= MAX_WEIGHT:  # nor is NaN, of an endless number times nothing
-            raise TooHeavy(field, part.weight)
-    return _joined(parts)
+            raise WeightOutOfRange(field, part.weight)
+    return _join_neighbours(parts)
 
 
 def is_weighted(fragments: list[Fragment]) -> bool:
@@ -74,7 +74,7 @@ def is_weighted(fragments: list[Fragment]) -> bool:
     return any(fragment.weight != 1.0 for fragment in fragments)
 
 
-def plain(fragments: list[Fragment]) -> str:
+def plain_text(fragments: list[Fragment]) -> str:
     """The words without their weights."""
     return "".join(fragment.text for fragment in fragments)
 
@@ -84,15 +84,15 @@ def _add(parts: list[Fragment], text: str) -> None:
         parts.append(Fragment(text, 1.0))
 
 
-def _weighted(parts: list[Fragment], begin: int, weight: float, field: str) -> list[Fragment]:
+def _apply_weight(parts: list[Fragment], begin: int, weight: float, field: str) -> list[Fragment]:
     """What stands behind the parenthesis at `begin` counts `weight` times as much."""
     if abs(weight) > MAX_WEIGHT:
-        raise TooHeavy(field, weight)
+        raise WeightOutOfRange(field, weight)
     inside = [Fragment(part.text, part.weight * weight) for part in parts[begin + 1 :]]
     return parts[:begin] + inside
 
 
-def _joined(parts: list[Fragment]) -> list[Fragment]:
+def _join_neighbours(parts: list[Fragment]) -> list[Fragment]:
     joined: list[Fragment] = []
     for part in parts:
         if joined and joined[-1].weight == part.weight:

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from gpu_worker.contract.validation_errors import MAX_FAULTS, unknown_fields
+from gpu_worker.contract.validation_errors import MAX_ERRORS, unknown_fields_message
 
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 MAX_OPTION = 1_000_000
@@ -94,7 +94,7 @@ Weight = Annotated[float, Field(ge=-10.0, le=10.0)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """What models.toml calls a file: it is looked up there, and never becomes a path."""
 
-Picture = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+ImageDigest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """A picture that came with the request: its file's digest. Over HTTP it is base64."""
 
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]{0,63}$")]
@@ -109,9 +109,9 @@ class Strict(BaseModel):
     @classmethod
     def _few(cls, value: object) -> object:
         """A fault for each of many unknown fields would take a hundred times the room of them."""
-        if isinstance(value, dict) and len(value) > len(cls.model_fields) + MAX_FAULTS:
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) + MAX_ERRORS:
             unknown = [name for name in value if name not in cls.model_fields]
-            raise ValueError(unknown_fields(unknown))
+            raise ValueError(unknown_fields_message(unknown))
         return value
 
 
@@ -132,7 +132,7 @@ class ControlNet(Strict):
     """A ControlNet of models.toml and the picture that it follows."""
 
     name: Name
-    image: Picture
+    image: ImageDigest
     conditioning_scale: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
     guidance_start: Share = 0.0
     guidance_end: Annotated[Share, Field(validate_default=True)] = 1.0
@@ -150,7 +150,7 @@ class IPAdapter(Strict):
     """An IP-Adapter of models.toml and the picture that it imitates."""
 
     name: Name
-    image: Picture
+    image: ImageDigest
     scale: Annotated[float, Field(ge=0.0, le=10.0)] = 0.6
 
 
@@ -213,8 +213,8 @@ class GenerationRequest(Strict):
     clip_skip: Annotated[int, Field(ge=1, le=11)] | None = None
     eta: Share | None = None
     guidance_rescale: Share | None = None
-    image: Picture | None = None
-    mask_image: Picture | None = None
+    image: ImageDigest | None = None
+    mask_image: ImageDigest | None = None
     strength: Share | None = None
     loras: Annotated[list[Lora], Field(max_length=8)] = []
     controlnets: Annotated[list[ControlNet], Field(max_length=4)] = []

@@ -11,13 +11,13 @@ from pydantic.fields import FieldInfo
 MAX_SHOWN_CHARS = 80
 MAX_NAME_CHARS = 200
 
-MAX_FAULTS = 20
+MAX_ERRORS = 20
 """So many are told, and how many more there are: an answer is not to outgrow its question."""
 
 _NO_INTEGER = ("int_type", "int_from_float")
 
 
-class Refused(ValueError):
+class Refusal(ValueError):
     """A job asks for what cannot be done; the text says why, and is all that there is to say."""
 
 
@@ -32,14 +32,14 @@ def field_errors(
     return [
         {
             "field": field_name(fault["loc"]),
-            "message": _sentence(fault, fields or {}),
-            "value": _shown(fault),
+            "message": _message(fault, fields or {}),
+            "value": _display_input(fault),
         }
         for fault in error.errors(include_url=False)
     ]
 
 
-def describe(faults: list[dict[str, Any]], known: Iterable[str] = ()) -> str:
+def join_errors(faults: list[dict[str, Any]], known: Iterable[str] = ()) -> str:
     """One readable line: `height: Input should be a multiple of 8 (got 513)`.
 
     Args:
@@ -48,48 +48,48 @@ def describe(faults: list[dict[str, Any]], known: Iterable[str] = ()) -> str:
     said = [
         f"{fault['field']}: {fault['message']}"
         + ("" if fault["value"] is None else f" (got {fault['value']})")
-        for fault in faults[:MAX_FAULTS]
+        for fault in faults[:MAX_ERRORS]
     ]
-    if len(faults) > MAX_FAULTS:
-        said.append(f"and {len(faults) - MAX_FAULTS} more")
+    if len(faults) > MAX_ERRORS:
+        said.append(f"and {len(faults) - MAX_ERRORS} more")
     names = ", ".join(known)
     if names and any("known field" in fault["message"] for fault in faults):
         said.append(f"known fields are {names}")
     return "; ".join(said)
 
 
-def unknown_fields(names: list[object]) -> str:
+def unknown_fields_message(names: list[object]) -> str:
     """What many of them at once are told, without a sentence for each."""
-    some = ", ".join(shown(name) for name in names[:MAX_FAULTS])
-    more = len(names) - MAX_FAULTS
+    some = ", ".join(display_value(name) for name in names[:MAX_ERRORS])
+    more = len(names) - MAX_ERRORS
     return f"has unknown fields: {some} and {more} more"
 
 
-def plain(error: object) -> str:
+def error_text(error: object) -> str:
     """An error's words as they can be sent and stored: a file's name may be no UTF-8."""
     return str(error).encode("utf-8", "backslashreplace").decode()
 
 
-def shown(value: object) -> str:
+def display_value(value: object) -> str:
     """A value as it may stand in a sentence: printable, and not long."""
     if isinstance(value, str):
         value = value[: MAX_SHOWN_CHARS + 1]
     text = repr(value) if isinstance(value, str) else ascii(value)
-    return _short(text.encode("utf-8", "backslashreplace").decode(), MAX_SHOWN_CHARS)
+    return _shorten(text.encode("utf-8", "backslashreplace").decode(), MAX_SHOWN_CHARS)
 
 
 def field_name(parts: Iterable[object]) -> str:
     """`loras.0.weight`; `body` for the whole."""
-    names = [_short(str(part), MAX_SHOWN_CHARS) for part in parts]
+    names = [_shorten(str(part), MAX_SHOWN_CHARS) for part in parts]
     text = ".".join(names).encode("utf-8", "backslashreplace").decode()
-    return _short(text, MAX_NAME_CHARS) or "body"
+    return _shorten(text, MAX_NAME_CHARS) or "body"
 
 
-def _short(text: str, limit: int) -> str:
+def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _sentence(fault: Any, fields: Mapping[str, FieldInfo]) -> str:
+def _message(fault: Any, fields: Mapping[str, FieldInfo]) -> str:
     kind, where = fault["type"], fault["loc"]
     if kind == "extra_forbidden":
         return "is not a known field"
@@ -114,5 +114,5 @@ def _metadata(kind: Any) -> tuple[Any, ...]:
     return getattr(kind, "__metadata__", ())
 
 
-def _shown(fault: Any) -> str | None:
-    return None if fault["type"] == "missing" else shown(fault["input"])
+def _display_input(fault: Any) -> str | None:
+    return None if fault["type"] == "missing" else display_value(fault["input"])

@@ -12,14 +12,14 @@ from typing import Any
 from PIL import Image
 
 from gpu_worker.contract.job import Job, Outcome
-from gpu_worker.contract.validation_errors import plain
-from gpu_worker.control.slot import Slot, View, Wish
-from gpu_worker.control.watchdog import StepDeadline
+from gpu_worker.contract.validation_errors import Refusal, error_text
+from gpu_worker.control.slot import Slot, SlotView, Wish
+from gpu_worker.control.watchdog import StepWatchdog
 from gpu_worker.output.preview_file import PreviewFile
-from gpu_worker.output.result_records import outcome_records, sentence
-from gpu_worker.pipeline_api import DeviceLost, OutOfMemory, Picture, Pipeline, Refused
-from gpu_worker.store.in_flight import Begun, InFlight
-from gpu_worker.store.result_log import LineTooLong, ResultLog
+from gpu_worker.output.result_records import error_message, outcome_records
+from gpu_worker.pipeline_api import DeviceLost, GeneratedImage, OutOfMemory, Pipeline
+from gpu_worker.store.in_flight import InFlight, InFlightJob
+from gpu_worker.store.result_log import RecordTooLong, ResultLog
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +27,15 @@ RETRY_S = 0.5
 """Pause between two tries to write what the disk did not take."""
 
 
-class _Leave(BaseException):
+class _JobInterrupted(BaseException):
     """Between two steps: no Exception, for pipelines must not catch it."""
 
 
-class Stopped(_Leave):
+class Stopped(_JobInterrupted):
     """The worker was asked to stop."""
 
 
-class Canceled(_Leave):
+class Canceled(_JobInterrupted):
     """The client does not want the picture any more."""
 
 
@@ -61,7 +61,7 @@ class Runner:
         self._results = results
         self._in_flight = in_flight
         self._pipeline = pipeline
-        self._deadline = StepDeadline(step_timeout_s)
+        self._deadline = StepWatchdog(step_timeout_s)
         self._max_attempts = max_attempts
         self._stopping = stopping
         self._preview = preview
@@ -110,13 +110,13 @@ class Runner:
             self._commit(begun.job, Outcome.FAILED, [message], [], facts)
         return True
 
-    def _run(self, job: Job, held: View) -> None:
+    def _run(self, job: Job, held: SlotView) -> None:
         """Raises Stopped; DeviceLost when the outcome is on disk."""
         attempt, begun = held.attempt, self._clock()
-        self._persist(lambda: self._in_flight.write(Begun(attempt=attempt, job=job)))
+        self._persist(lambda: self._in_flight.write(InFlightJob(attempt=attempt, job=job)))
         lost: DeviceLost | None = None
         outcome, errors = Outcome.FAILED, [""]
-        pictures: list[Picture] = []
+        pictures: list[GeneratedImage] = []
         try:
             pictures = self._generate(job)
             outcome, errors = Outcome.SUCCEEDED, []
@@ -128,9 +128,9 @@ class Runner:
         except DeviceLost as error:
             lost, errors = error, [f"the device was lost: {error}"]
         except Exception as error:
-            if not isinstance(error, (OutOfMemory, Refused)):
+            if not isinstance(error, (OutOfMemory, Refusal)):
                 log.exception("job %s failed", job.uuid)
-            errors = [sentence(error)]
+            errors = [error_message(error)]
         facts = {
             "attempt": attempt,
             "started_time": held.started_time,
@@ -147,11 +147,11 @@ class Runner:
     def _uncount(self, job: Job, attempt: int) -> None:
         """A clean stop is no fault of the job: the next worker begins it anew, uncounted."""
         try:
-            self._in_flight.write(Begun(attempt=attempt - 1, job=job))
+            self._in_flight.write(InFlightJob(attempt=attempt - 1, job=job))
         except OSError as error:
             log.warning("job %s: this stop counts as an attempt: %s", job.uuid, error)
 
-    def _generate(self, job: Job) -> list[Picture]:
+    def _generate(self, job: Job) -> list[GeneratedImage]:
         begun = self._clock()
         self._deadline.arm(begun)
 
@@ -182,7 +182,7 @@ class Runner:
         job: Job,
         outcome: Outcome,
         errors: list[str],
-        pictures: list[Picture],
+        pictures: list[GeneratedImage],
         facts: dict[str, Any],
     ) -> None:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -195,10 +195,10 @@ class Runner:
         try:
             records = outcome_records(job, outcome, errors, pictures, said, texts=self._png_texts)
             self._persist(lambda: self._results.append_all(records))
-        except (MemoryError, LineTooLong) as error:
+        except (MemoryError, RecordTooLong) as error:
             # A picture in a record is several times as large.
-            log.error("job %s: %s", job.uuid, sentence(error))
-            records = outcome_records(job, Outcome.FAILED, [sentence(error)], [], said)
+            log.error("job %s: %s", job.uuid, error_message(error))
+            records = outcome_records(job, Outcome.FAILED, [error_message(error)], [], said)
             self._persist(lambda: self._results.append_all(records))
         self._slot.release(self._results.position)
         self._idle_since = self._clock()
@@ -233,7 +233,7 @@ class Runner:
                 self._pipeline.load(wish.model)
         except Exception as refusal:
             log.exception("the model %s could not be loaded", wish.model)
-            error = plain(f"{wish.model}: {refusal}")
+            error = error_text(f"{wish.model}: {refusal}")
         finally:
             self._deadline.cancel()
         self._idle_since = self._clock() if not wish.unload else math.inf

@@ -34,7 +34,7 @@ class ForbiddenTransition(RuntimeError):
 
 
 @dataclass(frozen=True)
-class View:
+class SlotView:
     """What the slot looked like at one moment. `step_s` is seconds a step, measured.
 
     `started_time`, ISO 8601: since when it holds the job.
@@ -60,11 +60,11 @@ class Slot:
 
     def __init__(self, position: tuple[str, int] = ("", 0)) -> None:
         self._changed = threading.Condition()
-        self._view = View(log=position[0], committed=position[1])
+        self._view = SlotView(log=position[0], committed=position[1])
         self._unwanted: str | None = None
         self._wish: Wish | None = None
 
-    def view(self) -> View:
+    def view(self) -> SlotView:
         """One consistent look."""
         with self._changed:
             return self._view
@@ -127,7 +127,7 @@ class Slot:
             wish, self._wish = self._wish, None
             return wish
 
-    def take(self, timeout_s: float) -> View | None:
+    def take(self, timeout_s: float) -> SlotView | None:
         """Wait for a held job; None when none came in time, or something else is wanted first."""
         with self._changed:
             self._changed.wait_for(
@@ -178,7 +178,7 @@ class Slot:
         """The job has its outcome on disk, at the end of the log's `position`."""
         with self._changed:
             self._require({State.BUSY}, State.IDLE)
-            self._view = View(
+            self._view = SlotView(
                 State.IDLE, step_s=self._view.step_s, log=position[0], committed=position[1]
             )
             self._changed.notify_all()

@@ -8,7 +8,7 @@ REARM_S = 1.0
 """Arming faulthandler costs ~1.7 ms, so the deadline moves at most once a second."""
 
 
-class StepDeadline:
+class StepWatchdog:
     """`timeout_s` for a step. A process has one at a time."""
 
     def __init__(self, timeout_s: float) -> None:

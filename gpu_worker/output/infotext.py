@@ -67,14 +67,14 @@ def parameters(record: Mapping[str, Any]) -> str:
         record: of docs/results-format.md; what it does not say is left out.
     """
     loras = "".join(f" <lora:{lora['name']}:{lora['weight']:g}>" for lora in _list(record, "loras"))
-    prompt = harmless(record.get("prompt") or "") + loras
-    negative = harmless(record.get("negative_prompt") or "")
+    prompt = escape_markers(record.get("prompt") or "") + loras
+    negative = escape_markers(record.get("negative_prompt") or "")
     facts = ", ".join(f"{key}: {value}" for key, value in _facts(record) if value is not None)
     lines = [prompt.strip(), f"Negative prompt: {negative}" if negative else "", facts]
     return "\n".join(line for line in lines if line)
 
 
-def resized(text: str | None, width: int, height: int) -> str | None:
+def with_size(text: str | None, width: int, height: int) -> str | None:
     """The text of a picture that was made larger: its own, with the size that it has now.
 
     With a second pass in it the text stays: its size is of the first one, and readers multiply it.
@@ -85,7 +85,7 @@ def resized(text: str | None, width: int, height: int) -> str | None:
     return before + line + _SIZE.sub(f"Size: {width}x{height}", facts, count=1)
 
 
-def harmless(prompt: str) -> str:
+def escape_markers(prompt: str) -> str:
     """A prompt that no reader takes for more: a colon that would end it moves one space away."""
     lines = prompt.replace("\r\n", "\n").replace("\r", "\n").strip()
     return _MARKS.sub(lambda found: f"{found[0].removesuffix(':').rstrip()} :", lines)

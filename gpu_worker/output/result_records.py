@@ -13,28 +13,28 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from gpu_worker.contract.job import Job, Outcome, result_record
-from gpu_worker.contract.validation_errors import plain
+from gpu_worker.contract.validation_errors import Refusal, error_text
 from gpu_worker.output import infotext
-from gpu_worker.pipeline_api import OutOfMemory, Picture, Refused
-from gpu_worker.store.result_log import LineTooLong
+from gpu_worker.pipeline_api import GeneratedImage, OutOfMemory
+from gpu_worker.store.result_log import RecordTooLong
 
 OWN_CHUNK = infotext.PROGRAM
 """The PNG text chunk that holds the whole record but the picture, as JSON."""
 
 
-def sentence(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """What the record of a job says that has ended so."""
     if isinstance(error, MemoryError):
         return "out of memory: the process has no room for such a picture; try a smaller one"
-    is_known = isinstance(error, (OutOfMemory, Refused, LineTooLong))
-    return plain(error if is_known else f"{type(error).__name__}: {error}")
+    is_known = isinstance(error, (OutOfMemory, Refusal, RecordTooLong))
+    return error_text(error if is_known else f"{type(error).__name__}: {error}")
 
 
 def outcome_records(
     job: Job,
     outcome: Outcome,
     errors: list[str],
-    pictures: list[Picture],
+    pictures: list[GeneratedImage],
     said: dict[str, Any],
     *,
     texts: bool = True,
@@ -45,13 +45,13 @@ def outcome_records(
         MemoryError: the pictures are too large to be encoded here.
     """
     if pictures:
-        return picture_records(job, pictures, said, texts=texts)
+        return image_records(job, pictures, said, texts=texts)
     facts = said | {"image_index": 0, "num_images": 1}
     return [result_record(job, outcome=outcome, errors=errors, data=None, facts=facts)]
 
 
-def picture_records(
-    job: Job, pictures: list[Picture], said: dict[str, Any], *, texts: bool = True
+def image_records(
+    job: Job, pictures: list[GeneratedImage], said: dict[str, Any], *, texts: bool = True
 ) -> list[dict[str, Any]]:
     """One record for each picture of a job that has succeeded.
 
@@ -65,7 +65,7 @@ def picture_records(
         facts["pixels_sha256"] = pixels_sha256(picture.image)
         record = result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data=None, facts=facts)
         said_in_it = _texts(record, _parameters(job, record, picture)) if texts else None
-        encoded = encode(picture.image, said_in_it)
+        encoded = encode_png(picture.image, said_in_it)
         record["data"] = base64.b64encode(encoded).decode("ascii")
         records.append(record)
     return records
@@ -79,7 +79,7 @@ def pixels_sha256(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _parameters(job: Job, record: dict[str, Any], picture: Picture) -> str | None:
+def _parameters(job: Job, record: dict[str, Any], picture: GeneratedImage) -> str | None:
     """What is not drawn has the text of what it was made of, where that had one."""
     return picture.parameters if job.request.upscale is not None else infotext.parameters(record)
 
@@ -91,7 +91,7 @@ def _texts(record: dict[str, Any], parameters: str | None) -> dict[str, str]:
     return own if parameters is None else {"parameters": parameters, **own}
 
 
-def encode(image: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
+def encode_png(image: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
     """The PNG. Level 1: level 6 costs a third more time for 7 % fewer bytes.
 
     Args:

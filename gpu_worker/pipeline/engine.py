@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from gpu_worker.assets.library_file import ModelsFile
+from gpu_worker.assets.library_file import LibraryFile
 from gpu_worker.contract import output_size
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest, Upscale
@@ -21,20 +21,20 @@ from gpu_worker.pipeline.adapters import attach
 from gpu_worker.pipeline.capabilities import library, provenance
 from gpu_worker.pipeline.capabilities.provenance import Provenance
 from gpu_worker.pipeline.loading import alignment, loader, machine_size, sources
-from gpu_worker.pipeline.loading.asset_files import Shelf
-from gpu_worker.pipeline.loading.loaded_model import Loaded
+from gpu_worker.pipeline.loading.asset_files import AssetFiles
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel
 from gpu_worker.pipeline.loading.memory import (
     PeakMemory,
-    is_beyond_repair,
-    is_exhausted,
-    too_little,
+    is_fatal_device_error,
+    is_out_of_memory,
+    out_of_memory_message,
 )
 from gpu_worker.pipeline.sampling import call_arguments, canvas, prompt_embedding, refiner
-from gpu_worker.pipeline.sampling.image_generator import Drawing
-from gpu_worker.pipeline.sampling.input_images import Inputs
+from gpu_worker.pipeline.sampling.image_generator import ImageGenerator
+from gpu_worker.pipeline.sampling.input_images import InputImages
 from gpu_worker.pipeline.schedulers import select
 from gpu_worker.pipeline.upscaling import upscale
-from gpu_worker.pipeline_api import DeviceLost, OnStep, OutOfMemory, Picture
+from gpu_worker.pipeline_api import DeviceLost, GeneratedImage, OnStep, OutOfMemory
 from gpu_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -43,15 +43,15 @@ log = logging.getLogger(__name__)
 class DiffusersPipeline:
     """One loaded model at most, on one device."""
 
-    def __init__(self, settings: WorkerSettings, models_file: ModelsFile) -> None:
+    def __init__(self, settings: WorkerSettings, models_file: LibraryFile) -> None:
         self._settings = settings
         self._file = models_file
-        self._shelf = Shelf(models_file.library, settings.models_dir, settings.cache_dir)
+        self._shelf = AssetFiles(models_file.library, settings.models_dir, settings.cache_dir)
         self._device = machine_size.choose_device(settings.device, settings.gpu)
         self._size: machine_size.Size = settings.machine_size or machine_size.choose_size(
             machine_size.memory_bytes(self._device)
         )
-        self._loaded: Loaded | None = None
+        self._loaded: LoadedModel | None = None
         self._description: dict[str, Any] = {}
         self.described = 0
         self._provenance = Provenance(settings, models_file.library)
@@ -71,19 +71,21 @@ class DiffusersPipeline:
         """What there is to say of the process, and of the model that is loaded."""
         # One look: the control thread asks while the main thread may let go of it.
         loaded = self._loaded
-        return provenance.of_process(self._device, self._size) | {
+        return provenance.process_metadata(self._device, self._size) | {
             "model": self._settings.model,
-            **(provenance.of_model(loaded) if loaded is not None else {}),
+            **(provenance.model_metadata(loaded) if loaded is not None else {}),
         }
 
     def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
         """See `gpu_worker.pipeline_api.Pipeline.facts_of`."""
         if request.upscale is not None:
-            return provenance.of_process(self._device, self._size)
+            return provenance.process_metadata(self._device, self._size)
         name, loaded = request.model or self._settings.model, self._loaded
         if loaded is None or loaded.name != name:
-            return provenance.of_process(self._device, self._size) | {"model": name}
-        return provenance.of_process(self._device, self._size) | provenance.of_model(loaded)
+            return provenance.process_metadata(self._device, self._size) | {"model": name}
+        return provenance.process_metadata(self._device, self._size) | provenance.model_metadata(
+            loaded
+        )
 
     def describe(self) -> dict[str, Any]:
         """See `gpu_worker.pipeline_api.Pipeline.describe`."""
@@ -107,7 +109,7 @@ class DiffusersPipeline:
         pipe.set_progress_bar_config(disable=True)
         machine_size.apply(pipe, self._size, self._device)
         alignment.align(pipe, self._device)
-        self._loaded = Loaded(name, pipe, self._size, self._device, source.model.defaults)
+        self._loaded = LoadedModel(name, pipe, self._size, self._device, source.model.defaults)
         self._describe()
 
     def unload(self) -> None:
@@ -126,7 +128,7 @@ class DiffusersPipeline:
     def _describe(self) -> None:
         """For the control thread, which answers at once."""
         pipe = self._loaded.pipe if self._loaded is not None else None
-        said = library.everything(self._shelf.library, self._settings, self.loaded, pipe)
+        said = library.describe_library(self._shelf.library, self._settings, self.loaded, pipe)
         self._description = said | {"models_error": self._file.error}
         self.described += 1
 
@@ -134,7 +136,7 @@ class DiffusersPipeline:
         """Of the loaded model."""
         return self._ready(None).default_side_px()
 
-    def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
+    def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         """See `gpu_worker.pipeline_api.Pipeline.generate`. Where the memory does not suffice, the
         job is run again with the next smaller MACHINE_SIZE, and its images say so."""
         try:
@@ -147,16 +149,18 @@ class DiffusersPipeline:
         log.warning("%s; this job runs so", sentence)
         return self._attempt_with_less(job, on_step, smaller, sentence)
 
-    def _attempt(self, job: Job, on_step: OnStep) -> list[Picture]:
+    def _attempt(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         try:
             if job.request.upscale is not None:
                 return self._upscaled(job, job.request.upscale, on_step)
             return self._generate(self._ready(job.request.model), job, on_step)
         except Exception as error:
-            if is_exhausted(error):
+            if is_out_of_memory(error):
                 size = None if job.request.upscale is not None else self._size
-                raise OutOfMemory(too_little(size, provenance.device_name(self._device))) from error
-            if is_beyond_repair(error):
+                raise OutOfMemory(
+                    out_of_memory_message(size, provenance.device_name(self._device))
+                ) from error
+            if is_fatal_device_error(error):
                 raise DeviceLost(str(error).splitlines()[0]) from error
             raise
         finally:
@@ -164,7 +168,7 @@ class DiffusersPipeline:
 
     def _attempt_with_less(
         self, job: Job, on_step: OnStep, smaller: machine_size.Size, sentence: str
-    ) -> list[Picture]:
+    ) -> list[GeneratedImage]:
         """The model is loaded anew for this job alone; the next one finds the size of before."""
         before, self._size = self._size, smaller
         self._let_go()
@@ -175,29 +179,29 @@ class DiffusersPipeline:
             self.unload()
             self._size = before
         said = {"machine_size": smaller, "out_of_memory": sentence}
-        return [Picture(each.image, of_model | each.facts | said) for each in made]
+        return [GeneratedImage(each.image, of_model | each.facts | said) for each in made]
 
-    def _ready(self, model: str | None) -> Loaded:
+    def _ready(self, model: str | None) -> LoadedModel:
         self.load(model)
         if self._loaded is None:
             raise RuntimeError("no model is loaded")
         return self._loaded
 
-    def _generate(self, loaded: Loaded, job: Job, on_step: OnStep) -> list[Picture]:
+    def _generate(self, loaded: LoadedModel, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         request = job.request
-        inputs = Inputs(self._settings.inputs_dir / job.uuid)
+        inputs = InputImages(self._settings.inputs_dir / job.uuid)
         drawn_on = canvas.of(loaded, request, inputs)
         if request.hires is not None:
             output_size.check_hires(drawn_on.size, request.hires.scale, loaded.side_multiple_px())
         peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
-            attached = attach.attached(loaded, request, inputs, self._shelf, drawn_on)
+            attached = attach.attach(loaded, request, inputs, self._shelf, drawn_on)
             pipe, more = stack.enter_context(attached)
-            said = stack.enter_context(select.chosen(loaded, pipe, request))
-            arguments, resolved = call_arguments.arguments(loaded, pipe, request, drawn_on)
-            words, said_of_words = prompt_embedding.arguments(pipe, request)
-            refining = refiner.attached(loaded, pipe, request, self._shelf, resolved)
-            drawing = Drawing(
+            said = stack.enter_context(select.use_scheduler(loaded, pipe, request))
+            arguments, resolved = call_arguments.build(loaded, pipe, request, drawn_on)
+            words, said_of_words = prompt_embedding.build(pipe, request)
+            refining = refiner.attach(loaded, pipe, request, self._shelf, resolved)
+            drawing = ImageGenerator(
                 loaded,
                 pipe,
                 request,
@@ -211,14 +215,14 @@ class DiffusersPipeline:
             ]
             made_by = self._provenance.facts(pipe, request, self._device)
         made_by["peak_memory_bytes"] = peak.read()
-        return [Picture(made.image, made_by | made.facts) for made in pictures]
+        return [GeneratedImage(made.image, made_by | made.facts) for made in pictures]
 
-    def _upscaled(self, job: Job, asked: Upscale, on_step: OnStep) -> list[Picture]:
+    def _upscaled(self, job: Job, asked: Upscale, on_step: OnStep) -> list[GeneratedImage]:
         """The job's own picture made larger: no model of pictures is needed for that."""
-        inputs, digest = Inputs(self._settings.inputs_dir / job.uuid), str(job.request.image)
+        inputs, digest = InputImages(self._settings.inputs_dir / job.uuid), str(job.request.image)
         peak = PeakMemory(self._device)
         image = inputs.picture(digest)
-        size = output_size.upscaled(image.size, asked.scale)
+        size = output_size.upscaled_size(image.size, asked.scale)
         made = self._enlarge(image, asked.upscaler, size)
         on_step(1, 1)
         made_by = {
@@ -227,7 +231,7 @@ class DiffusersPipeline:
             **self._provenance.part_facts(job.request),
             "peak_memory_bytes": peak.read(),
         }
-        return [Picture(made, made_by, infotext.resized(inputs.parameters(digest), *size))]
+        return [GeneratedImage(made, made_by, infotext.with_size(inputs.parameters(digest), *size))]
 
     def _enlarge(self, image: Image.Image, name: str, size: tuple[int, int]) -> Image.Image:
         shelf = self._shelf
@@ -242,7 +246,7 @@ def load(settings: WorkerSettings) -> DiffusersPipeline:
         ModelsError: models.toml is not as it must be.
         ValueError: SDE_DEVICE is not on this machine.
     """
-    loader.quiet()
-    made = DiffusersPipeline(settings, ModelsFile(settings.models_dir / "models.toml"))
+    loader.silence_libraries()
+    made = DiffusersPipeline(settings, LibraryFile(settings.models_dir / "models.toml"))
     made.load(None)
     return made

@@ -23,12 +23,12 @@ class DamagedLine(ValueError):
     """A line that is not what was written; it is skipped and counted."""
 
 
-def seal(body: bytes) -> bytes:
+def with_checksum(body: bytes) -> bytes:
     """A JSON object without its closing brace, made a line with its checksum (zlib's CRC-32)."""
     return body + _TAIL_FORMAT % zlib.crc32(body)
 
 
-def check(line: bytes) -> None:
+def verify_checksum(line: bytes) -> None:
     """Raises DamagedLine when the line is not whole or its checksum is another."""
     tail = line[-TAIL_BYTES:]
     if tail == _TAIL_FORMAT % zlib.crc32(memoryview(line)[:-TAIL_BYTES]) and line[:1] == b"{":
@@ -60,12 +60,12 @@ def replace(path: Path, content: bytes) -> None:
     Raises:
         OSError: the old or the new is there, and it may not be on the disk for good.
     """
-    with replacing(path) as descriptor:
+    with replacement(path) as descriptor:
         write_all(descriptor, content)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[int]:
+def replacement(path: Path) -> Iterator[int]:
     """As replace(), of what is written to the descriptor within. Raises OSError."""
     fresh = path.with_name(path.name + ".tmp")
     try:
@@ -92,18 +92,18 @@ def whole_length(path: Path) -> int:
     """
     descriptor = os.open(path, _READ)
     try:
-        return _behind_newline(descriptor, os.fstat(descriptor).st_size)
+        return _after_newline(descriptor, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
 
 
-def backwards(path: Path, end: int) -> Generator[tuple[int, bytes]]:
+def lines_backwards(path: Path, end: int) -> Generator[tuple[int, bytes]]:
     """Offset and text of each whole line, the last one first, from where a line ends. Raises
     OSError."""
     descriptor = os.open(path, _READ)
     try:
         while end > 0:
-            begin = _behind_newline(descriptor, end - 1)
+            begin = _after_newline(descriptor, end - 1)
             yield begin, os.pread(descriptor, end - begin, begin)
             end = begin
     finally:
@@ -112,11 +112,11 @@ def backwards(path: Path, end: int) -> Generator[tuple[int, bytes]]:
 
 def last_line(path: Path) -> bytes:
     """The last whole line with its newline, or nothing. Raises OSError."""
-    with contextlib.closing(backwards(path, whole_length(path))) as lines:
+    with contextlib.closing(lines_backwards(path, whole_length(path))) as lines:
         return next(lines, (0, b""))[1]
 
 
-def _behind_newline(descriptor: int, end: int) -> int:
+def _after_newline(descriptor: int, end: int) -> int:
     """The offset behind the last newline before `end`, 0 when there is none. Raises OSError."""
     while end > 0:
         start = max(0, end - _LOOK_BACK_BYTES)

@@ -19,7 +19,7 @@ from gpu_worker.store import durable
 log = logging.getLogger(__name__)
 
 
-class Begun(BaseModel):
+class InFlightJob(BaseModel):
     """A job and how many times it has been started, this time included."""
 
     attempt: int
@@ -32,7 +32,7 @@ class InFlight:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, begun: Begun) -> None:
+    def write(self, begun: InFlightJob) -> None:
         """Replace the note; it is on disk when this returns.
 
         Raises:
@@ -45,10 +45,10 @@ class InFlight:
         self._path.unlink(missing_ok=True)
         durable.sync_directory(self._path.parent)
 
-    def read(self) -> Begun | None:
+    def read(self) -> InFlightJob | None:
         """The last note, or None when there is none; an unreadable one is reported and ignored."""
         try:
-            return Begun.model_validate_json(self._path.read_bytes())
+            return InFlightJob.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return None
         except ValidationError as error:

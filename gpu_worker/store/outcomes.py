@@ -14,45 +14,45 @@ from pathlib import Path
 
 from gpu_worker.store import durable, record_line
 from gpu_worker.store.durable import DamagedLine
-from gpu_worker.store.record_line import Drawn
-from gpu_worker.store.scan import Found
+from gpu_worker.store.record_line import ParsedLine
+from gpu_worker.store.scan import ScannedLine
 
 
 @dataclass(frozen=True)
-class Group:
+class OutcomeLines:
     """Neighbouring lines of one outcome, and the damaged ones among and behind them; or a damaged
     line alone. `unfinished`: nothing stands behind it yet, and its last line says that more
     follow."""
 
-    lines: list[Found]
+    lines: list[ScannedLine]
     unfinished: bool = False
 
 
-def grouped(lines: Iterable[Found]) -> Iterator[Group]:
+def split_outcomes(lines: Iterable[ScannedLine]) -> Iterator[OutcomeLines]:
     """The lines of a segment, by outcome. Only the last can be unfinished.
 
     An outcome that lacks its last lines in the middle of a segment was damaged there, or its writer
     could not cut it back: what is left of it counts.
     """
-    held: list[Found] = []
-    last: Drawn | None = None
+    held: list[ScannedLine] = []
+    last: ParsedLine | None = None
     for found in lines:
         drawn = found.drawn
         if drawn is not None:
             if held and not (last is not None and drawn.follows(last)):
-                yield Group(held)
+                yield OutcomeLines(held)
                 held = []
             last = drawn
         held.append(found)
         # Damage may fall into pieces: no more of it is held than would be an outcome.
         if last is None or last.is_last or len(held) >= last.num_images:
-            yield Group(held)
+            yield OutcomeLines(held)
             held, last = [], None
     if held:
-        yield Group(held, unfinished=held[-1].drawn is not None)
+        yield OutcomeLines(held, unfinished=held[-1].drawn is not None)
 
 
-def finished_length(path: Path) -> int:
+def complete_length(path: Path) -> int:
     """The offset behind the last outcome that is not unfinished, found from the end.
 
     A last line that is damaged says nothing: then it is the offset behind that.
@@ -60,18 +60,18 @@ def finished_length(path: Path) -> int:
     Raises:
         OSError: the file cannot be read.
     """
-    return finished_before(path, durable.whole_length(path))
+    return complete_length_before(path, durable.whole_length(path))
 
 
-def finished_before(path: Path, end: int) -> int:
+def complete_length_before(path: Path, end: int) -> int:
     """As finished_length(), of what stands before the end of a line. Raises OSError."""
-    with contextlib.closing(durable.backwards(path, end)) as lines:
+    with contextlib.closing(durable.lines_backwards(path, end)) as lines:
         begin, text = next(lines, (0, b""))
-        first = _drawn(text)
+        first = _parse_or_none(text)
         if first is None or first.is_last:
             return end
         for offset, text in islice(lines, first.image_index):
-            before = _drawn(text)
+            before = _parse_or_none(text)
             if before is not None:
                 if not first.follows(before):
                     break
@@ -79,8 +79,8 @@ def finished_before(path: Path, end: int) -> int:
         return begin
 
 
-def _drawn(text: bytes) -> Drawn | None:
+def _parse_or_none(text: bytes) -> ParsedLine | None:
     try:
-        return record_line.draw(text)
+        return record_line.parse(text)
     except DamagedLine:
         return None

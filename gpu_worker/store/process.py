@@ -49,7 +49,7 @@ def lock(path: Path, what: str) -> IO[str]:
     return file
 
 
-def leave_with_supervisor() -> None:
+def exit_with_parent() -> None:
     """Under supervisord: SIGTERM when it dies, so that its kill -9 leaves no orphan (prctl(2))."""
     if not os.environ.get("SUPERVISOR_ENABLED") or sys.platform != "linux":
         return

@@ -19,7 +19,7 @@ from gpu_worker.store.durable import DamagedLine
 FORMAT = 1
 """The record's version. Readers bear further keys; a change of meaning needs another number."""
 
-SEED_KEYS = ("uuid", "prompt", "created_time", "errors")
+V1_KEYS = ("uuid", "prompt", "created_time", "errors")
 """They come first, in this order, and `data` follows."""
 
 INDEXED_KEYS = ("state", "sequence", "image_index", "num_images", "submission")
@@ -29,7 +29,7 @@ _PREFIX = b'{"uuid":"'
 _UUID_CHARS = 36
 _DATA = b',"data":'
 # Inside a JSON string a quote is escaped: an unescaped `,"data":` can only be the key.
-_FACTS = re.compile(
+_METADATA = re.compile(
     rb',"format":(\d+),"state":"(succeeded|failed|canceled)","sequence":(\d+)'
     rb'(?:,"image_index":(\d{1,4}),"num_images":(\d{1,4}))?'
     rb'(?:,"submission":(?:null|"([0-9a-f:]{65})"))?[,}]'
@@ -37,7 +37,7 @@ _FACTS = re.compile(
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ParsedLine:
     """What an index needs of a line. Offsets and lengths are bytes from the line's begin.
 
     `data_length` is of the base64 text without its quotes, 0 when `data` is null.
@@ -57,7 +57,7 @@ class Drawn:
         """Whether the outcome that it belongs to ends with it."""
         return self.image_index == self.num_images - 1
 
-    def follows(self, other: Drawn) -> bool:
+    def follows(self, other: ParsedLine) -> bool:
         """Whether it stands behind the other in one outcome; between them may be damage."""
         return self.uuid == other.uuid and self.image_index > other.image_index
 
@@ -69,11 +69,11 @@ def encode(record: dict[str, Any]) -> bytes:
         KeyError: one of them is missing.
     """
     rest = dict(record)
-    head = orjson.dumps({key: rest.pop(key) for key in SEED_KEYS})[:-1]
+    head = orjson.dumps({key: rest.pop(key) for key in V1_KEYS})[:-1]
     data = orjson.dumps(rest.pop("data"))
     facts = {"format": FORMAT} | {key: rest.pop(key) for key in INDEXED_KEYS if key in rest}
     tail = orjson.dumps({**facts, **rest})[1:-1]
-    return durable.seal(b"".join((head, _DATA, data, b",", tail)))
+    return durable.with_checksum(b"".join((head, _DATA, data, b",", tail)))
 
 
 def begins(line: bytes, uuid: str) -> bool:
@@ -83,18 +83,18 @@ def begins(line: bytes, uuid: str) -> bool:
 
 def verify(line: bytes, uuid: str) -> None:
     """Raises DamagedLine when it is not this result's whole record, as it was written."""
-    durable.check(line)
+    durable.verify_checksum(line)
     if not begins(line, uuid):
         raise DamagedLine(f"is another record than {uuid}")
 
 
-def draw(line: bytes) -> Drawn:
+def parse(line: bytes) -> ParsedLine:
     """Where things stand in a line, found without a JSON parser; its checksum is verified.
 
     Raises:
         DamagedLine: it is no whole record.
     """
-    durable.check(line)
+    durable.verify_checksum(line)
     end = len(_PREFIX) + _UUID_CHARS
     if line[: len(_PREFIX)] != _PREFIX or line[end : end + 2] != b'",':
         raise DamagedLine("does not begin with a uuid")
@@ -107,12 +107,12 @@ def draw(line: bytes) -> Drawn:
         raise DamagedLine("has no data")
     quoted = line[data_at : data_at + 1] == b'"'
     after = line.find(b'"', data_at + 1) + 1 if quoted else data_at + len(b"null")
-    facts = _facts(line, after)
-    return Drawn(
+    facts = _match_metadata(line, after)
+    return ParsedLine(
         uuid,
         facts[2].decode(),
         int(facts[3]),
-        *_place_among(facts),
+        *_image_number(facts),
         data_at + 1 if quoted else data_at,
         after - data_at - 2 if quoted else 0,
         facts[6].decode() if facts[6] else None,
@@ -121,17 +121,17 @@ def draw(line: bytes) -> Drawn:
 
 def image_index(line: bytes, behind_data: int) -> int:
     """The picture's number from 0, read where the facts begin. Raises DamagedLine."""
-    return _place_among(_facts(line, behind_data))[0]
+    return _image_number(_match_metadata(line, behind_data))[0]
 
 
-def _facts(line: bytes, behind_data: int) -> re.Match[bytes]:
-    facts = _FACTS.match(line, behind_data)
+def _match_metadata(line: bytes, behind_data: int) -> re.Match[bytes]:
+    facts = _METADATA.match(line, behind_data)
     if facts is None or int(facts[1]) != FORMAT:
         raise DamagedLine(f"is not of format {FORMAT}")
     return facts
 
 
-def _place_among(facts: re.Match[bytes]) -> tuple[int, int]:
+def _image_number(facts: re.Match[bytes]) -> tuple[int, int]:
     """image_index and num_images; a line of before there were several is the only one."""
     number, count = int(facts[4] or 0), int(facts[5] or 1)
     if number >= count:

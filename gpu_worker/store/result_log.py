@@ -20,7 +20,7 @@ SEGMENT_BYTES = 64 << 20
 """A segment that has grown past this is followed by a new one: about 100 pictures of 512 px."""
 
 
-class LineTooLong(ValueError):
+class RecordTooLong(ValueError):
     """A record that no reader would take for one; nothing was written."""
 
 
@@ -70,7 +70,7 @@ class ResultLog:
             OSError: they are not there; the log is as it was.
         """
         _check_whole(records)
-        lines = b"".join(map(_encoded, records))
+        lines = b"".join(map(_encode, records))
         if not self._file.is_open:
             self.open()
         if self._leaving or self._file.committed >= self._segment_bytes:
@@ -103,7 +103,7 @@ class ResultLog:
             OSError: the segment cannot be read.
         """
         try:
-            newest = record_line.draw(durable.last_line(self._file.path))
+            newest = record_line.parse(durable.last_line(self._file.path))
         except DamagedLine:
             return False
         return newest.uuid == uuid and newest.is_last
@@ -113,7 +113,7 @@ class ResultLog:
         self._file.close()
 
     def _file_of(self, segment: Segment) -> AppendFile:
-        return AppendFile(self._directory / segment.name, outcomes.finished_length)
+        return AppendFile(self._directory / segment.name, outcomes.complete_length)
 
 
 def _check_whole(records: Sequence[dict[str, Any]]) -> None:
@@ -125,11 +125,11 @@ def _check_whole(records: Sequence[dict[str, Any]]) -> None:
         raise ValueError("the records of an outcome are of several uuids")
 
 
-def _encoded(record: dict[str, Any]) -> bytes:
+def _encode(record: dict[str, Any]) -> bytes:
     """Raises LineTooLong."""
     made = record_line.encode(record)
     if len(made) > scan.MAX_LINE_BYTES:
-        raise LineTooLong(
+        raise RecordTooLong(
             f"its record has {len(made)} bytes, and the log takes {scan.MAX_LINE_BYTES}: "
             "ask for a smaller picture"
         )

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from gpu_worker.store import record_line
 from gpu_worker.store.durable import DamagedLine
-from gpu_worker.store.record_line import Drawn
+from gpu_worker.store.record_line import ParsedLine
 
 MAX_LINE_BYTES = 68 << 20
 """No writer writes a longer one (log.py), and no picture is made that needs it (sizes.py)."""
@@ -21,16 +21,16 @@ CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Found:
+class ScannedLine:
     """One line: `drawn` is None when it is damaged, and `reason` says how."""
 
     offset: int
     length: int
-    drawn: Drawn | None
+    drawn: ParsedLine | None
     reason: str = ""
 
 
-def lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[Found]:
+def lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[ScannedLine]:
     """Every whole line between two offsets; a torn last one is not yielded.
 
     Raises:
@@ -39,9 +39,9 @@ def lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[Found]
     with open(path, "rb", buffering=CHUNK_BYTES) as file:
         for offset, length, text in whole_lines(file, start, end):
             if text is None:
-                yield Found(offset, length, None, f"is longer than {MAX_LINE_BYTES} bytes")
+                yield ScannedLine(offset, length, None, f"is longer than {MAX_LINE_BYTES} bytes")
             else:
-                yield _found(text, offset)
+                yield _scan_line(text, offset)
 
 
 def whole_lines(
@@ -63,8 +63,8 @@ def whole_lines(
         offset += length
 
 
-def _found(text: bytes, offset: int) -> Found:
+def _scan_line(text: bytes, offset: int) -> ScannedLine:
     try:
-        return Found(offset, len(text), record_line.draw(text))
+        return ScannedLine(offset, len(text), record_line.parse(text))
     except DamagedLine as error:
-        return Found(offset, len(text), None, str(error))
+        return ScannedLine(offset, len(text), None, str(error))

@@ -48,13 +48,13 @@ def parse(name: str) -> Segment | None:
     return Segment(found[1], first, int(found[3] or first))
 
 
-def listed(directory: Path) -> list[Segment]:
+def list_all(directory: Path) -> list[Segment]:
     """Every segment file of a directory, by writer and number, replaced ones included."""
     found = (parse(path.name) for path in directory.iterdir())
     return sorted(segment for segment in found if segment is not None)
 
 
-def replaced(segments: Iterable[Segment]) -> list[Segment]:
+def replaced_segments(segments: Iterable[Segment]) -> list[Segment]:
     """Those whose content is in a merged one too: a merge died before it could remove them."""
     void: list[Segment] = []
     widest: Segment | None = None
@@ -67,24 +67,27 @@ def replaced(segments: Iterable[Segment]) -> list[Segment]:
     return void
 
 
-def live(directory: Path) -> list[Segment]:
+def live_segments(directory: Path) -> list[Segment]:
     """The segments that count, by writer and number."""
-    return _counting(listed(directory))
+    return _without_replaced(list_all(directory))
 
 
 def sizes(directory: Path) -> dict[str, int]:
     """Name and bytes of the segments that count, by writer and number. Raises OSError."""
     with os.scandir(directory) as entries:
         found = {segment: entry for entry in entries if (segment := parse(entry.name))}
-        return {segment.name: found[segment].stat().st_size for segment in _counting(sorted(found))}
+        return {
+            segment.name: found[segment].stat().st_size
+            for segment in _without_replaced(sorted(found))
+        }
 
 
-def _counting(found: list[Segment]) -> list[Segment]:
-    void = set(replaced(found))
+def _without_replaced(found: list[Segment]) -> list[Segment]:
+    void = set(replaced_segments(found))
     return [segment for segment in found if segment not in void]
 
 
-def growing(live: Iterable[Segment]) -> set[Segment]:
+def open_segments(live: Iterable[Segment]) -> set[Segment]:
     """Of the segments that count those that their writers append to: the newest, but no merged."""
     newest = {segment.writer: segment for segment in sorted(live)}
     return {segment for segment in newest.values() if segment.first == segment.last}
@@ -92,5 +95,5 @@ def growing(live: Iterable[Segment]) -> set[Segment]:
 
 def newest(directory: Path, writer: str) -> Segment | None:
     """The one that its writer may still append to; None when it has none."""
-    own = [segment for segment in live(directory) if segment.writer == writer]
+    own = [segment for segment in live_segments(directory) if segment.writer == writer]
     return max(own, key=lambda segment: segment.last, default=None)

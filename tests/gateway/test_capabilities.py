@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admission.capabilities import Capabilities
+from gateway.admission.capabilities import WorkerCapabilities
 from gateway.errors import NotDescribed, UnknownModel, UnsupportedField
 from gpu_worker.contract.protocol import WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
@@ -121,7 +121,7 @@ def status(boot_id: str = "a", described: int = 1) -> WorkerStatus:
 
 
 def test_it_is_asked_once_a_boot_and_a_change() -> None:
-    capabilities = Capabilities()
+    capabilities = WorkerCapabilities()
     assert not capabilities.lacks("gpu-0", status(described=0))
     assert capabilities.lacks("gpu-0", status())
     capabilities.learn("gpu-0", status(), None)
@@ -132,7 +132,7 @@ def test_it_is_asked_once_a_boot_and_a_change() -> None:
 
 
 def test_one_worker_that_can_is_enough() -> None:
-    capabilities = Capabilities()
+    capabilities = WorkerCapabilities()
     capabilities.learn("gpu-0", status(), {"default": "plain", "models": {"plain": PLAIN}})
     request = GenerationRequest(prompt="a", clip_skip=2)
     with pytest.raises(UnsupportedField, match="FluxPipeline"):
@@ -145,7 +145,7 @@ def test_one_worker_that_can_is_enough() -> None:
 
 
 def test_nothing_said_is_not_nothing_there() -> None:
-    capabilities = Capabilities()
+    capabilities = WorkerCapabilities()
     capabilities.check(GenerationRequest(prompt="a", model="other"))
     with pytest.raises(NotDescribed):
         capabilities.description()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import DeletedJob
+from gateway.errors import ResultDeleted
 from gateway.fsck import __main__
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
@@ -17,7 +17,7 @@ from gateway.jobs.removal import Removal
 from gateway.store import tombstones
 from gateway.store.index_db import files
 from gateway.store.index_file import INDEX_NAME
-from gateway.store.input_store import Inputs
+from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
 from gpu_worker.store.result_log import ResultLog
 from tests.support.disk import Crash, FaultyDisk
@@ -41,7 +41,7 @@ class Store:
         self.journal.open()
         self.index.open(self.journal.deleted)
         own = ResultLog(data / "disk_backups", "gateway")
-        inputs = Inputs(data / "inputs")
+        inputs = InputStore(data / "inputs")
         self.removal = Removal(Broker(["gpu-0"], 0), self.journal, self.index, own, inputs)
 
     def _bury(self, deleted: dict[str, str | None]) -> None:
@@ -102,7 +102,7 @@ def test_the_gateway_itself_moves_them(tmp_path: Path) -> None:
     assert begun.uuid in (tmp_path / "journal" / "deleted.jsonl").read_text()
     again = Parts(tmp_path)
     assert begun.uuid not in again.journal.pending
-    with pytest.raises(DeletedJob):
+    with pytest.raises(ResultDeleted):
         again.view(begun.uuid)
 
 

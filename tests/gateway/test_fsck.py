@@ -29,7 +29,7 @@ from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.job import Job, Outcome, result_record
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.store import durable, process, segments
-from gpu_worker.store.in_flight import Begun, InFlight
+from gpu_worker.store.in_flight import InFlight, InFlightJob
 from gpu_worker.store.record_line import encode
 from gpu_worker.store.result_log import ResultLog
 from tests.support.disk import Crash, FaultyDisk
@@ -122,7 +122,7 @@ class Store:
 
     def note(self, given: Job, gpu: int = 0) -> Path:
         path = self.folder / f"gpu-{gpu}.in_flight.json"
-        InFlight(path).write(Begun(attempt=1, job=given))
+        InFlight(path).write(InFlightJob(attempt=1, job=given))
         return path
 
     def saved(self) -> dict[str, bytes]:
@@ -266,7 +266,7 @@ class TestLines:
         assert store.saved() == {f"{FIRST}.0": b"one\n", f"{FIRST}.0.1": b"two\n"}
 
     def test_another_versions_line_is_left_alone(self, store: Store, check: Check) -> None:
-        foreign = durable.seal(store.lines[0][:-18].replace(b'"format":1', b'"format":2'))
+        foreign = durable.with_checksum(store.lines[0][:-18].replace(b'"format":1', b'"format":2'))
         store.write("gpu-1.00000002.jsonl", foreign)
         for options in ((), ("--fix",)):
             code, said = check(*options)
@@ -646,8 +646,8 @@ class TestJournal:
 
     def test_another_versions_event_is_left_alone(self, store: Store, check: Check) -> None:
         with open(store.journal, "ab") as file:
-            file.write(durable.seal(b'{"v":2,"event":"accepted","job":{}'))
-            file.write(durable.seal(b'{"nonsense'))
+            file.write(durable.with_checksum(b'{"v":2,"event":"accepted","job":{}'))
+            file.write(durable.with_checksum(b'{"nonsense'))
         before = store.journal.read_bytes()
         code, said = check("--fix")
         assert code == 0 and "2 x line of another version" in said
@@ -858,7 +858,7 @@ def test_a_merge_and_a_full_log_are_sound(store: Store, check: Check) -> None:
     for run in list(consolidation.runs(index, 1 << 20)):
         consolidation.merge(index, run)
     index.close()
-    assert any(found.first != found.last for found in segments.live(store.folder))
+    assert any(found.first != found.last for found in segments.live_segments(store.folder))
     code, said = check()
     assert (code, faults(said), information(said)) == (0, [], []), said
 

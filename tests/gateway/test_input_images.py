@@ -18,9 +18,9 @@ import pytest
 import requests
 from PIL import Image
 
-from gateway.admission.input_images import PictureReader
+from gateway.admission.input_images import InputImageReader
 from gateway.errors import InvalidRequest
-from gateway.store.input_store import Inputs
+from gateway.store.input_store import InputStore
 from tests.support.disk import may_grow_to
 from tests.support.input_images import GOOD, picture, text
 from tests.support.service import ROOT, Service, environment, eventually, running
@@ -157,7 +157,7 @@ def test_every_fault_is_told_at_once(service: Service) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
-    reader = PictureReader(1000)
+    reader = InputImageReader(1000)
     with pytest.raises(InvalidRequest, match="64 x 64: more than the 1000 pixels"):
         reader.request({"prompt": "a", "image": GOOD})
 
@@ -243,11 +243,11 @@ def test_a_job_that_is_not_accepted_leaves_no_pictures(folder: Path) -> None:
 
 
 def test_a_disk_that_refuses_leaves_nothing(folder: Path) -> None:
-    inputs = Inputs(folder / "away")
+    inputs = InputStore(folder / "away")
     with pytest.raises(OSError):
         inputs.keep("a", {"sha256:00": b"x"})
     (folder / "here").mkdir()
-    inputs = Inputs(folder / "here")
+    inputs = InputStore(folder / "here")
     with pytest.raises(OSError):
         # The second name is too long for any file system: the first one must go, too.
         inputs.keep("a", {"sha256:00": b"x", "sha256:" + "0" * 300: b"y"})

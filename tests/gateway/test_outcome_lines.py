@@ -17,18 +17,18 @@ import requests
 from client import Client
 from client import errors as client_errors
 from client.tables import facts_of_all
-from gateway.admission.capabilities import Capabilities
+from gateway.admission.capabilities import WorkerCapabilities
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
 from gateway.jobs.removal import Removal
 from gateway.jobs.retention import Housekeeping, Retention
 from gateway.store import consolidation, record_reader
-from gateway.store.index_db import Catalog
-from gateway.store.indexer import Reading
-from gateway.store.input_store import Inputs
+from gateway.store.index_db import IndexDb
+from gateway.store.indexer import Indexer
+from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
 from gateway.workers.dispatcher import Dispatcher
-from gateway.workers.model_commands import Wishes
+from gateway.workers.model_commands import CommandQueue
 from gateway.workers.worker_link import WorkerLink
 from gpu_worker.contract.job import GenerationRequest
 from gpu_worker.contract.protocol import WorkerStatus
@@ -36,7 +36,7 @@ from gpu_worker.control.server import ControlServer
 from gpu_worker.control.slot import Slot
 from gpu_worker.store import outcomes
 from gpu_worker.store.durable import DamagedLine
-from gpu_worker.store.record_line import draw, encode
+from gpu_worker.store.record_line import encode, parse
 from gpu_worker.store.result_log import ResultLog
 from tests.gateway.test_results import NAME, merge_all, read, stubbornly, without_index
 from tests.support.command import sde
@@ -70,9 +70,9 @@ def text_of(records: list[dict[str, Any]]) -> bytes:
 
 def taken_in(folder: Path, name: str = NAME) -> list[tuple[str, int]]:
     """What a reader takes in of a segment whose writer says nothing, in the order of the file."""
-    catalog = Catalog(Path(":memory:"))
+    catalog = IndexDb(Path(":memory:"))
     with contextlib.closing(catalog):
-        Reading(folder).take_in(catalog, name, None)
+        Indexer(folder).take_in(catalog, name, None)
         return [(entry.uuid, entry.image_index) for entry in catalog.of_segment(name)]
 
 
@@ -92,22 +92,22 @@ class TestLine:
             "num_images",
             "submission",
         ]
-        drawn = draw(line)
+        drawn = parse(line)
         assert (drawn.image_index, drawn.num_images, drawn.submission) == (
             1,
             3,
             given["submission"],
         )
-        assert not drawn.is_last and draw(encode(several(3)[2])).is_last
+        assert not drawn.is_last and parse(encode(several(3)[2])).is_last
 
     def test_a_line_without_them_is_the_only_one(self) -> None:
-        drawn = draw(encode(record(data="aGk=")))
+        drawn = parse(encode(record(data="aGk=")))
         assert (drawn.image_index, drawn.num_images, drawn.is_last) == (0, 1, True)
 
     @pytest.mark.parametrize(("index", "count"), [(3, 3), (0, 0), (1, 1)])
     def test_a_picture_beyond_their_number_is_damage(self, index: int, count: int) -> None:
         with pytest.raises(DamagedLine, match=f"picture {index}, from 0, of {count}"):
-            draw(encode(record() | {"image_index": index, "num_images": count}))
+            parse(encode(record() | {"image_index": index, "num_images": count}))
 
 
 class TestLog:
@@ -146,7 +146,7 @@ class TestLog:
             kept = [*before, *job] if cut == len(tail) else before
             # A reader that comes before the writer, the writer, and a reader after it.
             assert taken_in(tmp_path) == keys(kept), cut
-            assert outcomes.finished_length(tmp_path / NAME) == len(text_of(kept)), cut
+            assert outcomes.complete_length(tmp_path / NAME) == len(text_of(kept)), cut
             with contextlib.closing(opened(tmp_path)) as log:
                 assert (tmp_path / NAME).read_bytes() == text_of(kept), cut
                 assert log.ends_with(kept[-1]["uuid"])
@@ -437,7 +437,7 @@ class Stand:
         self.index = index_of(self.folder)
         own = ResultLog(self.folder, "gateway")
         self.removal = Removal(
-            Broker(["gpu-0"], 0), self.journal, self.index, own, Inputs(folder / "inputs")
+            Broker(["gpu-0"], 0), self.journal, self.index, own, InputStore(folder / "inputs")
         )
         self.housekeeping = Housekeeping(
             self.index, self.removal, retention, 1 << 20, lambda _: None
@@ -524,7 +524,7 @@ def test_a_job_ends_once_when_all_its_results_are_there(folder: Path) -> None:
         counting,
         index,
         ResultLog(folder / "disk_backups", "gateway"),
-        Inputs(folder / "inputs"),
+        InputStore(folder / "inputs"),
     )
     dispatcher = Dispatcher(
         "gpu-0",
@@ -533,8 +533,8 @@ def test_a_job_ends_once_when_all_its_results_are_there(folder: Path) -> None:
         counting,
         index,
         removal,
-        Capabilities(),
-        Wishes(),
+        WorkerCapabilities(),
+        CommandQueue(),
     )
     worker = threading.Thread(target=dispatcher.run)
     worker.start()

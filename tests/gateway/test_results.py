@@ -15,11 +15,11 @@ import pytest
 
 from gateway.http.json_array import array
 from gateway.store import consolidation
-from gateway.store.index_db import Catalog
+from gateway.store.index_db import IndexDb
 from gateway.store.result_index import ResultIndex
 from gpu_worker.store import durable, scan, segments
 from gpu_worker.store.durable import DamagedLine
-from gpu_worker.store.record_line import draw, encode
+from gpu_worker.store.record_line import encode, parse
 from gpu_worker.store.result_log import ResultLog
 from tests.support.disk import Crash, FaultyDisk
 from tests.support.log_records import index_of, opened, record, served
@@ -51,7 +51,7 @@ class TestLine:
     def test_the_picture_is_found_without_a_parser(self, prompt: str, data: str | None) -> None:
         given = record(prompt, data=data) | {"errors": ["x", "data"]}
         line = encode(given)
-        drawn = draw(line)
+        drawn = parse(line)
         assert (drawn.uuid, drawn.state, drawn.sequence) == (given["uuid"], "succeeded", 1)
         assert line[drawn.data_at : drawn.data_at + drawn.data_length].decode() == (data or "")
 
@@ -62,7 +62,7 @@ class TestLine:
                 damaged = bytearray(line)
                 damaged[at] ^= bit
                 with pytest.raises(DamagedLine):
-                    draw(bytes(damaged))
+                    parse(bytes(damaged))
 
 
 class TestLog:
@@ -162,7 +162,7 @@ class TestLog:
         records = [record(str(number), number) for number in range(7)]
         for each in records:
             log.append(each)
-        assert len(segments.live(tmp_path)) > 2
+        assert len(segments.live_segments(tmp_path)) > 2
         assert read(tmp_path) == records
         again = opened(tmp_path)
         assert again.position == log.position
@@ -318,7 +318,7 @@ class TestConsolidation:
         self.merged(index)
         left = records[:2] + records[5:]
         assert served(index) == left
-        assert len(segments.listed(tmp_path)) == 2  # the merged one and the newest
+        assert len(segments.list_all(tmp_path)) == 2  # the merged one and the newest
         after = sum(path.stat().st_size for path in tmp_path.glob("*.jsonl"))
         assert after < before * 0.8
         text = b"".join(path.read_bytes() for path in tmp_path.glob("*.jsonl"))
@@ -355,7 +355,7 @@ class TestConsolidation:
         self.merged(index)
         further = record("further", 99)
         opened(tmp_path).append(further)
-        index.refresh(max(s.name for s in segments.live(tmp_path)), None)
+        index.refresh(max(s.name for s in segments.live_segments(tmp_path)), None)
         assert served(index) == [*records, further]
 
     def test_a_damaged_record_does_not_stop_a_merge(self, tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def test_an_index_that_refuses_a_merge_loses_nothing(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Catalog, "move", refuses)
+        patched.setattr(IndexDb, "move", refuses)
         for run in list(consolidation.runs(index, 1 << 20)):
             with pytest.raises(sqlite3.OperationalError):
                 consolidation.merge(index, run)

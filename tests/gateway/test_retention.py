@@ -11,7 +11,7 @@ from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
 from gateway.jobs.removal import Removal
 from gateway.jobs.retention import Housekeeping, Retention
-from gateway.store.input_store import Inputs
+from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
 from gpu_worker.store.result_log import ResultLog
 from tests.support.log_records import record
@@ -38,7 +38,7 @@ class Store:
         self.index.open()
         own = ResultLog(self.folder, "gateway")
         self.removal = Removal(
-            Broker(["gpu-0"], 0), self.journal, self.index, own, Inputs(folder / "inputs")
+            Broker(["gpu-0"], 0), self.journal, self.index, own, InputStore(folder / "inputs")
         )
         self.sealed: list[str] = []
         self.housekeeping = Housekeeping(

@@ -18,9 +18,9 @@ import psutil
 import pytest
 import waitress.wasyncore
 
-from gateway.http.concurrency_limit import Places
+from gateway.http.concurrency_limit import ConcurrencyLimit
 from gateway.http.json_array import MAX_STREAMS
-from gateway.http.waitress_channel import HURRIED_S, STALLED_S, look_after
+from gateway.http.waitress_channel import STALLED_S, STALLED_UNDER_PRESSURE_S, maintenance
 from gateway.http.waitress_server import SERVER_THREADS, listen
 from gpu_worker.store import record_line
 from tests.support.gateway_short_timeouts import PATIENCE_S
@@ -200,7 +200,11 @@ def large(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[b
 
 @pytest.mark.parametrize(
     ("count", "seconds", "is_let_go"),
-    [(1, HURRIED_S, False), (1, STALLED_S, True), (8, HURRIED_S, True)],
+    [
+        (1, STALLED_UNDER_PRESSURE_S, False),
+        (1, STALLED_S, True),
+        (8, STALLED_UNDER_PRESSURE_S, True),
+    ],
 )
 def test_patience_ends_sooner_when_much_waits(count: int, seconds: float, is_let_go: bool) -> None:
     with serving(large) as (server, port), who_never_read(port, "/", count) as stalled:
@@ -212,14 +216,14 @@ def test_patience_ends_sooner_when_much_waits(count: int, seconds: float, is_let
 
         connections = eventually(waiting, "the replies wait for their readers")
         since = min(one.last_activity for one in connections)
-        look_after(server, since + seconds)
+        maintenance(server, since + seconds)
         assert not any(one.let_go for one in connections)
-        look_after(server, time.time() + seconds + 1)
+        maintenance(server, time.time() + seconds + 1)
         assert is_let_go or not any(one.let_go for one in connections)
         if is_let_go:
 
             def gone() -> bool:
-                look_after(server, time.time() + seconds + 1)
+                maintenance(server, time.time() + seconds + 1)
                 return len(server.active_channels) < count
 
             # No more of them than it takes to be below the limit again.
@@ -228,7 +232,7 @@ def test_patience_ends_sooner_when_much_waits(count: int, seconds: float, is_let
 
 
 def test_a_place_is_given_back_once() -> None:
-    places = Places(1, "tests", retry_after_s=1)
+    places = ConcurrencyLimit(1, "tests", retry_after_s=1)
     leave = places.take()
     leave()
     leave()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from gpu_worker import pipeline
-from gpu_worker.assets.library_file import ModelsFile
+from gpu_worker.assets.library_file import LibraryFile
 from gpu_worker.assets.model_library import ModelsError
 from tests.support.builders import tiny_models
 from tests.support.pipeline_bench import write_library
@@ -97,9 +97,9 @@ def test_what_draws_no_pictures_from_words_is_refused(tmp_path: Path, kind: str,
     assert why in ours.describe()["models"]["bad"]["error"]
 
 
-def library(folder: Path) -> ModelsFile:
+def library(folder: Path) -> LibraryFile:
     write_library(folder, models={"bad": {"source": "bad"}})
-    return ModelsFile(folder / "models" / "models.toml")
+    return LibraryFile(folder / "models" / "models.toml")
 
 
 @pytest.mark.parametrize("source", ["../outside", "/etc", "link"])

@@ -58,7 +58,7 @@ def test_steps_are_told_by_classes_that_know_none() -> None:
         steps.append((index, step_callbacks.steps_of(drawing)))
         return tensors
 
-    with step_callbacks.told(pipe, ended) as arguments:
+    with step_callbacks.report_steps(pipe, ended) as arguments:
         pipe(num_inference_steps=3, output_type="np", **arguments)
     assert steps == [(0, 3), (1, 3), (2, 3)]
 

@@ -107,8 +107,8 @@ def test_a_plain_job_is_as_before_afterwards(ours: pipeline.DiffusersPipeline) -
 
 
 def test_the_sizes_and_steps_of_a_second_pass() -> None:
-    assert output_size.second_pass((512, 768), 2.0) == (1024, 1536)
-    assert output_size.second_pass((64, 72), 1.01) == (72, 80)
+    assert output_size.hires_size((512, 768), 2.0) == (1024, 1536)
+    assert output_size.hires_size((64, 72), 1.01) == (72, 80)
     assert hires.steps_after(Hires(strength=0.6), 20) == 12
     assert hires.steps_after(Hires(strength=0.01), 20) == 1
 

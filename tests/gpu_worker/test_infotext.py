@@ -15,9 +15,9 @@ from sd_parsers import ParserManager
 
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.output.infotext import harmless, parameters, resized, sampler, schedule_type
-from gpu_worker.output.result_records import OWN_CHUNK, picture_records, pixels_sha256
-from gpu_worker.pipeline_api import Picture
+from gpu_worker.output.infotext import escape_markers, parameters, sampler, schedule_type, with_size
+from gpu_worker.output.result_records import OWN_CHUNK, image_records, pixels_sha256
+from gpu_worker.pipeline_api import GeneratedImage
 from tests.support.service import running
 
 NASTY = [
@@ -89,8 +89,8 @@ def records(prompt: str, negative: str, texts: bool = True, **facts: Any) -> lis
         created_time="2026-01-01T00:00:00+00:00",
         request=GenerationRequest(prompt=prompt, negative_prompt=negative, **asked),
     )
-    picture = Picture(Image.new("RGB", (128, 64), "teal"), {"seed": 42})
-    return picture_records(job, [picture], FACTS | facts, texts=texts)
+    picture = GeneratedImage(Image.new("RGB", (128, 64), "teal"), {"seed": 42})
+    return image_records(job, [picture], FACTS | facts, texts=texts)
 
 
 def opened(made: dict[str, Any]) -> Image.Image:
@@ -123,15 +123,17 @@ def test_readers_find_what_was_asked(prompt: str, negative: str) -> None:
     assert len(heads) == bool(negative)
 
     theirs, unwanted, details = civitai(text)
-    kept = "\n".join(line for line in harmless(prompt).split("\n") if line.strip())
-    assert (theirs, unwanted) == (kept, harmless(negative))
+    kept = "\n".join(line for line in escape_markers(prompt).split("\n") if line.strip())
+    assert (theirs, unwanted) == (kept, escape_markers(negative))
     assert (details["Seed"], details["CFG scale"], details["Size"]) == ("42", "7.5", "128x64")
 
     parsed = ParserManager().parse(image)
     assert parsed is not None
     (found,) = parsed.samplers
-    assert [each.value for each in found.prompts] == [harmless(prompt)]
-    assert [each.value for each in found.negative_prompts] == [harmless(negative)] * bool(negative)
+    assert [each.value for each in found.prompts] == [escape_markers(prompt)]
+    assert [each.value for each in found.negative_prompts] == [escape_markers(negative)] * bool(
+        negative
+    )
     assert found.name == "Euler a"
     assert found.parameters["seed"] == "42"
     assert found.parameters["steps"] == "20"
@@ -144,7 +146,7 @@ def test_readers_find_what_was_asked(prompt: str, negative: str) -> None:
 
 @pytest.mark.parametrize("prompt", [p for p in NASTY[:6] if p == p.strip()])
 def test_a_plain_prompt_is_not_touched(prompt: str) -> None:
-    assert harmless(prompt) == prompt
+    assert escape_markers(prompt) == prompt
 
 
 def test_the_keys_stand_in_their_order() -> None:
@@ -205,11 +207,11 @@ def test_samplers_have_the_names_that_people_know(
 
 def test_a_larger_picture_keeps_the_words_of_what_it_was() -> None:
     text = "Size: 1x1, she said\nSteps: 20, Seed: 42, Size: 128x64, Model: x"
-    assert resized(text, 256, 128) == text.replace("128x64", "256x128")
+    assert with_size(text, 256, 128) == text.replace("128x64", "256x128")
     twice = f"{text}, Hires upscale: 2, Hires steps: 9"
-    assert resized(twice, 256, 128) == twice, "its size is the first pass's"
-    assert resized("a cat, Size: 1x1", 2, 2) == "a cat, Size: 1x1", "these are words"
-    assert resized(None, 2, 2) is None
+    assert with_size(twice, 256, 128) == twice, "its size is the first pass's"
+    assert with_size("a cat, Size: 1x1", 2, 2) == "a cat, Size: 1x1", "these are words"
+    assert with_size(None, 2, 2) is None
 
 
 def test_our_own_chunk_is_the_record() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpu_worker import pipeline
-from gpu_worker.assets.library_file import ModelsFile
+from gpu_worker.assets.library_file import LibraryFile
 from gpu_worker.assets.model_library import ModelsError
 from tests.support.builders import tiny_models
 from tests.support.command import sde
@@ -27,7 +27,7 @@ def write(path: Path, text: str) -> None:
 
 def test_it_is_read_again_only_when_it_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "models.toml"
-    file = ModelsFile(path)
+    file = LibraryFile(path)
     assert not file.reread() and file.library.models == {}
     write(path, '[models.a]\nsource = "a"\n')
     assert file.reread() and set(file.library.models) == {"a"}
@@ -39,7 +39,7 @@ def test_it_is_read_again_only_when_it_has_changed(tmp_path: Path) -> None:
 def test_a_wrong_change_is_told_once_and_what_was_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "models.toml"
     write(path, '[models.a]\nsource = "a"\n')
-    file = ModelsFile(path)
+    file = LibraryFile(path)
     write(path, "[models.b]\n")
     assert file.reread() and not file.reread()
     assert set(file.library.models) == {"a"} and "models.b.source" in str(file.error)
@@ -50,7 +50,7 @@ def test_a_wrong_change_is_told_once_and_what_was_goes_on(tmp_path: Path) -> Non
 def test_at_the_start_a_wrong_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "models.toml").write_text("[models.b]\n")
     with pytest.raises(ModelsError, match=r"models\.b\.source"):
-        ModelsFile(tmp_path / "models.toml")
+        LibraryFile(tmp_path / "models.toml")
 
 
 def test_a_name_that_is_another_models_now_lets_go_of_the_old(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from gpu_worker.output.result_records import sentence
+from gpu_worker.output.result_records import error_message
 from gpu_worker.pipeline.loading import machine_size
-from gpu_worker.pipeline.loading.memory import is_exhausted
+from gpu_worker.pipeline.loading.memory import is_out_of_memory
 from tests.support.builders import tiny_models
 from tests.support.service import ROOT, Service, running
 
@@ -86,7 +86,7 @@ def test_no_room_in_python_itself_is_an_outcome_and_the_worker_lives_on(folder: 
         for vice in ("make", "write"):
             record = result(service, prompt=vice, width=2048, height=1024)
             assert record["data"] is None and record["state"] == "failed"
-            assert record["errors"] == [sentence(MemoryError())]
+            assert record["errors"] == [error_message(MemoryError())]
             assert "try a smaller one" in record["errors"][0]
             assert result(service, prompt="harmless")["errors"] == []
         assert service.children["gpu_worker"].poll() is None
@@ -138,11 +138,11 @@ def test_a_cpu_that_computes_nothing_more_is_a_lost_device(tmp_path: Path) -> No
     ],
 )
 def test_what_says_that_memory_did_not_suffice(error: Exception) -> None:
-    assert is_exhausted(error)
+    assert is_out_of_memory(error)
     wrapped = ValueError("cannot be loaded")
     wrapped.__cause__ = error
-    assert is_exhausted(wrapped)
-    assert not is_exhausted(ValueError(str(error)))
+    assert is_out_of_memory(wrapped)
+    assert not is_out_of_memory(ValueError(str(error)))
 
 
 def test_a_size_below_decodes_in_smaller_tiles_at_every_models_own_size() -> None:
@@ -155,7 +155,7 @@ def test_a_size_below_decodes_in_smaller_tiles_at_every_models_own_size() -> Non
             up_block_types=("UpDecoderBlock2D",) * 4,
             sample_size=1024,
         )
-        machine_size.spare_vae(vae, size)
+        machine_size.enable_vae_savings(vae, size)
         assert vae.tile_latent_min_size * 8 == vae.tile_sample_min_size
         sides.append(vae.tile_sample_min_size if vae.use_tiling else 2048)
     assert sides == [2048, 768, 512, 256]

@@ -16,7 +16,7 @@ from gpu_worker.assets.model_library import Defaults
 from gpu_worker.pipeline.loading import machine_size, task_pipelines
 from gpu_worker.pipeline.loading import offload as placement
 from gpu_worker.pipeline.loading.loaded_model import NotSupported
-from gpu_worker.pipeline.sampling.input_images import Inputs, MissingPicture
+from gpu_worker.pipeline.sampling.input_images import InputImages, MissingImage
 from tests.support import pipeline_bench
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.pipeline_bench import Bench, direct, reference
@@ -164,19 +164,19 @@ def test_pictures_come_upright_in_rgb_and_masks_by_their_brightness(sd: Bench) -
 def test_a_picture_that_is_gone_or_another_or_none_is_told(sd: Bench) -> None:
     name = sd.put(PICTURE)
     file = sd.folder / "inputs" / pipeline_bench.UUID / name.removeprefix("sha256:")
-    with pytest.raises(MissingPicture, match="is gone"):
+    with pytest.raises(MissingImage, match="is gone"):
         sd.make(image="sha256:" + "0" * 64)
     content = file.read_bytes()
     file.write_bytes(content[:-1])
-    with pytest.raises(MissingPicture, match="has changed"):
+    with pytest.raises(MissingImage, match="has changed"):
         sd.make(image=name)
     file.write_bytes(content)
-    with pytest.raises(MissingPicture, match="cannot be read"):
+    with pytest.raises(MissingImage, match="cannot be read"):
         sd.make(image=_put_bytes(sd, b"no picture"))
 
 
-def _inputs(bench: Bench) -> Inputs:
-    return Inputs(bench.folder / "inputs" / pipeline_bench.UUID)
+def _inputs(bench: Bench) -> InputImages:
+    return InputImages(bench.folder / "inputs" / pipeline_bench.UUID)
 
 
 def _put_bytes(bench: Bench, content: bytes) -> str:
@@ -301,16 +301,16 @@ def test_layer_by_layer_offload_goes_to_the_jobs_pipeline_and_back() -> None:
     weights = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
     pipe.enable_sequential_cpu_offload(device="cpu")
     other = tiny_models.build().unet
-    with pytest.raises(pipeline_bench.Halt), placement.lifted(pipe) as offload:
+    with pytest.raises(pipeline_bench.Halt), placement.suspended(pipe) as offload:
         assert offload == "sequential"
-        copy = task_pipelines.made(pipe, "image")
+        copy = task_pipelines.for_task(pipe, "image")
         assert all(torch.equal(weights[name], w) for name, w in pipe.unet.state_dict().items())
         copy.unet = other
-        with placement.placed(copy, offload, torch.device("cpu")):
-            assert hasattr(other, "_hf_hook") and placement.offload_of(copy) == "sequential"
+        with placement.applied(copy, offload, torch.device("cpu")):
+            assert hasattr(other, "_hf_hook") and placement.current_offload(copy) == "sequential"
             raise pipeline_bench.Halt
     assert not hasattr(other, "_hf_hook")
-    assert placement.offload_of(pipe) == "sequential"
+    assert placement.current_offload(pipe) == "sequential"
     pipe.remove_all_hooks()
     assert all(torch.equal(weights[name], w) for name, w in pipe.unet.state_dict().items())
 

@@ -9,9 +9,9 @@ import pytest
 
 from gpu_worker import pipeline
 from gpu_worker.assets.model_library import ModelsError, locate, read
-from gpu_worker.contract.validation_errors import plain
+from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.pipeline.loading.loaded_model import NotSupported
-from gpu_worker.pipeline.loading.memory import is_beyond_repair
+from gpu_worker.pipeline.loading.memory import is_fatal_device_error
 from tests.support.builders import tiny_dits, tiny_models
 from tests.support.pipeline_bench import Bench, write_library
 from tests.support.pipeline_jobs import ignore, job, settings
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 def test_words_that_are_no_utf8_can_be_sent() -> None:
-    assert plain(ValueError("a\udcff")) == "a\\udcff"
+    assert error_text(ValueError("a\udcff")) == "a\\udcff"
 
 
 def test_a_file_whose_name_is_no_utf8_costs_the_worker_nothing(folder: Path) -> None:
@@ -56,10 +56,10 @@ def test_a_source_that_is_no_name_is_told_and_what_was_goes_on(tmp_path: Path) -
 
 def test_a_clients_words_do_not_make_a_lost_device() -> None:
     words = "could not create a primitive"
-    assert not is_beyond_repair(ValueError(f"negative_prompt: is not known (got {words!r})"))
+    assert not is_fatal_device_error(ValueError(f"negative_prompt: is not known (got {words!r})"))
     wrapped = ModelsError("demo: cannot be loaded")
     wrapped.__cause__ = RuntimeError(words)
-    assert is_beyond_repair(wrapped)
+    assert is_fatal_device_error(wrapped)
 
 
 def test_a_family_without_strength_has_no_second_pass(tmp_path: Path) -> None:

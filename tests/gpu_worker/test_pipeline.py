@@ -99,7 +99,7 @@ def test_a_directory_and_a_single_file_are_the_same_model(tiny: Path) -> None:
 def test_the_default_size_is_the_models_own(tiny: Path) -> None:
     loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory")))
     assert loaded.default_side_px() == 32
-    assert result_records.encode(loaded.generate(job(), ignore)[0].image).startswith(b"\x89PNG")
+    assert result_records.encode_png(loaded.generate(job(), ignore)[0].image).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

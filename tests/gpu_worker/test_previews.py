@@ -13,7 +13,7 @@ from PIL import Image
 
 from gpu_worker import pipeline
 from gpu_worker.pipeline.loading.latent_rgb import LEAST_FIT, Projection, decode
-from gpu_worker.pipeline.sampling.latent_preview import Previews, shrunk
+from gpu_worker.pipeline.sampling.latent_preview import LatentPreviews, shrink
 from tests.support.pipeline_jobs import settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -42,7 +42,7 @@ def test_the_picture_is_seen_before_it_is_there(
     assert ours._loaded is not None
     pipe = ours._loaded.pipe
     pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
-    previews = Previews(pipe.scheduler, int(pipe.vae_scale_factor), lambda z: decode(pipe, z))
+    previews = LatentPreviews(pipe.scheduler, int(pipe.vae_scale_factor), lambda z: decode(pipe, z))
     made: list[Image.Image] = []
 
     def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
@@ -63,7 +63,7 @@ def test_the_picture_is_seen_before_it_is_there(
 
 
 def test_packed_latents_have_no_preview() -> None:
-    previews = Previews(None, 8, Projection(torch.zeros(5, 3)).picture)
+    previews = LatentPreviews(None, 8, Projection(torch.zeros(5, 3)).picture)
     assert previews.after(0, torch.zeros(1, 16, 64)) is None
 
 
@@ -105,4 +105,4 @@ def test_the_built_in_model_is_not_linear(tmp_path: Path) -> None:
 def test_a_preview_is_small(
     size: tuple[int, int], limit: tuple[int, int], shown: tuple[int, int]
 ) -> None:
-    assert shrunk(Image.new("RGB", size), limit).size == shown
+    assert shrink(Image.new("RGB", size), limit).size == shown

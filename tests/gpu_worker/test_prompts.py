@@ -42,9 +42,11 @@ def test_weights_are_read(prompt: str, fragments: list[tuple[str, float]]) -> No
     [("(a:99)", "99"), ("(a:-10.5)", "-10.5"), ("((a:10):10)", "100"), ("((a:10) b:-5)", "-50")],
 )
 def test_a_weight_beyond_reason_is_refused(prompt: str, weight: str) -> None:
-    with pytest.raises(prompt_weights.TooHeavy, match=rf"^prompt: the weight .*\(got {weight}\)"):
+    with pytest.raises(
+        prompt_weights.WeightOutOfRange, match=rf"^prompt: the weight .*\(got {weight}\)"
+    ):
         prompt_weights.parse(prompt)
-    with pytest.raises(prompt_weights.TooHeavy, match=r"^negative_prompt: "):
+    with pytest.raises(prompt_weights.WeightOutOfRange, match=r"^negative_prompt: "):
         prompt_weights.parse(prompt, "negative_prompt")
 
 
@@ -78,7 +80,7 @@ def test_weights_are_those_of_compel_itself(ours: pipeline.DiffusersPipeline) ->
     pipe = ours._loaded.pipe
     request = job(prompt="a large (red)1.4 circle").request
     theirs = Compel(tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder)(request.prompt)
-    given, said = prompt_embedding.arguments(pipe, job(prompt="a large (red:1.4) circle").request)
+    given, said = prompt_embedding.build(pipe, job(prompt="a large (red:1.4) circle").request)
     assert given["prompt_embeds"].equal(theirs)
     assert said == {"prompt_tokens": 4}
 
@@ -90,7 +92,7 @@ def test_a_long_prompt_is_read_to_its_end(ours: pipeline.DiffusersPipeline) -> N
     assert made.facts["prompt_tokens"] == 82
     assert made.image.tobytes() != other.image.tobytes(), "the last word counts"
     assert ours._loaded is not None
-    given, _ = prompt_embedding.arguments(ours._loaded.pipe, job(prompt=long).request)
+    given, _ = prompt_embedding.build(ours._loaded.pipe, job(prompt=long).request)
     assert given["prompt_embeds"].shape[1] == given["negative_prompt_embeds"].shape[1] == 154
 
 
@@ -99,12 +101,12 @@ def test_clip_skip_leaves_out_the_last_layers(ours: pipeline.DiffusersPipeline, 
     assert ours._loaded is not None
     pipe = ours._loaded.pipe
     for prompt in ("a red (circle:1.0001)",):
-        given, _ = prompt_embedding.arguments(pipe, job(prompt=prompt, clip_skip=skip).request)
+        given, _ = prompt_embedding.build(pipe, job(prompt=prompt, clip_skip=skip).request)
         tokens = pipe.tokenizer("a red circle", padding="max_length", return_tensors="pt").input_ids
         layers = pipe.text_encoder(tokens, output_hidden_states=True).hidden_states
         expected = pipe.text_encoder.final_layer_norm(layers[-1 - skip])
         assert given["prompt_embeds"].allclose(expected, atol=2e-3)
-    weighted, _ = prompt_embedding.arguments(
+    weighted, _ = prompt_embedding.build(
         pipe, job(prompt="a (red:1.2) circle", clip_skip=skip).request
     )
     assert not weighted["prompt_embeds"].allclose(expected, atol=2e-3)
@@ -121,7 +123,7 @@ def test_what_another_family_does_not_read_is_told(name: str) -> None:
         (short, short, set()),
     ):
         asked = job(prompt=prompt, negative_prompt=negative).request
-        given, said = prompt_embedding.arguments(pipe, asked)
+        given, said = prompt_embedding.build(pipe, asked)
         assert given == {"prompt": prompt, "negative_prompt": negative}
         assert set(said) == cut
         assert all(rest.endswith("red") and long.endswith(rest) for rest in said.values())

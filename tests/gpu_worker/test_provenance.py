@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 
 from gpu_worker import pipeline
 from gpu_worker.assets.file_digests import FileDigests
-from gpu_worker.assets.model_library import File, Library, Model, Network
+from gpu_worker.assets.model_library import FileAsset, Library, ModelAsset, NetworkAsset
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.output.result_records import pixels_sha256
 from gpu_worker.pipeline.capabilities.provenance import Provenance, attention
-from gpu_worker.pipeline.loading.memory import PeakMemory, in_use
+from gpu_worker.pipeline.loading.memory import PeakMemory, bytes_in_use
 from tests.support.builders import tiny_models
 from tests.support.pipeline_jobs import ignore, job, settings
 
@@ -103,11 +103,11 @@ def test_what_a_request_adds_is_named_with_its_digest(tmp_path: Path) -> None:
     (folder / "nets" / "canny" / "model.safetensors").write_bytes(b"net")
     (folder / "big.safetensors").write_bytes(b"big")
     library = Library(
-        models={"big": Model(source="big.safetensors", revision="v1")},
-        loras={"pixel": File(source="pixel")},
+        models={"big": ModelAsset(source="big.safetensors", revision="v1")},
+        loras={"pixel": FileAsset(source="pixel")},
         controlnets={
-            "canny": Network(source="nets", subfolder="canny"),
-            "gone": Network(source="nowhere.safetensors"),
+            "canny": NetworkAsset(source="nets", subfolder="canny"),
+            "gone": NetworkAsset(source="nowhere.safetensors"),
         },
     )
     asked: dict[str, Any] = {
@@ -162,8 +162,8 @@ def test_the_attention_is_named_as_it_is_switched() -> None:
 def test_the_peak_counts_what_has_been_let_go() -> None:
     peak = PeakMemory(CPU)
     block = bytearray(os.urandom(1 << 20)) * 256
-    held = in_use(CPU)
+    held = bytes_in_use(CPU)
     del block
-    left = in_use(CPU)
+    left = bytes_in_use(CPU)
     assert held and left and held - left > 200 << 20
     assert peak.read() - left > 200 << 20

@@ -216,10 +216,10 @@ def test_the_files_of_a_pipeline_are_chosen() -> None:
     files = ["model_index.json", "unet/a.safetensors", "unet/a.fp16.safetensors", "unet/x.bin"]
     files += ["vae/b.safetensors", "tokenizer/vocab.json", "big.safetensors", "run.py"]
     plain = ["model_index.json", "tokenizer/vocab.json", "unet/a.safetensors", "vae/b.safetensors"]
-    assert pull.chosen(files, None) == plain
-    assert "unet/a.fp16.safetensors" in pull.chosen(files, "fp16")
-    assert "unet/a.safetensors" not in pull.chosen(files, "fp16")
-    with pytest.raises(pull.NoModel, match=r"no model_index\.json"):
-        pull.chosen(["a.safetensors"], None)
-    with pytest.raises(pull.NoModel, match=r"no \.safetensors weights"):
-        pull.chosen(["model_index.json", "unet/x.bin"], None)
+    assert pull.select_files(files, None) == plain
+    assert "unet/a.fp16.safetensors" in pull.select_files(files, "fp16")
+    assert "unet/a.safetensors" not in pull.select_files(files, "fp16")
+    with pytest.raises(pull.NoModelFound, match=r"no model_index\.json"):
+        pull.select_files(["a.safetensors"], None)
+    with pytest.raises(pull.NoModelFound, match=r"no \.safetensors weights"):
+        pull.select_files(["model_index.json", "unet/x.bin"], None)

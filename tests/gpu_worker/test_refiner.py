@@ -242,14 +242,14 @@ def test_weights_and_long_prompts_are_the_refiners_too(xl: Bench) -> None:
     second = refiner_for(base, xl)
     for prompt in ("a large (red:1.4) circle", long + "red"):
         request = GenerationRequest(prompt=prompt)
-        words, said = prompt_embedding.arguments(second, request)
-        whole, _ = prompt_embedding.arguments(base, request)
+        words, said = prompt_embedding.build(second, request)
+        whole, _ = prompt_embedding.build(base, request)
         width = base.text_encoder_2.config.hidden_size
         assert words["prompt_embeds"].equal(whole["prompt_embeds"][..., -width:])
         assert words["pooled_prompt_embeds"].equal(whole["pooled_prompt_embeds"])
         assert said["prompt_tokens"] == len(
             base.tokenizer(
-                prompt_weights.plain(prompt_weights.parse(prompt)), add_special_tokens=False
+                prompt_weights.plain_text(prompt_weights.parse(prompt)), add_special_tokens=False
             ).input_ids
         )
         assert xl.pixels(**HALF, prompt=prompt) == by_hand(base, second, words=(whole, words))
@@ -259,7 +259,7 @@ def test_weights_and_long_prompts_are_the_refiners_too(xl: Bench) -> None:
 def test_loras_are_the_bases_alone(xl: Bench) -> None:
     base = base_of(xl)
     second = refiner_for(base, xl)
-    clean = prompt_embedding.arguments(second, GenerationRequest(prompt=PROMPT))[0]
+    clean = prompt_embedding.build(second, GenerationRequest(prompt=PROMPT))[0]
     with torch.no_grad():
         embeds = second.encode_prompt(**clean)
     names = ("", "negative_", "pooled_", "negative_pooled_")
@@ -300,7 +300,7 @@ def test_a_second_pass_ends_with_the_refiner(xl: Bench) -> None:
     generator = torch.Generator("cpu").manual_seed(7)
     base.set_progress_bar_config(disable=True)
     first = base(PROMPT, num_inference_steps=STEPS, generator=generator)
-    size = output_size.second_pass((32, 32), 1.5)
+    size = output_size.hires_size((32, 32), 1.5)
     begun = first.images[0].resize(size, Image.Resampling.LANCZOS)
     for pipe in (second, third):
         pipe.set_progress_bar_config(disable=True)
@@ -345,7 +345,7 @@ def test_a_preview_knows_its_step_in_a_call_that_begins_on_the_way(xl: Bench, na
     places: list[int] = []
 
     def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
-        places.append(latent_preview.place(pipe.scheduler, index, timestep))
+        places.append(latent_preview.step_index(pipe.scheduler, index, timestep))
         return tensors
 
     how = {"strength": 0.6, "num_inference_steps": STEPS, "callback_on_step_end": step_ended}
@@ -467,7 +467,7 @@ def test_steps_are_counted_as_diffusers_counts_them(
     xl: Bench, name: str, strength: float | None, counted: tuple[int, int]
 ) -> None:
     scheduler = getattr(diffusers, name).from_config(xl.pipe.scheduler.config)
-    assert refiner.shares(scheduler, STEPS, AT, strength) == counted
+    assert refiner.split_steps(scheduler, STEPS, AT, strength) == counted
     base = base_of(xl, "Text2Image" if strength is None else "Image2Image")
     second = refiner_for(base, xl)
     base.scheduler, second.scheduler = scheduler, scheduler
@@ -479,13 +479,13 @@ def test_steps_are_counted_as_diffusers_counts_them(
 def test_its_memory_is_free_when_the_job_has_ended(xl: Bench, monkeypatch: Any) -> None:
     """At once, not when somebody looks for cycles: a GPU's memory waits for nobody."""
     found: list[weakref.ref[Any]] = []
-    made = refiner.Refiner.arguments
+    made = refiner.RefinerPipeline.arguments
 
     def noted(self: Any, *given: Any) -> Any:
         found.append(weakref.ref(self.pipe.unet))
         return made(self, *given)
 
-    monkeypatch.setattr(refiner.Refiner, "arguments", noted)
+    monkeypatch.setattr(refiner.RefinerPipeline, "arguments", noted)
     gc.disable()
     try:
         xl.make(**HALF)

@@ -137,12 +137,12 @@ def test_flow_matching_keeps_to_its_own() -> None:
         "FluxPipeline": {own.__name__, lcm},  # hands sigmas over, which Heun's does not take
     }
     for kind, names in kinds.items():
-        assert set(catalog.allowed(own, kind)) == names
+        assert set(catalog.names_for(own, kind)) == names
     assert "shift" in catalog.options(own)
 
 
 def test_what_its_libraries_lack_for_is_not_offered() -> None:
-    names = catalog.allowed(diffusers.DDIMScheduler, SD)
+    names = catalog.names_for(diffusers.DDIMScheduler, SD)
     assert {"LCMScheduler", "TCDScheduler", "PNDMScheduler"} <= set(names)
     for name in ("LMSDiscreteScheduler", "DPMSolverSDEScheduler"):
         assert (name in names) is not hasattr(getattr(diffusers, name), "_backends")

@@ -12,15 +12,15 @@ import pytest
 import requests
 from PIL import ExifTags, Image
 
-from gateway.admission.input_images import PictureReader
+from gateway.admission.input_images import InputImageReader
 from gateway.errors import InvalidRequest
 from gpu_worker.contract import output_size
 from gpu_worker.output import result_records
-from gpu_worker.pipeline.sampling.input_images import Inputs
+from gpu_worker.pipeline.sampling.input_images import InputImages
 from gpu_worker.store.scan import MAX_LINE_BYTES
 from tests.support.service import Service
 
-READER = PictureReader(16_000_000)
+READER = InputImageReader(16_000_000)
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -45,7 +45,7 @@ def faults(**asked: Any) -> list[dict[str, Any]]:
 
 def test_noise_of_the_largest_size_is_a_line_that_readers_take() -> None:
     image = noise(1024, 512)
-    coded = len(base64.b64encode(result_records.encode(image)))
+    coded = len(base64.b64encode(result_records.encode_png(image)))
     share = output_size.MAX_LARGE_PIXELS / (image.width * image.height)
     assert coded * share < MAX_LINE_BYTES - (1 << 20), "and a MiB is left for words"
     assert output_size.MAX_LARGE_PIXELS == 4096 * 4096
@@ -109,7 +109,7 @@ def test_a_photo_with_a_second_picture_in_it_is_its_first(tmp_path: Path) -> Non
         assert (seen.format, getattr(seen, "n_frames", 1)) == ("MPO", 2)
         seen.load()
         (tmp_path / str(request.image).removeprefix("sha256:")).write_bytes(content)
-        made = Inputs(tmp_path).picture(str(request.image))
+        made = InputImages(tmp_path).picture(str(request.image))
         assert made.size == (64, 48) and made.tobytes() == seen.tobytes()
     (fault,) = faults(image=text(first, "WEBP", save_all=True, append_images=[flat(64, 48)]))
     assert "animation" in fault["message"]

@@ -54,9 +54,9 @@ def test_lanczos_is_pillows_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(30, 20), (512, 512), (449, 897), (1000, 64)])
 def test_tiles_leave_no_seam(size: tuple[int, int]) -> None:
-    pixels = upscale._tensor(noise(*size))
+    pixels = upscale._to_tensor(noise(*size))
     whole = Doubling()(pixels)
-    tiled = upscale._tiled(Doubling(), pixels)
+    tiled = upscale._upscale_tiles(Doubling(), pixels)
     assert tiled.shape == whole.shape
     assert torch.allclose(tiled, whole, atol=1e-6)
 
@@ -69,7 +69,7 @@ def test_an_esrgan_in_tiles_is_the_esrgan_in_one_piece(tmp_path: Path) -> None:
         picture, "sharp", (2240, 160), library("sharp.safetensors"), tmp_path, CPU
     )
     with torch.no_grad():
-        expected = upscale._picture(model(upscale._tensor(picture)))
+        expected = upscale._to_image(model(upscale._to_tensor(picture)))
     assert largest_difference(made, expected) <= 1, "rounding alone"
     assert 0 < np.asarray(made).mean() < 255 and np.asarray(made).std() > 0.5
 
@@ -89,7 +89,7 @@ def test_other_architectures_are_recognised(build: Any, tmp_path: Path) -> None:
     picture = noise(40, 24)
     made = upscale.enlarge(picture, "x", (80, 48), library("x.safetensors"), tmp_path, CPU)
     with torch.no_grad():
-        expected = upscale._picture(model(upscale._tensor(picture)))
+        expected = upscale._to_image(model(upscale._to_tensor(picture)))
     assert largest_difference(made, expected) <= 1
 
 
@@ -130,7 +130,7 @@ def test_a_library_that_is_not_there_is_told(
 
 def test_what_spandrel_takes_of_torchvision_is_told_when_it_is_asked_for() -> None:
     """RestoreFormer is one of the two architectures that use it; nothing of the name stays."""
-    spandrel_models.imported()
+    spandrel_models.import_spandrel()
     from spandrel.architectures import RestoreFormer
 
     assert not [name for name in sys.modules if name.partition(".")[0] == "torchvision"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_worker.contract.job import Job
-from gpu_worker.pipeline_api import OnStep, Picture
+from gpu_worker.pipeline_api import GeneratedImage, OnStep
 from gpu_worker.settings import WorkerSettings
 from tests.pipelines.instant import Instant
 
@@ -98,7 +98,7 @@ class Describes(Instant):
         self._say("unload")
         self.loaded = None
 
-    def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
+    def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         """Loads the job's model when it is not there."""
         self.load(job.request.model)
         return super().generate(job, on_step)

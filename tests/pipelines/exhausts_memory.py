@@ -6,14 +6,14 @@ import resource
 from pathlib import Path
 
 from gpu_worker.contract.job import Job
-from gpu_worker.pipeline_api import OnStep, Picture
+from gpu_worker.pipeline_api import GeneratedImage, OnStep
 from tests.pipelines.instant import Instant
 
 
 class Hoards(Instant):
     """After `write` nothing of a mebibyte can be allocated any more, until the next job."""
 
-    def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
+    def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         """Noise, and then no room to encode it."""
         allow(resource.RLIM_INFINITY)
         if "make" in job.request.prompt:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from gpu_worker.contract.job import Job
-from gpu_worker.pipeline_api import OnStep, Picture
+from gpu_worker.pipeline_api import GeneratedImage, OnStep
 from gpu_worker.settings import WorkerSettings
 from tests.pipelines.slow import Slow
 
@@ -22,7 +22,7 @@ class Held(Slow):
     def __init__(self, settings: WorkerSettings) -> None:
         self._folder = settings.data_dir
 
-    def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
+    def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         """The first step again and again; then all of them."""
         names = ("released", f"released.{job.uuid}")
         while not any((self._folder / name).exists() for name in names):

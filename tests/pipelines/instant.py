@@ -10,7 +10,7 @@ from PIL import Image
 
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline_api import OnStep, Picture
+from gpu_worker.pipeline_api import GeneratedImage, OnStep
 
 SIDE_PX = 64
 
@@ -29,7 +29,7 @@ class Instant:
     preview: Callable[[], Image.Image] | None = None
     """Makes a picture of what there is so far; None: it offers none."""
 
-    def generate(self, job: Job, on_step: OnStep) -> list[Picture]:
+    def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         """Noise."""
         request = job.request
         for step in range(request.steps):
@@ -41,7 +41,7 @@ class Instant:
             seed = (request.seed or 0) + number
             noise = random.Random(seed).randbytes(width * height * 3)
             image = Image.frombytes("RGB", (width, height), noise)
-            pictures.append(Picture(image, {"seed": seed}))
+            pictures.append(GeneratedImage(image, {"seed": seed}))
         return pictures
 
     def facts_of(self, request: GenerationRequest) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from gateway.errors import DeletedJob
+from gateway.errors import ResultDeleted
 from tests.support.gateway_parts import Begun
 from tests.support.service import Service, eventually, running
 
@@ -87,7 +87,7 @@ def test_a_deletion_in_the_midst_of_the_end_stands(tmp_path: Path) -> None:
     assert begun.removal.delete(begun.uuid) == 1
     for entry in news:
         begun.dispatcher._end(entry)
-    with pytest.raises(DeletedJob):
+    with pytest.raises(ResultDeleted):
         begun.view(begun.uuid)
     assert begun.broker.running("gpu-0") is None and begun.broker.views(9) == []
     assert begun.dispatcher._next() is None

@@ -15,7 +15,7 @@ import requests
 from gateway.store.result_index import ResultIndex
 from gateway.workers.dispatcher import MAX_OFFERS
 from gpu_worker import pipeline
-from gpu_worker.assets.library_file import ModelsFile
+from gpu_worker.assets.library_file import LibraryFile
 from gpu_worker.contract import protocol
 from gpu_worker.contract.protocol import WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
@@ -113,7 +113,7 @@ class LetGo(pipeline.DiffusersPipeline):
 def test_a_model_may_go_while_another_thread_looks(
     tmp_path: Path, look: Callable[[LetGo], object]
 ) -> None:
-    ours = LetGo(settings(tmp_path), ModelsFile(tmp_path / "models" / "models.toml"))
+    ours = LetGo(settings(tmp_path), LibraryFile(tmp_path / "models" / "models.toml"))
     ours.load(None)
     ours.goes = True
     assert look(ours)

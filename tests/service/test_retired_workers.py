@@ -10,7 +10,7 @@ from gateway.assembly import assemble
 from gateway.jobs.journal import Journal
 from gateway.settings import GatewaySettings
 from gpu_worker.store import process
-from gpu_worker.store.in_flight import Begun, InFlight
+from gpu_worker.store.in_flight import InFlight, InFlightJob
 from tests.support.journal_jobs import job
 from tests.support.service import Service, eventually, running
 
@@ -27,7 +27,7 @@ def store(folder: Path) -> tuple[GatewaySettings, InFlight]:
     for number in range(2):
         journal.dispatch(job(number).uuid, f"gpu-{number}")
     note = InFlight(settings.results_dir / "gpu-1.in_flight.json")
-    note.write(Begun(attempt=1, job=job(1)))
+    note.write(InFlightJob(attempt=1, job=job(1)))
     return settings, note
 
 
@@ -54,7 +54,7 @@ def test_a_worker_that_runs_all_the_same_keeps_its_job(tmp_path: Path) -> None:
 
 def test_a_note_of_a_job_that_nobody_knows_is_left(tmp_path: Path) -> None:
     settings, note = store(tmp_path)
-    note.write(Begun(attempt=1, job=job(9)))
+    note.write(InFlightJob(attempt=1, job=job(9)))
     assert states(settings, "gpu-0") == ["running", "queued", "queued"]
     assert note.read() is not None
 

@@ -50,8 +50,8 @@ def test_a_stored_picture_is_made_larger(folder: Path, tmp_path: Path) -> None:
         assert reply.status_code == 200, reply.text
         record = service.result(reply.json()["generation_uuid"])
         with torch.no_grad():
-            made = model(upscale._tensor(small.convert("RGB")))
-        found = upscale._tensor(picture(record))
+            made = model(upscale._to_tensor(small.convert("RGB")))
+        found = upscale._to_tensor(picture(record))
         assert found.shape == made.shape
         assert (found - made.clamp(0, 1)).abs().max() < 1.5 / 255, "rounding alone"
         digest = hashlib.sha256((models / "sharp.safetensors").read_bytes()).hexdigest()

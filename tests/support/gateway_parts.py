@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.assembly import assemble
-from gateway.routes.jobs import Whereabouts
+from gateway.routes.jobs import JobLookup
 from gateway.settings import GatewaySettings
 from gpu_worker.contract.job import Outcome, result_record
 from gpu_worker.contract.protocol import WorkerStatus
@@ -27,7 +27,7 @@ class Parts:
         self.journal = self.dispatcher._journal
 
     def view(self, uuid: str) -> dict[str, Any]:
-        return Whereabouts(self.broker, self.index).view(uuid)
+        return JobLookup(self.broker, self.index).view(uuid)
 
 
 class Begun(Parts):

@@ -15,7 +15,7 @@ from PIL import Image
 from gpu_worker import pipeline
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline_api import Picture
+from gpu_worker.pipeline_api import GeneratedImage
 from gpu_worker.settings import WorkerSettings, load
 from tests.support.builders import tiny_adapters
 
@@ -57,7 +57,7 @@ class Bench:
     def put(self, image: Image.Image, **how: Any) -> str:
         return tiny_adapters.put(self.folder / "inputs" / UUID, image, **how)
 
-    def make(self, on_step: Any = None, **given: Any) -> list[Picture]:
+    def make(self, on_step: Any = None, **given: Any) -> list[GeneratedImage]:
         asked = {"prompt": PROMPT, "seed": 7, "num_inference_steps": 2, **given}
         request = GenerationRequest.model_validate(asked)
         job = Job(sequence=1, uuid=UUID, created_time="2026-01-01T00:00:00Z", request=request)

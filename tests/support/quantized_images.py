@@ -96,7 +96,7 @@ def around(bench: Any) -> dict[str, Any]:
     said = {"same under offload": bench.pixels() == first, "offload": {}}
     pipe.remove_all_hooks()
     for size in machine_size.SIZES:
-        said["offload"][size] = machine_size.offload_of(pipe, size)
+        said["offload"][size] = machine_size.offload_for(pipe, size)
     if said["offload"]["tiny"] == "sequential":
         # Hooked and not run: accelerate cannot offload layers from a CPU to itself.
         pipe.enable_sequential_cpu_offload(device="cpu")
@@ -112,7 +112,7 @@ def around(bench: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     process.log_to_stderr()
-    quantization_libraries.prepare(sys.argv[1])  # type: ignore[arg-type]
+    quantization_libraries.hide_unused(sys.argv[1])  # type: ignore[arg-type]
     found = drawn(Path(sys.argv[2]), sys.argv[1])
     found["refused"] = refused(Path(sys.argv[2]), sys.argv[1])
     found["imported"] = [name for name in LIBRARIES if sys.modules.get(name) is not None]

@@ -19,16 +19,20 @@ from gpu_worker.pipeline.adapters import (
     vae,
 )
 from gpu_worker.pipeline.loading import offload as placement
-from gpu_worker.pipeline.loading.asset_files import Shelf
-from gpu_worker.pipeline.loading.loaded_model import Loaded
+from gpu_worker.pipeline.loading.asset_files import AssetFiles
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel
 from gpu_worker.pipeline.sampling import call_arguments
 from gpu_worker.pipeline.sampling.canvas import Canvas
-from gpu_worker.pipeline.sampling.input_images import Inputs
+from gpu_worker.pipeline.sampling.input_images import InputImages
 
 
 @contextlib.contextmanager
-def attached(
-    loaded: Loaded, request: GenerationRequest, inputs: Inputs, shelf: Shelf, canvas: Canvas
+def attach(
+    loaded: LoadedModel,
+    request: GenerationRequest,
+    inputs: InputImages,
+    shelf: AssetFiles,
+    canvas: Canvas,
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The pipeline to call, with everything that the request names, and further arguments.
 
@@ -42,23 +46,23 @@ def attached(
     """
     parts: dict[str, Any] = {}
     if request.vae is not None:
-        parts["vae"] = vae.loaded_for(loaded, request.vae, shelf)
+        parts["vae"] = vae.load(loaded, request.vae, shelf)
     if request.controlnets:
-        parts["controlnet"] = controlnet.loaded_for(loaded, request, shelf)
+        parts["controlnet"] = controlnet.load(loaded, request, shelf)
     if not (parts or request.image or _names_something(request)):
         pipe = call_arguments.pipeline_for(loaded, request)
-        with placement.rested(pipe), clip_skip.possible(pipe, request):
+        with placement.restored_on_error(pipe), clip_skip.enabled(pipe, request):
             yield pipe, {}
         return
     pipe = call_arguments.copy_of(loaded, request, **parts)
     more = controlnet.arguments(pipe, request, inputs, canvas)
     with contextlib.ExitStack() as stack:
-        offload = stack.enter_context(placement.lifted(loaded.pipe))
-        stack.enter_context(lora.attached(pipe, request, shelf))
-        stack.enter_context(textual_inversion.attached(pipe, request, shelf))
-        more |= stack.enter_context(ip_adapter.attached(pipe, request, inputs, shelf))
-        stack.enter_context(placement.placed(pipe, offload, loaded.device))
-        stack.enter_context(clip_skip.possible(pipe, request))
+        offload = stack.enter_context(placement.suspended(loaded.pipe))
+        stack.enter_context(lora.attach(pipe, request, shelf))
+        stack.enter_context(textual_inversion.attach(pipe, request, shelf))
+        more |= stack.enter_context(ip_adapter.attach(pipe, request, inputs, shelf))
+        stack.enter_context(placement.applied(pipe, offload, loaded.device))
+        stack.enter_context(clip_skip.enabled(pipe, request))
         yield pipe, more
 
 

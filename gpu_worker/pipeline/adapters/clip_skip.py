@@ -15,7 +15,7 @@ from gpu_worker.pipeline.loading.loaded_model import NotSupported
 
 
 @contextlib.contextmanager
-def possible(pipe: Any, request: GenerationRequest) -> Iterator[None]:
+def enabled(pipe: Any, request: GenerationRequest) -> Iterator[None]:
     """Within, a flat text encoder is its own `text_model`.
 
     Raises:

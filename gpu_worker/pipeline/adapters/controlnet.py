@@ -8,16 +8,16 @@ import diffusers
 
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.loading import machine_size, task_pipelines
-from gpu_worker.pipeline.loading.asset_files import Shelf
-from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
+from gpu_worker.pipeline.loading.asset_files import AssetFiles
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
 from gpu_worker.pipeline.sampling.canvas import Canvas
-from gpu_worker.pipeline.sampling.input_images import Inputs
+from gpu_worker.pipeline.sampling.input_images import InputImages
 
 NAMES = ("ControlNetModel", "SD3ControlNetModel", "FluxControlNetModel")
 NETWORKS = {name: getattr(diffusers, name) for name in NAMES}
 
 
-def loaded_for(loaded: Loaded, request: GenerationRequest, shelf: Shelf) -> Any:
+def load(loaded: LoadedModel, request: GenerationRequest, shelf: AssetFiles) -> Any:
     """The network, or a list of several.
 
     Raises:
@@ -34,7 +34,7 @@ def loaded_for(loaded: Loaded, request: GenerationRequest, shelf: Shelf) -> Any:
     return networks[0] if len(networks) == 1 else networks
 
 
-def _check_family(loaded: Loaded, name: str, network: Any) -> None:
+def _check_family(loaded: LoadedModel, name: str, network: Any) -> None:
     core: Any = getattr(loaded.pipe, "unet", None) or loaded.pipe.transformer
     for field in ("cross_attention_dim", "joint_attention_dim"):
         ours, theirs = getattr(core.config, field, None), getattr(network.config, field, None)
@@ -44,7 +44,7 @@ def _check_family(loaded: Loaded, name: str, network: Any) -> None:
 
 
 def arguments(
-    pipe: Any, request: GenerationRequest, inputs: Inputs, canvas: Canvas
+    pipe: Any, request: GenerationRequest, inputs: InputImages, canvas: Canvas
 ) -> dict[str, Any]:
     """What the call takes for them: their pictures in the size of the canvas, and how they count.
 
@@ -55,7 +55,7 @@ def arguments(
     nets = request.controlnets
     if not nets:
         return {}
-    known = task_pipelines.parameters(pipe)
+    known = task_pipelines.call_parameters(pipe)
     images = [canvas.fitted(inputs.picture(net.image)) for net in nets]
     given: dict[str, list[Any]] = {
         "control_image" if "control_image" in known else "image": images,

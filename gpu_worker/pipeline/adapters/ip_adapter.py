@@ -12,17 +12,17 @@ from transformers import CLIPVisionModelWithProjection
 
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading.asset_files import DEVICE_FAULTS, Shelf, check_header
+from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles, check_header
 from gpu_worker.pipeline.loading.loaded_model import NotSupported
-from gpu_worker.pipeline.sampling.input_images import Inputs
+from gpu_worker.pipeline.sampling.input_images import InputImages
 
 ENCODER_PLACES = ("image_encoder", "../image_encoder", "../models/image_encoder")
 """Seen from the adapter's file: the layout of h94/IP-Adapter, where most come from."""
 
 
 @contextlib.contextmanager
-def attached(
-    pipe: Any, request: GenerationRequest, inputs: Inputs, shelf: Shelf
+def attach(
+    pipe: Any, request: GenerationRequest, inputs: InputImages, shelf: AssetFiles
 ) -> Iterator[dict[str, Any]]:
     """The UNet attends to the picture within; gives the further arguments of the call.
 
@@ -50,12 +50,12 @@ def attached(
         dtype=pipe.dtype,
     )
     pipe.register_modules(image_encoder=encoder)
-    with _restored(unet):
+    with _processors_restored(unet):
         try:
             pipe.load_ip_adapter(
                 str(file.parent), subfolder="", weight_name=file.name, image_encoder_folder=None
             )
-        except DEVICE_FAULTS:
+        except DEVICE_ERRORS:
             raise
         except (RuntimeError, ValueError, KeyError) as error:
             said = " ".join(str(error).split())[:300]
@@ -75,7 +75,7 @@ def _check_kind(pipe: Any, name: str, file: Path) -> None:
         raise ModelsError(f"ip_adapters.{name}: {file.name} is no IP-Adapter")
 
 
-def _encoder_folder(name: str, file: Path, shelf: Shelf) -> Path:
+def _encoder_folder(name: str, file: Path, shelf: AssetFiles) -> Path:
     for place in ENCODER_PLACES:
         folder = (file.parent / place).resolve()
         inside = shelf.folder.resolve()
@@ -87,7 +87,7 @@ def _encoder_folder(name: str, file: Path, shelf: Shelf) -> Path:
 
 
 @contextlib.contextmanager
-def _restored(unet: Any) -> Iterator[None]:
+def _processors_restored(unet: Any) -> Iterator[None]:
     """diffusers' unload would give every attention its default processor, whatever it had."""
     processors = dict(unet.attn_processors)
     projection, kind = unet.encoder_hid_proj, unet.config.encoder_hid_dim_type

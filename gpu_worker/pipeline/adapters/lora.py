@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading.asset_files import DEVICE_FAULTS, Shelf
+from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles
 from gpu_worker.pipeline.loading.loaded_model import NotSupported
 
 
 @contextlib.contextmanager
-def attached(pipe: Any, request: GenerationRequest, shelf: Shelf) -> Iterator[None]:
+def attach(pipe: Any, request: GenerationRequest, shelf: AssetFiles) -> Iterator[None]:
     """The pipeline's networks have them within.
 
     They are loaded for each job and are gone after it: the networks are then byte for byte what
@@ -54,7 +54,7 @@ def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
                 use_safetensors=True,
                 local_files_only=True,
             )
-    except DEVICE_FAULTS:
+    except DEVICE_ERRORS:
         raise
     except Exception as error:  # peft and the many formats of LoRAs fail in many ways
         said = " ".join(str(error).split())[:300]

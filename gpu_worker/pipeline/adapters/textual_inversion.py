@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading.asset_files import Shelf, check_header
+from gpu_worker.pipeline.loading.asset_files import AssetFiles, check_header
 from gpu_worker.pipeline.loading.loaded_model import NotSupported
 
 ENCODERS = {"clip_l": "", "clip_g": "_2"}
@@ -23,7 +23,7 @@ NO_TOKENS = ("emb_params", *ENCODERS)
 
 
 @contextlib.contextmanager
-def attached(pipe: Any, request: GenerationRequest, shelf: Shelf) -> Iterator[None]:
+def attach(pipe: Any, request: GenerationRequest, shelf: AssetFiles) -> Iterator[None]:
     """The pipeline knows their words within. `pipe` must be the job's own: it gets tokenizers of
     its own, while the text encoders are shared and get their old embeddings back.
 
@@ -39,7 +39,7 @@ def attached(pipe: Any, request: GenerationRequest, shelf: Shelf) -> Iterator[No
     with contextlib.ExitStack() as stack:
         for end in ENCODERS.values():
             if getattr(pipe, f"text_encoder{end}", None) is not None:
-                stack.enter_context(_restored(getattr(pipe, f"text_encoder{end}")))
+                stack.enter_context(_vocabulary_restored(getattr(pipe, f"text_encoder{end}")))
                 name = f"tokenizer{end}"
                 pipe.register_modules(**{name: copy.deepcopy(getattr(pipe, name))})
         for name in dict.fromkeys(request.embeddings):
@@ -48,7 +48,7 @@ def attached(pipe: Any, request: GenerationRequest, shelf: Shelf) -> Iterator[No
 
 
 @contextlib.contextmanager
-def _restored(encoder: Any) -> Iterator[None]:
+def _vocabulary_restored(encoder: Any) -> Iterator[None]:
     """Within, the encoder has a copy of its embeddings; then its own are back."""
     own = encoder.get_input_embeddings()
     size = encoder.config.vocab_size
@@ -60,7 +60,7 @@ def _restored(encoder: Any) -> Iterator[None]:
         encoder.config.vocab_size = size
 
 
-def _load(pipe: Any, name: str, shelf: Shelf) -> None:
+def _load(pipe: Any, name: str, shelf: AssetFiles) -> None:
     part = shelf.library.part("embeddings", name)
     file = shelf.file("embeddings", name)
     check_header(file, f"embeddings.{name}")
@@ -70,13 +70,13 @@ def _load(pipe: Any, name: str, shelf: Shelf) -> None:
             raise ModelsError(f"embeddings.{name}: is no textual inversion, which holds one tensor")
         key, vector = next(iter(vectors.items()))
         token = part.token or (name if key in NO_TOKENS else key)
-        _teach(pipe, name, token, vector, "")
+        _add_token(pipe, name, token, vector, "")
         return
     for key, vector in vectors.items():
-        _teach(pipe, name, part.token or name, vector, ENCODERS[key])
+        _add_token(pipe, name, part.token or name, vector, ENCODERS[key])
 
 
-def _teach(pipe: Any, name: str, token: str, vector: torch.Tensor, end: str) -> None:
+def _add_token(pipe: Any, name: str, token: str, vector: torch.Tensor, end: str) -> None:
     encoder = getattr(pipe, f"text_encoder{end}", None)
     if encoder is None:
         order = "second" if end else "first"

@@ -7,13 +7,13 @@ from typing import Any
 import diffusers
 
 from gpu_worker.pipeline.loading import machine_size
-from gpu_worker.pipeline.loading.asset_files import Shelf
-from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
+from gpu_worker.pipeline.loading.asset_files import AssetFiles
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
 
 NETWORKS = {name: getattr(diffusers, name) for name in ("AutoencoderKL", "AutoencoderTiny")}
 
 
-def loaded_for(loaded: Loaded, name: str, shelf: Shelf) -> Any:
+def load(loaded: LoadedModel, name: str, shelf: AssetFiles) -> Any:
     """The VAE, as sparing as the loaded one's.
 
     Raises:
@@ -28,5 +28,5 @@ def loaded_for(loaded: Loaded, name: str, shelf: Shelf) -> Any:
     if ours != theirs:
         why = f"has latents of {ours} channels, this VAE reads {theirs}"
         raise NotSupported("vae", name, loaded.pipe, why)
-    machine_size.spare_vae(vae, loaded.size)
+    machine_size.enable_vae_savings(vae, loaded.size)
     return vae

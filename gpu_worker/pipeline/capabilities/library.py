@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gpu_worker.assets.model_library import Kind, Library, ModelsError
-from gpu_worker.contract.validation_errors import plain
+from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.pipeline.capabilities import model
 from gpu_worker.pipeline.loading import sources
-from gpu_worker.pipeline.loading.asset_files import SUFFIX, Shelf, check_header
+from gpu_worker.pipeline.loading.asset_files import SUFFIX, AssetFiles, check_header
 from gpu_worker.pipeline.schedulers import catalog
 from gpu_worker.pipeline.upscaling.upscale import LANCZOS, LATENT
 from gpu_worker.settings import WorkerSettings
@@ -27,7 +27,7 @@ _FILES: tuple[Kind, ...] = ("loras", "embeddings", "ip_adapters")
 log = logging.getLogger(__name__)
 
 
-def everything(
+def describe_library(
     library: Library, settings: WorkerSettings, loaded: str | None, pipe: Any = None
 ) -> dict[str, Any]:
     """All models, and the names of everything else; of what cannot be used, why.
@@ -45,11 +45,11 @@ def everything(
     errors: dict[str, dict[str, str]] = {}
     for kind in get_args(Kind):
         if kind != "models":
-            found, broken = _parts(kind, library, settings.models_dir)
+            found, broken = _assets(kind, library, settings.models_dir)
             names[kind] = [*BUILT_IN.get(kind, []), *found]
             errors |= {kind: broken} if broken else {}
     listed = {name for each in described.values() for name in each.get("schedulers") or []}
-    classes = {name: catalog.of_name(name) for name in sorted(listed)}
+    classes = {name: catalog.by_name(name) for name in sorted(listed)}
     return {
         "default": settings.model,
         "models": described,
@@ -69,28 +69,28 @@ def everything(
 def _model(name: str, library: Library, settings: WorkerSettings, pipe: Any) -> dict[str, Any]:
     try:
         source = sources.find(name, library, settings)
-        return model.one(source, pipe)
+        return model.describe_model(source, pipe)
     except (ModelsError, sources.ModelNotFound, OSError) as error:
-        return {"error": plain(error)}
+        return {"error": error_text(error)}
     except Exception as error:  # a damaged file fails in many ways; it costs no other model
         log.warning("the model %s cannot be described", name, exc_info=error)
-        return {"error": plain(f"{name}: {type(error).__name__}: {error}")}
+        return {"error": error_text(f"{name}: {type(error).__name__}: {error}")}
 
 
-def _parts(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict[str, str]]:
+def _assets(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict[str, str]]:
     """Names that can be used, and those that cannot with the reason."""
     broken = {}
     named = sorted(getattr(library, kind))
     for name in named:
         try:
-            _check(kind, name, Shelf(library, folder))
+            _check(kind, name, AssetFiles(library, folder))
         except Exception as error:  # whatever is wrong with it, it costs nothing else
-            said = plain(error)
+            said = error_text(error)
             broken[name] = said if said.startswith(kind) else f"{kind}.{name}: {said}"
     return [name for name in named if name not in broken], broken
 
 
-def _check(kind: Kind, name: str, shelf: Shelf) -> None:
+def _check(kind: Kind, name: str, shelf: AssetFiles) -> None:
     """Raises ModelsError or OSError. What is still on the hub is not asked for."""
     part, path = shelf.part(kind, name)
     if path is None:

@@ -34,7 +34,7 @@ WITH_CONTROLNETS = "+controlnets"
 _LATENT_CHANNELS = 4
 
 
-def one(source: Source, pipe: Any = None) -> dict[str, Any]:
+def describe_model(source: Source, pipe: Any = None) -> dict[str, Any]:
     """One model; a class that is not known yet leaves out what follows from it.
 
     Args:
@@ -44,7 +44,7 @@ def one(source: Source, pipe: Any = None) -> dict[str, Any]:
         ModelsError: its files, or its defaults, are not as they must be.
     """
     said: dict[str, Any] = {"source": source.model.source, "revision": source.model.revision}
-    given = _set(source.model.defaults.model_dump())
+    given = _without_empty(source.model.defaults.model_dump())
     found = sources.pipeline_class(source) if pipe is None else type(pipe)
     if found is None:
         return said | {"pipeline": None, "defaults": given}
@@ -54,11 +54,11 @@ def one(source: Source, pipe: Any = None) -> dict[str, Any]:
     modes = task_pipelines.modes(found, needs_mask)
     by_mode = _takes(modes)
     takes = {field for fields in by_mode.values() for field in fields}
-    defaults = _defaults(task_pipelines.parameters(found))
+    defaults = _defaults(task_pipelines.call_parameters(found))
     names = None
     if own is not None:
         _check_defaults(source, own, found.__name__)
-        names = list(catalog.allowed(type(own), found.__name__))
+        names = list(catalog.names_for(type(own), found.__name__))
         defaults["scheduler"] = type(own).__name__
     return said | {
         "pipeline": found.__name__,
@@ -78,7 +78,7 @@ def _takes(modes: dict[str, tuple[task_pipelines.Task, Any]]) -> dict[str, list[
         led = task_pipelines.with_controlnet(task, cls)
         further = {"scheduler_options", *ALWAYS_TOO}
         over = modes.get("img2img", (task, None))[1]
-        if over is not None and "strength" in task_pipelines.parameters(over):
+        if over is not None and "strength" in task_pipelines.call_parameters(over):
             further |= {"hires"}
         further |= {"controlnets"} if led is not None else set()
         text = modes.get("txt2img", (task, None))[1]
@@ -90,7 +90,7 @@ def _takes(modes: dict[str, tuple[task_pipelines.Task, Any]]) -> dict[str, list[
 
 
 def _fields(cls: Any) -> set[str]:
-    known = task_pipelines.parameters(cls)
+    known = task_pipelines.call_parameters(cls)
     methods = {field for field, method in _BY_METHOD.items() if hasattr(cls, method)}
     return {field for field in FIELDS if field in known} | methods
 
@@ -99,7 +99,7 @@ def _strengths(modes: dict[str, tuple[task_pipelines.Task, Any]]) -> dict[str, f
     """What `strength` is in the modes that know it, unless a request says so."""
     found = {}
     for mode, (_, cls) in modes.items():
-        known = task_pipelines.parameters(cls).get("strength")
+        known = task_pipelines.call_parameters(cls).get("strength")
         if mode != "txt2img" and known is not None and isinstance(known.default, int | float):
             found[mode] = float(known.default)
     return found
@@ -118,7 +118,7 @@ def _needs_mask(source: Source, found: Any) -> bool:
 def _own_scheduler(source: Source) -> Any | None:
     """As its directory has it; None where there is none to look at."""
     named = sources.index(source.config).get("scheduler") if source.config is not None else None
-    cls = catalog.of_name(str(named[1])) if named else None
+    cls = catalog.by_name(str(named[1])) if named else None
     if cls is None or source.config is None:
         return None
     return cls.from_config(_read(source.config / "scheduler" / "scheduler_config.json"))
@@ -155,8 +155,8 @@ def _check_defaults(source: Source, own: Any, pipeline: str) -> None:
     name = defaults.scheduler or type(own).__name__
     steps = defaults.num_inference_steps or DEFAULT_STEPS
     try:
-        dry_run.made(own, pipeline, name, defaults.scheduler_options, steps)
-    except dry_run.Unfit as unfit:
+        dry_run.build(own, pipeline, name, defaults.scheduler_options, steps)
+    except dry_run.SchedulerRejected as unfit:
         raise ModelsError(f"{source.name}: defaults.{unfit}") from None
 
 
@@ -166,5 +166,5 @@ def _defaults(known: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
-def _set(defaults: dict[str, Any]) -> dict[str, Any]:
+def _without_empty(defaults: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in defaults.items() if value not in (None, {})}

@@ -20,10 +20,10 @@ import transformers
 
 from gpu_worker.assets import model_library
 from gpu_worker.assets.file_digests import FileDigests
-from gpu_worker.assets.model_library import Kind, Library, ModelsError, Part
+from gpu_worker.assets.model_library import Asset, Kind, Library, ModelsError
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.loading import alignment, quantization
-from gpu_worker.pipeline.loading.loaded_model import Loaded
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel
 from gpu_worker.pipeline.loading.sources import DEMO_MODEL
 from gpu_worker.settings import WorkerSettings
 
@@ -84,10 +84,10 @@ class Provenance:
         return found
 
     def _model_facts(self, name: str) -> dict[str, Any]:
-        part = self.library.models.get(name, Part(source=name))
+        part = self.library.models.get(name, Asset(source=name))
         place, revision = self._place(part, own=name not in self.library.models)
         facts: dict[str, Any] = {}
-        if place is not None and (digest := _known(self._digests.of, place)):
+        if place is not None and (digest := _digest_or_none(self._digests.of, place)):
             facts["weights_sha256"] = digest
         if revision is not None:
             facts["revision"] = revision
@@ -114,16 +114,16 @@ class Provenance:
             if place is None:
                 continue
             place = _only_file(place)
-            if digest := _known(self._digests.of, place):
+            if digest := _digest_or_none(self._digests.of, place):
                 parts[f"{kind}/{name}"] = digest
             named_by_sites = kind == "loras" and place.suffix == ".safetensors"
-            if named_by_sites and (digest := _known(self._digests.of_tensors, place)):
+            if named_by_sites and (digest := _digest_or_none(self._digests.of_tensors, place)):
                 loras[name] = digest
         return {
             key: value for key, value in (("parts_sha256", parts), ("lora_hashes", loras)) if value
         }
 
-    def _place(self, part: Part, own: bool = False) -> tuple[Path | None, str | None]:
+    def _place(self, part: Asset, own: bool = False) -> tuple[Path | None, str | None]:
         """Where its files lie on this machine, and the commit they are of, as far as is known.
 
         Args:
@@ -147,7 +147,7 @@ class Provenance:
         place = folder / (part.subfolder or "") / (part.weight_name or "")
         return (place if place.exists() else folder), revision
 
-    def _snapshot(self, part: Part) -> Path | None:
+    def _snapshot(self, part: Asset) -> Path | None:
         """Of a hub model as it has been downloaded; nothing is fetched."""
         from huggingface_hub import snapshot_download
 
@@ -168,7 +168,7 @@ def _only_file(place: Path) -> Path:
     return files[0] if len(files) == 1 else place
 
 
-def _known(digest: Callable[[Path], str], place: Path) -> str | None:
+def _digest_or_none(digest: Callable[[Path], str], place: Path) -> str | None:
     try:
         return digest(place)
     except OSError as error:
@@ -215,7 +215,7 @@ def _processor(processor: Any) -> str:
     return f"{name}/{getattr(backend, 'value', backend)}"
 
 
-def of_process(device: torch.device, machine_size: str) -> dict[str, Any]:
+def process_metadata(device: torch.device, machine_size: str) -> dict[str, Any]:
     """Where it runs and by which libraries, whatever it does."""
     return {
         "device": device_name(device),
@@ -225,7 +225,7 @@ def of_process(device: torch.device, machine_size: str) -> dict[str, Any]:
     }
 
 
-def of_model(loaded: Loaded) -> dict[str, Any]:
+def model_metadata(loaded: LoadedModel) -> dict[str, Any]:
     """What every picture that the model draws has in common."""
     return {
         "model": loaded.name,

@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from gpu_worker.assets import model_library
-from gpu_worker.assets.model_library import Kind, Library, ModelsError, Part
+from gpu_worker.assets.model_library import Asset, Kind, Library, ModelsError
 
 SUFFIX = ".safetensors"
 
-DEVICE_FAULTS = (torch.OutOfMemoryError, torch.AcceleratorError)
+DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)
 """RuntimeErrors that say nothing of a file: they pass through."""
 
 
@@ -39,7 +39,7 @@ def check_header(file: Path, said: str) -> list[str]:
 
 
 @dataclass
-class Shelf:
+class AssetFiles:
     """`library` is what models.toml says now. `cache_dir` keeps what comes from the hub; None: the
     hub library's own place."""
 
@@ -47,7 +47,7 @@ class Shelf:
     folder: Path
     cache_dir: str | None = None
 
-    def part(self, kind: Kind, name: str) -> tuple[Part, Path | None]:
+    def part(self, kind: Kind, name: str) -> tuple[Asset, Path | None]:
         """What the name stands for, and where it lies; None: on the hub.
 
         Raises:
@@ -74,7 +74,7 @@ class Shelf:
             raise ModelsError(f"{kind}.{name}: {path.name} is no {SUFFIX} file")
         return path
 
-    def _within(self, folder: Path, part: Part, said: str) -> Path:
+    def _within(self, folder: Path, part: Asset, said: str) -> Path:
         inner = (folder / (part.subfolder or "")).resolve()
         if part.weight_name is not None:
             found = [inner / part.weight_name]
@@ -91,7 +91,7 @@ class Shelf:
             raise ModelsError(f"{said}: leads out of the models folder {self.folder}")
         return found[0]
 
-    def _fetched(self, kind: Kind, name: str, part: Part) -> Path:
+    def _fetched(self, kind: Kind, name: str, part: Asset) -> Path:
         from huggingface_hub import hf_hub_download
 
         if part.weight_name is None:
@@ -158,7 +158,7 @@ class Shelf:
                 dtype=dtype,
                 **place,
             )
-        except (ModelsError, *DEVICE_FAULTS):
+        except (ModelsError, *DEVICE_ERRORS):
             raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelsError(f"{kind}.{name}: {part.source} cannot be loaded: {error}") from error

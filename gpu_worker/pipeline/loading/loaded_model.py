@@ -11,7 +11,7 @@ from PIL import Image
 
 from gpu_worker.assets.model_library import Defaults
 from gpu_worker.contract.request import SIDE_MULTIPLE_PX
-from gpu_worker.contract.validation_errors import Refused
+from gpu_worker.contract.validation_errors import Refusal
 from gpu_worker.pipeline.loading import machine_size, task_pipelines
 from gpu_worker.pipeline.loading.latent_rgb import LEAST_FIT, Projection, decode
 
@@ -22,7 +22,7 @@ _IN_PIXELS = "PRX"
 """The family whose default_sample_size counts pixels, not latent pixels."""
 
 
-class NotSupported(Refused):
+class NotSupported(Refusal):
     """The loaded pipeline does not know a field, or not this value of it."""
 
     def __init__(self, field_name: str, value: object, pipe: Any, why: str) -> None:
@@ -30,7 +30,7 @@ class NotSupported(Refused):
 
 
 @dataclass
-class Loaded:
+class LoadedModel:
     """`pipe` is the text-to-image pipeline as it was loaded; nothing of a job stays in it.
 
     `name` is what clients call it.
@@ -64,7 +64,7 @@ class Loaded:
         return math.lcm(int(asked), SIDE_MULTIPLE_PX)
 
     def _native_side_px(self) -> int:
-        own = task_pipelines.parameters(self.pipe)["width"].default
+        own = task_pipelines.call_parameters(self.pipe)["width"].default
         if isinstance(own, int):
             return own
         sample = getattr(self.pipe, "default_sample_size", None)

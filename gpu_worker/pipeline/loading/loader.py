@@ -14,7 +14,7 @@ from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.pipeline.loading import checkpoints, quantization, sources
-from gpu_worker.pipeline.loading.asset_files import DEVICE_FAULTS
+from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS
 from gpu_worker.pipeline.loading.sources import Source
 from gpu_worker.settings import WorkerSettings
 
@@ -27,19 +27,19 @@ def load(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
             be, of this device or of this model.
     """
     try:
-        return _as_asked(source, settings, dtype)
-    except (ModelsError, MemoryError, *DEVICE_FAULTS):
+        return _load_quantized(source, settings, dtype)
+    except (ModelsError, MemoryError, *DEVICE_ERRORS):
         raise
     except Exception as error:  # the libraries fail in many ways, and name no model
         said = " ".join(str(error).split()) or type(error).__name__
         raise ModelsError(f"{source.name}: cannot be loaded: {said}") from error
 
 
-def _as_asked(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
+def _load_quantized(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
     common: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     quantized = quantization.config(settings, dtype)
     if quantized is None:
-        return _loaded(source, settings, dtype, common)
+        return _load_plain(source, settings, dtype, common)
     if source.path is not None and source.path.is_file():
         raise ModelsError(
             f"{source.name}: SDE_QUANTIZATION={settings.quantization} wants a directory, not a "
@@ -47,12 +47,12 @@ def _as_asked(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> A
         )
     with quantization.current_device(settings):
         common["quantization_config"] = quantized
-        pipe = _loaded(source, settings, dtype, common)
+        pipe = _load_plain(source, settings, dtype, common)
     quantization.check_done(pipe, source.name, settings.quantization)
     return pipe
 
 
-def _loaded(
+def _load_plain(
     source: Source, settings: WorkerSettings, dtype: torch.dtype, common: dict[str, Any]
 ) -> Any:
     if source.path is not None and source.path.is_file():
@@ -118,7 +118,7 @@ def _from_file(source: Source, found: Any, **more: Any) -> Any:
         ) from error
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """No warnings and no bars of the libraries in a user's terminal."""
     # diffusers logs truncated prompts and both libraries warn about what the operator cannot mend.
     from transformers.utils import logging as transformers_logging

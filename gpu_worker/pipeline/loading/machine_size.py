@@ -92,10 +92,10 @@ def apply(pipe: Any, size: Size, device: torch.device) -> None:
     takes more memory there than PyTorch's own attention does, and half as long again.
     """
     switches = SWITCHES[size]
-    spare_vae(getattr(pipe, "vae", None), size)
+    enable_vae_savings(getattr(pipe, "vae", None), size)
     if switches.attention_slicing and device.type != "cpu":
         pipe.enable_attention_slicing("max")
-    offload = offload_of(pipe, size)
+    offload = offload_for(pipe, size)
     if offload == "none" or device.type == "cpu":
         pipe.to(device)
     elif offload == "model":
@@ -104,7 +104,7 @@ def apply(pipe: Any, size: Size, device: torch.device) -> None:
         pipe.enable_sequential_cpu_offload(device=device)
 
 
-def offload_of(pipe: Any, size: Size) -> Offload:
+def offload_for(pipe: Any, size: Size) -> Offload:
     """The size's own, but whole models where quanto has quantised: accelerate takes each weight
     apart to offload layer by layer, and cannot put quanto's together again."""
     offload = SWITCHES[size].offload
@@ -114,7 +114,7 @@ def offload_of(pipe: Any, size: Size) -> Offload:
     return "model" if offload == "sequential" and "quanto" in methods else offload
 
 
-def spare_vae(vae: Any, size: Size) -> None:
+def enable_vae_savings(vae: Any, size: Size) -> None:
     """Switch slicing and tiling on, where this VAE knows them; None knows none."""
     switches = SWITCHES[size]
     if switches.vae_slicing and hasattr(vae, "enable_slicing"):

@@ -15,7 +15,12 @@ from gpu_worker.pipeline.loading import machine_size
 
 _SELF = Path("/proc/self")
 
-_SENTENCES = ("can't allocate memory", "out of memory", "std::bad_alloc", "STATUS_ALLOC_FAILED")
+_OUT_OF_MEMORY_MESSAGES = (
+    "can't allocate memory",
+    "out of memory",
+    "std::bad_alloc",
+    "STATUS_ALLOC_FAILED",
+)
 """Of RuntimeErrors: torch's CPU allocator (c10/core/impl/alloc_cpu.cpp), its MPS allocator and
 CUDA's own error 2, C++, cuBLAS and cuDNN. The process can go on after each."""
 
@@ -24,7 +29,7 @@ _NO_PRIMITIVE = "could not create a primitive"
 that thread, however much room there is: its assembler keeps the error."""
 
 
-def too_little(size: machine_size.Size | None, device: str) -> str:
+def out_of_memory_message(size: machine_size.Size | None, device: str) -> str:
     """What a job that found too little is told; `size` None: MACHINE_SIZE has no part in it."""
     if size is None:
         return f"out of memory on {device}: try a smaller picture"
@@ -33,20 +38,22 @@ def too_little(size: machine_size.Size | None, device: str) -> str:
     return f"out of memory with MACHINE_SIZE={size} on {device}: try {advice}"
 
 
-def is_exhausted(error: BaseException | None) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether the error, or one that it was made of, says that the memory did not suffice."""
     while error is not None:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             return True
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
-        if isinstance(error, RuntimeError) and any(each in str(error) for each in _SENTENCES):
+        if isinstance(error, RuntimeError) and any(
+            each in str(error) for each in _OUT_OF_MEMORY_MESSAGES
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def is_beyond_repair(error: Exception) -> bool:
+def is_fatal_device_error(error: Exception) -> bool:
     """Whether this process can compute nothing more: it has to be replaced."""
     at: BaseException | None = error
     while at is not None:
@@ -79,7 +86,7 @@ class PeakMemory:
         return _resident("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def in_use(device: torch.device) -> int | None:
+def bytes_in_use(device: torch.device) -> int | None:
     """Bytes at this moment; None where nobody says."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))

@@ -18,7 +18,7 @@ from gpu_worker.pipeline.loading import alignment
 Offload = Literal["none", "model", "sequential"]
 
 
-def offload_of(pipe: Any) -> Offload:
+def current_offload(pipe: Any) -> Offload:
     """How the pipeline's modules wait outside the device, as its hooks say."""
     if getattr(pipe, "_all_hooks", None):
         return "model"
@@ -27,7 +27,7 @@ def offload_of(pipe: Any) -> Offload:
 
 
 @contextlib.contextmanager
-def rested(pipe: Any) -> Iterator[None]:
+def restored_on_error(pipe: Any) -> Iterator[None]:
     """A job that is stopped between two steps leaves modules on the device; they go back."""
     try:
         yield
@@ -37,9 +37,9 @@ def rested(pipe: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lifted(pipe: Any) -> Iterator[Offload]:
+def suspended(pipe: Any) -> Iterator[Offload]:
     """Within, the loaded pipeline has no hooks and waits on the CPU; then they are back."""
-    offload = offload_of(pipe)
+    offload = current_offload(pipe)
     if offload != "none":
         pipe.remove_all_hooks()
         pipe.to("cpu", silence_dtype_warnings=True)
@@ -50,7 +50,7 @@ def lifted(pipe: Any) -> Iterator[Offload]:
 
 
 @contextlib.contextmanager
-def placed(pipe: Any, offload: Offload, device: torch.device) -> Iterator[None]:
+def applied(pipe: Any, offload: Offload, device: torch.device) -> Iterator[None]:
     """Within, the job's pipeline is on its device or has the hooks that bring it there."""
     if offload == "none":
         pipe.to(device)

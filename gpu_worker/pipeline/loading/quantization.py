@@ -49,10 +49,12 @@ def config(settings: WorkerSettings, dtype: torch.dtype) -> PipelineQuantization
 
 
 def _check(wanted: str, device: torch.device) -> None:
-    library = quantization_libraries.OF[wanted]
+    library = quantization_libraries.LIBRARIES[wanted]
     if device.type not in library.devices:
         others = [
-            name for name, each in quantization_libraries.OF.items() if device.type in each.devices
+            name
+            for name, each in quantization_libraries.LIBRARIES.items()
+            if device.type in each.devices
         ]
         raise ModelsError(
             f"SDE_QUANTIZATION={wanted}: diffusers has {library.package} quantise on "
@@ -99,6 +101,6 @@ def facts(wanted: str) -> dict[str, Any]:
     """What a record says of it: the setting, and the version of the library that did it."""
     if wanted == "none":
         return {}
-    package = quantization_libraries.OF[wanted].package
+    package = quantization_libraries.LIBRARIES[wanted].package
     version = importlib.metadata.version(package)
     return {"quantization": wanted, "quantization_library": f"{package} {version}"}

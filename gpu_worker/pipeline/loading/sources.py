@@ -13,12 +13,12 @@ from typing import Any
 import diffusers
 
 from gpu_worker.assets import model_library
-from gpu_worker.assets.model_library import Library, Model, ModelsError
+from gpu_worker.assets.model_library import Library, ModelAsset, ModelsError
 from gpu_worker.pipeline.loading import checkpoints, task_pipelines
 from gpu_worker.settings import WorkerSettings
 
 DEMO_MODEL = Path(__file__).parents[2] / "demo_model"
-DEMO = Model.model_validate({"source": "demo", "defaults": {"guidance_scale": 4.0}})
+DEMO = ModelAsset.model_validate({"source": "demo", "defaults": {"guidance_scale": 4.0}})
 
 INDEX = "model_index.json"
 _LIBRARIES = (None, "diffusers", "transformers")
@@ -36,7 +36,7 @@ class Source:
     """A model's entry and where it lies: a directory or a file, or None for the hub."""
 
     name: str
-    model: Model
+    model: ModelAsset
     path: Path | None
 
     @property
@@ -58,15 +58,13 @@ def find(name: str, library: Library, settings: WorkerSettings) -> Source:
     """
     if name in library.models:
         model = library.models[name]
-        return _checked(
-            Source(name, model, model_library.locate(settings.models_dir, model.source))
-        )
+        return _check(Source(name, model, model_library.locate(settings.models_dir, model.source)))
     if name == "demo":
         return Source(name, DEMO, DEMO_MODEL)
     if name != settings.model:
         known = ", ".join(names(library, settings))
         raise ModelsError(f"no model is called {name!r}; there are: {known}")
-    return _checked(_of_setting(name))
+    return _check(_from_setting(name))
 
 
 def names(library: Library, settings: WorkerSettings) -> list[str]:
@@ -123,7 +121,7 @@ def pipeline_class(source: Source) -> Any:
             )
         if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
             raise ModelsError(f"{source.name}: diffusers has no pipeline called {name!r}")
-        if why := task_pipelines.unfit(found):
+        if why := task_pipelines.unsupported_reason(found):
             raise ModelsError(f"{source.name}: is not supported: {name} {why}")
         return found
     if source.path is not None and source.path.suffix == ".safetensors":
@@ -131,9 +129,9 @@ def pipeline_class(source: Source) -> Any:
     return None
 
 
-def _of_setting(name: str) -> Source:
+def _from_setting(name: str) -> Source:
     """SDE_MODEL is the operator's word: a directory, a .safetensors file, or a hub id."""
-    path, model = Path(name), Model(source=name)
+    path, model = Path(name), ModelAsset(source=name)
     if path.is_dir():
         if not (path / INDEX).is_file():
             raise ModelNotFound(f"SDE_MODEL={name}: the directory has no {INDEX}")
@@ -150,7 +148,7 @@ def _of_setting(name: str) -> Source:
     return Source(name, model, None)
 
 
-def _checked(source: Source) -> Source:
+def _check(source: Source) -> Source:
     """Raises ModelsError when its index names code, or it lacks what only a directory says."""
     if source.path is not None:
         pipeline_class(source)

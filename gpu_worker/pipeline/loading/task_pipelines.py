@@ -43,12 +43,18 @@ _BROKEN = ("ChromaInpaintPipeline",)
 """Of diffusers 0.42: it asks the transformer for a setting that Chroma's has not."""
 
 
-_FILMS = ("num_frames", "video_length", "audio_length_in_s", "audio_end_in_s", "audio_duration")
-_NEEDED = {"OmniGenPipeline": ("torchvision",)}
+_VIDEO_PARAMETERS = (
+    "num_frames",
+    "video_length",
+    "audio_length_in_s",
+    "audio_end_in_s",
+    "audio_duration",
+)
+_NEEDED_LIBRARIES = {"OmniGenPipeline": ("torchvision",)}
 """Libraries whose lack diffusers tells by a NameError."""
 
 
-def parameters(pipe: Any) -> dict[str, inspect.Parameter]:
+def call_parameters(pipe: Any) -> dict[str, inspect.Parameter]:
     """What the pipeline, or a class of them, can be called with."""
     return dict(inspect.signature(pipe.__call__).parameters)
 
@@ -62,7 +68,7 @@ def class_for(task: Task, found: Any) -> Any | None:
     )
     if mapped is not None:
         return mapped
-    known = parameters(found)
+    known = call_parameters(found)
     if task == "text":
         is_free = "image" not in known or known["image"].default is not inspect.Parameter.empty
         return found if is_free else None
@@ -112,24 +118,24 @@ def with_controlnet(task: Task, found: Any) -> Any | None:
     return next((each for each in MAPPINGS[task].values() if each.__name__ == name), None)
 
 
-def unfit(found: Any) -> str | None:
+def unsupported_reason(found: Any) -> str | None:
     """Why a class of diffusers is not one that draws pictures from words; None: it is."""
-    known = parameters(found)
+    known = call_parameters(found)
     if "prompt" not in known:
         return "reads no words"
-    if any(name in known for name in _FILMS):
+    if any(name in known for name in _VIDEO_PARAMETERS):
         return "makes films or sound"
     if "num_inference_steps" not in known:
         return "counts its steps in a way that a request does not know"
     if "Control" in found.__name__:
         return "has a ControlNet in it; name the model and the ControlNet apart"
-    for library in _NEEDED.get(found.__name__, ()):
+    for library in _NEEDED_LIBRARIES.get(found.__name__, ()):
         if importlib.util.find_spec(library) is None:
             return f"needs {library}, which is not installed"
     return None
 
 
-def made(pipe: Any, task: Task, **parts: Any) -> Any | None:
+def for_task(pipe: Any, task: Task, **parts: Any) -> Any | None:
     """A new pipeline for the task, with `parts` (vae, controlnet) instead of its own; None when
     diffusers has none of this family. `controlnet=None` takes one away."""
     try:

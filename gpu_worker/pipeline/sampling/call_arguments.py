@@ -8,7 +8,7 @@ from typing import Any
 from gpu_worker.contract import checks
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.loading import task_pipelines
-from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
 from gpu_worker.pipeline.loading.task_pipelines import Task
 from gpu_worker.pipeline.sampling.canvas import Canvas
 from gpu_worker.pipeline.schedulers import catalog
@@ -45,7 +45,7 @@ def task_of(request: GenerationRequest) -> Task:
     return "image" if request.mask_image is None else "inpaint"
 
 
-def pipeline_for(loaded: Loaded, request: GenerationRequest, **parts: Any) -> Any:
+def pipeline_for(loaded: LoadedModel, request: GenerationRequest, **parts: Any) -> Any:
     """The pipeline that this request needs: the loaded one, or a new one of the loaded one's
     parts, with `parts` (vae, controlnet) instead of its own.
 
@@ -60,10 +60,10 @@ def pipeline_for(loaded: Loaded, request: GenerationRequest, **parts: Any) -> An
     if task == "inpaint" and task_pipelines.is_kandinsky(kind) and not needs_mask:
         why = "paints anew with a UNet made for it alone"
         raise NotSupported("mask_image", request.mask_image, loaded.pipe, why)
-    own = task_pipelines.parameters(loaded.pipe)
+    own = task_pipelines.call_parameters(loaded.pipe)
     if task == "text" and not parts and not _is_required(own.get("image")):
         return loaded.pipe
-    pipe = task_pipelines.made(loaded.pipe, task, **parts)
+    pipe = task_pipelines.for_task(loaded.pipe, task, **parts)
     if pipe is None and parts.get("controlnet") is not None:
         names = [net.name for net in request.controlnets]
         raise NotSupported("controlnets", names, loaded.pipe, "takes no ControlNet for this")
@@ -73,18 +73,18 @@ def pipeline_for(loaded: Loaded, request: GenerationRequest, **parts: Any) -> An
     return pipe
 
 
-def copy_of(loaded: Loaded, request: GenerationRequest, **parts: Any) -> Any:
+def copy_of(loaded: LoadedModel, request: GenerationRequest, **parts: Any) -> Any:
     """As `pipeline_for`, but never the loaded one itself: what a job sets in it goes with it."""
     pipe = pipeline_for(loaded, request, **parts)
-    return task_pipelines.made(pipe, "text") if pipe is loaded.pipe else pipe
+    return task_pipelines.for_task(pipe, "text") if pipe is loaded.pipe else pipe
 
 
 def _is_required(parameter: inspect.Parameter | None) -> bool:
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
-def arguments(
-    loaded: Loaded, pipe: Any, request: GenerationRequest, canvas: Canvas
+def build(
+    loaded: LoadedModel, pipe: Any, request: GenerationRequest, canvas: Canvas
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the pipeline is called with, but prompts, adapters, generator and callback; and what
     the record says of it.
@@ -92,7 +92,7 @@ def arguments(
     Raises:
         NotSupported: a field that this pipeline does not know.
     """
-    known = task_pipelines.parameters(pipe)
+    known = task_pipelines.call_parameters(pipe)
     asked = {
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
@@ -115,7 +115,7 @@ def arguments(
     sizes = {"width": canvas.width, "height": canvas.height}
     given |= {name: value for name, value in pictures.items() if value is not None}
     given |= {name: value for name, value in sizes.items() if name in known}
-    given |= _as_asked(pipe, known, canvas)
+    given |= _size_arguments(pipe, known, canvas)
     if "intermediate_timesteps" in known and given.get("num_inference_steps", 2) != 2:
         given["intermediate_timesteps"] = None  # Sana Sprint's own are for two steps
     _check_own_size(loaded, pipe, request, canvas)
@@ -129,7 +129,7 @@ def arguments(
     return given, resolved
 
 
-def _as_asked(pipe: Any, known: dict[str, Any], canvas: Canvas) -> dict[str, Any]:
+def _size_arguments(pipe: Any, known: dict[str, Any], canvas: Canvas) -> dict[str, Any]:
     """Two families draw another size than they are asked for, without a word, unless told not to:
     Flux Kontext one megapixel, HunyuanDiT the nearest of its own."""
     if "max_area" in known:
@@ -141,7 +141,9 @@ def _as_asked(pipe: Any, known: dict[str, Any], canvas: Canvas) -> dict[str, Any
     return {"use_resolution_binning": False} if is_hunyuan else {}
 
 
-def _check_own_size(loaded: Loaded, pipe: Any, request: GenerationRequest, canvas: Canvas) -> None:
+def _check_own_size(
+    loaded: LoadedModel, pipe: Any, request: GenerationRequest, canvas: Canvas
+) -> None:
     """Two families draw at a size of their own: DeepFloyd IF brings every picture to its network's,
     HiDream every width and height to the area of its own."""
     name = type(pipe).__name__

@@ -11,8 +11,8 @@ from PIL import Image
 
 from gpu_worker.contract import output_size
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
-from gpu_worker.pipeline.sampling.input_images import Inputs
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
+from gpu_worker.pipeline.sampling.input_images import InputImages
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Canvas:
 
     def fitted(self, picture: Image.Image) -> Image.Image:
         """The picture in this size; not cropped, so another aspect ratio is stretched."""
-        return _resized(picture, (self.width, self.height), Image.Resampling.LANCZOS)
+        return _resize(picture, (self.width, self.height), Image.Resampling.LANCZOS)
 
 
-def of(loaded: Loaded, request: GenerationRequest, inputs: Inputs) -> Canvas:
+def of(loaded: LoadedModel, request: GenerationRequest, inputs: InputImages) -> Canvas:
     """What a request asks for; without sizes those of its picture, or the model's own.
 
     Raises:
@@ -52,14 +52,14 @@ def of(loaded: Loaded, request: GenerationRequest, inputs: Inputs) -> Canvas:
         side = loaded.default_side_px()
         return Canvas(request.width or side, request.height or side)
     image = inputs.picture(request.image)
-    width, height = output_size.drawn_over(request, image.size, multiple)
+    width, height = output_size.image_to_image_size(request, image.size, multiple)
     mask = None
     if request.mask_image is not None:
         nearest = Image.Resampling.NEAREST
-        mask = _resized(inputs.mask(request.mask_image), (width, height), nearest)
-    image = _resized(image, (width, height), Image.Resampling.LANCZOS)
+        mask = _resize(inputs.mask(request.mask_image), (width, height), nearest)
+    image = _resize(image, (width, height), Image.Resampling.LANCZOS)
     return Canvas(width, height, image, mask)
 
 
-def _resized(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+def _resize(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
     return picture if picture.size == size else picture.resize(size, how)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn import functional
 
 from gpu_worker.contract import checks
-from gpu_worker.contract.output_size import second_pass
+from gpu_worker.contract.output_size import hires_size
 from gpu_worker.contract.request import SIDE_MULTIPLE_PX, Hires
 from gpu_worker.pipeline.loading import task_pipelines
 from gpu_worker.pipeline.loading.loaded_model import NotSupported
@@ -35,7 +35,7 @@ def check(pipe: Any, second: Any, hires: Hires, first_steps: int) -> None:
     if task_pipelines.needs_mask(pipe):
         why = "paints parts of a picture anew alone, and a second pass is image to image"
         raise NotSupported("hires", hires.model_dump(), pipe, why)
-    if "strength" not in task_pipelines.parameters(second):
+    if "strength" not in task_pipelines.call_parameters(second):
         why = "has no strength in image to image, which a second pass needs"
         raise NotSupported("hires", hires.model_dump(), pipe, why)
     steps = hires.num_inference_steps or first_steps
@@ -49,7 +49,7 @@ def output(hires: Hires) -> dict[str, str]:
     return {"output_type": "latent" if hires.upscaler == LATENT else "pil"}
 
 
-def larger(
+def upscale_first_pass(
     pipe: Any,
     hires: Hires,
     first: Any,
@@ -67,14 +67,14 @@ def larger(
         NotSupported: this family's latents cannot be interpolated.
     """
     if isinstance(first, Image.Image):
-        return enlarge(first, second_pass(first.size, hires.scale, multiple))
+        return enlarge(first, hires_size(first.size, hires.scale, multiple))
     latents = first if first.ndim == 4 else first[None]
     if latents.ndim != 4:
         why = "packs its latents: use upscaler lanczos, or one of models.toml"
         raise NotSupported("hires.upscaler", hires.upscaler, pipe, why)
     factor = int(pipe.vae_scale_factor)
     height, width = (int(side) * factor for side in latents.shape[2:])
-    size = second_pass((width, height), hires.scale, multiple)
+    size = hires_size((width, height), hires.scale, multiple)
     shape = (size[1] // factor, size[0] // factor)
     return functional.interpolate(latents.float(), shape, mode="bilinear").to(latents.dtype)
 

@@ -15,30 +15,30 @@ from PIL import Image
 
 from gpu_worker.contract.request import GenerationRequest, Hires
 from gpu_worker.pipeline.loading import task_pipelines
-from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
 from gpu_worker.pipeline.sampling import hires, latent_preview, step_callbacks
-from gpu_worker.pipeline.sampling.latent_preview import Previews
-from gpu_worker.pipeline.sampling.refiner import Keep, Refiner
+from gpu_worker.pipeline.sampling.latent_preview import LatentPreviews
+from gpu_worker.pipeline.sampling.refiner import Keep, RefinerPipeline
 from gpu_worker.pipeline.sampling.step_log import StepLog
-from gpu_worker.pipeline_api import OnStep, Picture
+from gpu_worker.pipeline_api import GeneratedImage, OnStep
 
 Enlarge = Callable[[Image.Image, str, tuple[int, int]], Image.Image]
 """A picture, an upscaler's name, and width and height in pixels."""
 
 
 @dataclass
-class Drawing:
+class ImageGenerator:
     """A job's pictures, one after another. `arguments` are the call's, `said` the record's."""
 
-    loaded: Loaded
+    loaded: LoadedModel
     pipe: Any
     request: GenerationRequest
     arguments: dict[str, Any]
     said: dict[str, Any]
     enlarge: Enlarge
-    refiner: Refiner | None = None
+    refiner: RefinerPipeline | None = None
 
-    def picture(self, place: int, on_step: OnStep) -> Picture:
+    def picture(self, place: int, on_step: OnStep) -> GeneratedImage:
         """The picture of seed + `place`.
 
         Raises:
@@ -48,19 +48,19 @@ class Drawing:
         # The generator lives on the CPU: a seed means the same noise on every device.
         generator = torch.Generator("cpu").manual_seed(seed)
         log = StepLog(self.loaded.device) if self.request.step_log else None
-        told = _Told(on_step, place, self.request.num_images_per_prompt)
+        told = StepCounter(on_step, place, self.request.num_images_per_prompt)
         if self.request.hires is None:
             image = self._finished(self.pipe, self.arguments, generator, told, log)
             said = self.said
         else:
             image, said = self._twice(self.request.hires, generator, told, log)
         logged = {} if log is None else {"steps_log": log.rows}
-        return Picture(image, {"seed": seed, **said, **logged})
+        return GeneratedImage(image, {"seed": seed, **said, **logged})
 
     def _twice(
-        self, asked: Hires, generator: torch.Generator, told: _Told, log: StepLog | None
+        self, asked: Hires, generator: torch.Generator, told: StepCounter, log: StepLog | None
     ) -> tuple[Image.Image, dict[str, Any]]:
-        second = task_pipelines.made(self.pipe, "image", controlnet=None)
+        second = task_pipelines.for_task(self.pipe, "image", controlnet=None)
         if second is None:
             why = "has no image to image, which a second pass is"
             raise NotSupported("hires", asked.model_dump(), self.pipe, why)
@@ -72,14 +72,14 @@ class Drawing:
         first = self.arguments | hires.output(asked)
         latents = self._call(self.pipe, first, generator, told, log)[0]
         told.goes_on()
-        begun = hires.larger(
+        begun = hires.upscale_first_pass(
             self.pipe,
             asked,
             latents,
             lambda image, size: self.enlarge(image, asked.upscaler, size),
             self.loaded.side_multiple_px(),
         )
-        known = task_pipelines.parameters(second)
+        known = task_pipelines.call_parameters(second)
         again = {
             name: value
             for name, value in self.arguments.items()
@@ -96,7 +96,7 @@ class Drawing:
         pipe: Any,
         arguments: dict[str, Any],
         generator: torch.Generator,
-        told: _Told,
+        told: StepCounter,
         log: StepLog | None,
     ) -> Any:
         """A pass to its end: the picture."""
@@ -117,12 +117,12 @@ class Drawing:
         pipe: Any,
         arguments: dict[str, Any],
         generator: torch.Generator,
-        told: _Told,
+        told: StepCounter,
         log: StepLog | None,
         keep: Keep | None = None,
     ) -> Any:
         factor = int(getattr(pipe, "vae_scale_factor", 8))
-        shown = Previews(pipe.scheduler, factor, lambda z: self.loaded.colors(pipe, z))
+        shown = LatentPreviews(pipe.scheduler, factor, lambda z: self.loaded.colors(pipe, z))
         has_vae = getattr(pipe, "vae", None) is not None
 
         def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
@@ -130,18 +130,18 @@ class Drawing:
                 tensors["latents"] = keep(pipe, index, tensors["latents"])
             if log is not None:
                 log.note(pipe, timestep, tensors)
-            at = latent_preview.place(pipe.scheduler, index, timestep)
+            at = latent_preview.step_index(pipe.scheduler, index, timestep)
             seen = tensors.get("latents") if has_vae else None
             preview = None if seen is None else shown.after(at, seen)
             told.step(index + 1, step_callbacks.steps_of(pipe), preview)
             return tensors
 
-        with step_callbacks.told(pipe, step_ended) as call:
+        with step_callbacks.report_steps(pipe, step_ended) as call:
             output = pipe(**arguments, **call, generator=generator)
         return output.images
 
 
-class _Told:
+class StepCounter:
     """Steps of a picture's passes, counted over all pictures of the job."""
 
     def __init__(self, on_step: OnStep, place: int, count: int) -> None:

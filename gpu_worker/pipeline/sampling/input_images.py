@@ -11,17 +11,17 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from gpu_worker.contract.validation_errors import Refused
+from gpu_worker.contract.validation_errors import Refusal
 
 MAX_TEXT_CHARS = 32 << 10
 """Of a picture's own text that is carried over: two prompts of 4000 characters and a line."""
 
 
-class MissingPicture(Refused):
+class MissingImage(Refusal):
     """A job's picture is not there, or not what it was, or cannot be read."""
 
 
-class Inputs:
+class InputImages:
     """Of one job. `folder` holds a file for each picture, named by its sha256 in hex."""
 
     def __init__(self, folder: Path) -> None:
@@ -57,15 +57,15 @@ class Inputs:
         try:
             content = (self._folder / name).read_bytes()
         except OSError as error:
-            raise MissingPicture(f"the picture {digest} is gone: {error.strerror}") from None
+            raise MissingImage(f"the picture {digest} is gone: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != name:
-            raise MissingPicture(f"the picture {digest} has changed on the disk")
+            raise MissingImage(f"the picture {digest} has changed on the disk")
         try:
             image = Image.open(io.BytesIO(content))
             image.load()
             return ImageOps.exif_transpose(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise MissingPicture(f"the picture {digest} cannot be read: {error}") from None
+            raise MissingImage(f"the picture {digest} cannot be read: {error}") from None
 
 
 def _flat(image: Image.Image, ground: str) -> Image.Image:

@@ -18,7 +18,7 @@ _SIGMA_SPACE = ("Euler", "Heun", "LMS", "KDPM2", "EDM", "FlowMatch")
 a straight line in sigma leads to x0. Those of all others are sqrt(a) x0 + sqrt(1 - a) noise."""
 
 
-class Previews:
+class LatentPreviews:
     """Of one picture. `draw` makes colours of latents, at any size."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Previews:
 
         def make() -> Image.Image:
             guess = latents if before is None else self._guess(index, before, latents)
-            return shrunk(self._draw(guess), size)
+            return shrink(self._draw(guess), size)
 
         return make
 
@@ -60,7 +60,7 @@ class Previews:
         return second if old == new else second - (second - first) * (new / (new - old))
 
 
-def place(scheduler: Any, index: int, timestep: Any) -> int:
+def step_index(scheduler: Any, index: int, timestep: Any) -> int:
     """Where in the scheduler's lists a step stands, from 0: step `index` of a call that began or
     ended on the way, as image to image and a refiner do. To be asked after the step."""
     counted = getattr(scheduler, "step_index", None)
@@ -70,7 +70,7 @@ def place(scheduler: Any, index: int, timestep: Any) -> int:
     return next((at for at in found if at >= index), index)
 
 
-def shrunk(small: Image.Image, most_px: tuple[int, int]) -> Image.Image:
+def shrink(small: Image.Image, most_px: tuple[int, int]) -> Image.Image:
     """At most MOST_PX on its longer side, and no larger than the picture itself will be."""
     scale = min(MOST_PX / max(small.size), most_px[0] / small.width)
     size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))

@@ -26,7 +26,7 @@ _LAST = ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
 _PENULTIMATE = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
 
 
-def arguments(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+def build(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the pipeline is called with for the prompts, and what the record says of them.
 
     Raises:
@@ -34,18 +34,18 @@ def arguments(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], di
     """
     if not checks.weighs_words(type(pipe).__name__):
         words = _plain(request.prompt, request.negative_prompt)
-        cut = {f"{field}_cut": _cut(pipe, text) for field, text in words.items()}
+        cut = {f"{field}_cut": _unread_end(pipe, text) for field, text in words.items()}
         return words, {field: rest for field, rest in cut.items() if rest}
     said = (
         prompt_weights.parse(request.prompt),
         prompt_weights.parse(request.negative_prompt, "negative_prompt"),
     )
-    tokens = _tokens(pipe, prompt_weights.plain(said[0]))
+    tokens = _tokens(pipe, prompt_weights.plain_text(said[0]))
     facts: dict[str, Any] = {"prompt_tokens": tokens}
-    longest = max(tokens, _tokens(pipe, prompt_weights.plain(said[1])))
+    longest = max(tokens, _tokens(pipe, prompt_weights.plain_text(said[1])))
     fits = longest <= _tokenizer(pipe).model_max_length - 2
     if fits and not any(prompt_weights.is_weighted(fragments) for fragments in said):
-        return _plain(*map(prompt_weights.plain, said)), facts
+        return _plain(*map(prompt_weights.plain_text, said)), facts
     if _is_xl(pipe):
         return _xl(pipe, request, *said), facts
     return _single(pipe, request, *said), facts
@@ -67,7 +67,7 @@ def _tokenizer(pipe: Any) -> Any:
     return pipe.tokenizer or pipe.tokenizer_2
 
 
-class _Words:
+class _TextualInversions:
     """What compel asks a pipeline for to find the words of textual inversions."""
 
     def __init__(self, pipe: Any) -> None:
@@ -88,7 +88,7 @@ def _tokens(pipe: Any, text: str) -> int:
     return max(counts)
 
 
-def _cut(pipe: Any, text: str) -> str:
+def _unread_end(pipe: Any, text: str) -> str:
     """The end of the prompt that the encoder which reads furthest does not read."""
     least = text
     for number in ("", "_2", "_3"):
@@ -118,8 +118,8 @@ def _compel(
 ) -> Compel:
     return Compel(
         tokenizer=getattr(pipe, f"tokenizer{number}"),
-        text_encoder=_Skipping(getattr(pipe, f"text_encoder{number}"), skip),
-        textual_inversion_manager=DiffusersTextualInversionManager(_Words(pipe)),
+        text_encoder=_SkippingEncoder(getattr(pipe, f"text_encoder{number}"), skip),
+        textual_inversion_manager=DiffusersTextualInversionManager(_TextualInversions(pipe)),
         dtype_for_device_getter=lambda device: torch.float32,
         truncate_long_prompts=False,
         split_long_text_mode=SplitLongTextMode.PHRASES,
@@ -129,7 +129,7 @@ def _compel(
     )
 
 
-class _Skipping:
+class _SkippingEncoder:
     """A text encoder whose last layers are left out, as diffusers' encode_prompt leaves them out.
 
     compel knows one skipped layer at most.
@@ -156,7 +156,7 @@ def _norm(encoder: Any) -> Any:
     return getattr(encoder, "text_model", encoder).final_layer_norm
 
 
-def _embedded(compel: Compel, fragments: list[Fragment]) -> torch.Tensor:
+def _embed(compel: Compel, fragments: list[Fragment]) -> torch.Tensor:
     """One prompt's embeddings, (1, 77 n, width)."""
     parts = [(fragment.text, fragment.weight) for fragment in fragments]
     with torch.no_grad():
@@ -167,7 +167,7 @@ def _embedded(compel: Compel, fragments: list[Fragment]) -> torch.Tensor:
 def _pair(
     compel: Compel, positive: list[Fragment], negative: list[Fragment]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    both = [_embedded(compel, positive), _embedded(compel, negative)]
+    both = [_embed(compel, positive), _embed(compel, negative)]
     first, second = compel.pad_conditioning_tensors_to_same_length(both)
     return first, second
 
@@ -192,7 +192,7 @@ def _xl(
     provider = second.conditioning_provider
     with torch.no_grad():
         pooled = [
-            provider.get_pooled_embeddings([prompt_weights.plain(words)], device=second.device)
+            provider.get_pooled_embeddings([prompt_weights.plain_text(words)], device=second.device)
             for words in (positive, negative)
         ]
     embeds, other = (torch.cat(parts, dim=-1) for parts in zip(*pairs, strict=True))

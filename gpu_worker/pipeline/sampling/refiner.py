@@ -17,8 +17,8 @@ from torch.nn import functional
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.loading import offload as placement
 from gpu_worker.pipeline.loading import task_pipelines
-from gpu_worker.pipeline.loading.asset_files import Shelf
-from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
+from gpu_worker.pipeline.loading.asset_files import AssetFiles
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
 from gpu_worker.pipeline.sampling import prompt_embedding, refiner_loading
 
 Keep = Callable[[Any, int, torch.Tensor], torch.Tensor]
@@ -29,7 +29,7 @@ _FROM_BASE = ("num_inference_steps", "guidance_scale", "guidance_rescale", "eta"
 
 
 @dataclass(frozen=True)
-class Refiner:
+class RefinerPipeline:
     """`pipe` is image to image with the refiner's UNet; `base` the pipeline that begins.
 
     `base_steps` and `steps` are how many each makes of a picture's last pass; `words` are the
@@ -48,8 +48,8 @@ class Refiner:
     def at_work(self) -> Iterator[None]:
         """Within, it has the device; with offload, the base's parts wait on the CPU."""
         with (
-            placement.lifted(self.base) as offload,
-            placement.placed(self.pipe, offload, self.device),
+            placement.suspended(self.base) as offload,
+            placement.applied(self.pipe, offload, self.device),
         ):
             yield
 
@@ -98,9 +98,13 @@ class Refiner:
 
 
 @contextlib.contextmanager
-def attached(
-    loaded: Loaded, pipe: Any, request: GenerationRequest, shelf: Shelf, said: dict[str, Any]
-) -> Iterator[Refiner | None]:
+def attach(
+    loaded: LoadedModel,
+    pipe: Any,
+    request: GenerationRequest,
+    shelf: AssetFiles,
+    said: dict[str, Any],
+) -> Iterator[RefinerPipeline | None]:
     """The refiner that a request names, None without one. It lives for this job.
 
     Args:
@@ -117,26 +121,26 @@ def attached(
         yield None
         return
     _check(loaded, pipe, request)
-    base_steps, steps = _shares(pipe, request, said)
+    base_steps, steps = _split_steps(pipe, request, said)
     own = refiner_loading.pipeline(loaded, pipe, request, shelf)
     own.set_progress_bar_config(disable=True)
-    refiner = Refiner(own, pipe, loaded.device, asked.switch_at, base_steps, steps, {})
+    refiner = RefinerPipeline(own, pipe, loaded.device, asked.switch_at, base_steps, steps, {})
     with refiner.at_work(), _without_loras(pipe, request):
         refiner.words.update(_words(own, request))
     yield refiner
 
 
-def _check(loaded: Loaded, pipe: Any, request: GenerationRequest) -> None:
+def _check(loaded: LoadedModel, pipe: Any, request: GenerationRequest) -> None:
     name = request.refiner.name if request.refiner else None
     if not type(loaded.pipe).__name__.startswith("StableDiffusionXL"):
         raise NotSupported(
             "refiner", name, loaded.pipe, "takes none: only Stable Diffusion XL does"
         )
-    if request.hires is None and "denoising_end" not in task_pipelines.parameters(pipe):
+    if request.hires is None and "denoising_end" not in task_pipelines.call_parameters(pipe):
         raise NotSupported("refiner", name, pipe, "makes all steps itself and leaves it none")
 
 
-def _shares(pipe: Any, request: GenerationRequest, said: dict[str, Any]) -> tuple[int, int]:
+def _split_steps(pipe: Any, request: GenerationRequest, said: dict[str, Any]) -> tuple[int, int]:
     """How many steps of the last pass are the base's and the refiner's.
 
     Raises:
@@ -148,7 +152,7 @@ def _shares(pipe: Any, request: GenerationRequest, said: dict[str, Any]) -> tupl
         strength = request.hires.strength
     if request.refiner is not None:
         switch_at = request.refiner.switch_at
-    counted = shares(pipe.scheduler, asked, switch_at, strength)
+    counted = split_steps(pipe.scheduler, asked, switch_at, strength)
     for who, steps in zip(("the base", "the refiner"), counted, strict=True):
         if steps == 0:
             begun = "" if strength is None else f" and strength {strength:g}"
@@ -157,7 +161,7 @@ def _shares(pipe: Any, request: GenerationRequest, said: dict[str, Any]) -> tupl
     return counted
 
 
-def shares(
+def split_steps(
     scheduler: Any, steps: int, switch_at: float, strength: float | None = None
 ) -> tuple[int, int]:
     """How many steps base and refiner make, as diffusers' calls and get_timesteps count them.
@@ -179,7 +183,7 @@ def shares(
 
 def _words(pipe: Any, request: GenerationRequest) -> dict[str, Any]:
     """The prompts as its text encoder reads them, once for all pictures."""
-    words, _ = prompt_embedding.arguments(pipe, request)
+    words, _ = prompt_embedding.build(pipe, request)
     if "prompt_embeds" in words:
         return words
     names = ("", "negative_", "pooled_", "negative_pooled_")

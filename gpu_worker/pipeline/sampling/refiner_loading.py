@@ -12,8 +12,8 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.loading import machine_size, sources
-from gpu_worker.pipeline.loading.asset_files import DEVICE_FAULTS, Shelf
-from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
+from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
 
 NETWORKS = {"UNet2DConditionModel": UNet2DConditionModel}
 
@@ -30,7 +30,7 @@ _SIZES_WITH_SCORE, _SIZES_WITHOUT = 5, 6
 way to the aesthetic score in the published refiner (diffusers' `_get_add_time_ids`)."""
 
 
-def pipeline(loaded: Loaded, pipe: Any, request: GenerationRequest, shelf: Shelf) -> Any:
+def pipeline(loaded: LoadedModel, pipe: Any, request: GenerationRequest, shelf: AssetFiles) -> Any:
     """Image to image with the refiner's UNet, and with `pipe`'s text_encoder_2, tokenizer_2 and VAE
     where its directory holds none; with `pipe`'s scheduler in any case.
 
@@ -53,7 +53,7 @@ def pipeline(loaded: Loaded, pipe: Any, request: GenerationRequest, shelf: Shelf
     if request.vae is not None:
         own["vae"] = None
     elif own.get("vae") is not None:
-        machine_size.spare_vae(own["vae"], loaded.size)
+        machine_size.enable_vae_savings(own["vae"], loaded.size)
     parts = {part: own.get(part) or getattr(pipe, part) for part in _PARTS}
     return StableDiffusionXLImg2ImgPipeline(
         **parts,
@@ -67,7 +67,7 @@ def pipeline(loaded: Loaded, pipe: Any, request: GenerationRequest, shelf: Shelf
     )
 
 
-def _own(shelf: Shelf, name: str, part: str, folder: Path | None, dtype: Any) -> Any:
+def _own(shelf: AssetFiles, name: str, part: str, folder: Path | None, dtype: Any) -> Any:
     """A part of the refiner's directory; None where it holds none."""
     if folder is None or not (folder / part / _SIGN.get(part, "config.json")).is_file():
         return None
@@ -78,7 +78,7 @@ def _own(shelf: Shelf, name: str, part: str, folder: Path | None, dtype: Any) ->
         return _PARTS[part].from_pretrained(
             str(folder / part), local_files_only=True, **({} if part == "tokenizer_2" else how)
         )
-    except DEVICE_FAULTS:
+    except DEVICE_ERRORS:
         raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelsError(f"refiners.{name}: its {part} cannot be loaded: {error}") from error

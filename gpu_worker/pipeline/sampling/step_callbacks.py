@@ -8,20 +8,20 @@ from typing import Any
 
 from gpu_worker.pipeline.loading import task_pipelines
 
-Ended = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """Called after each step as diffusers' callback_on_step_end is; the tensors may be none at all."""
 
 
 @contextlib.contextmanager
-def told(pipe: Any, ended: Ended) -> Iterator[dict[str, Any]]:
+def report_steps(pipe: Any, ended: OnStepEnd) -> Iterator[dict[str, Any]]:
     """Gives the arguments of a call whose steps shall be told."""
-    known = task_pipelines.parameters(pipe)
+    known = task_pipelines.call_parameters(pipe)
     if "callback_on_step_end" in known:
         yield {"callback_on_step_end": ended}
         return
     drawing = getattr(pipe, "decoder_pipe", pipe)
     has_callback = "callback" in known
-    drawing.progress_bar = bar = _Bar(drawing, ended, moves=not has_callback)
+    drawing.progress_bar = bar = _ProgressBarHook(drawing, ended, moves=not has_callback)
     try:
         yield {"callback": bar.called, "callback_steps": 1} if has_callback else {}
     finally:
@@ -33,13 +33,13 @@ def steps_of(pipe: Any) -> int:
     return int(getattr(pipe, "num_timesteps", 0) or pipe.progress_bar.total)
 
 
-class _Bar:
+class _ProgressBarHook:
     """In the place of `progress_bar`, which every pipeline opens for its steps.
 
     `moves`: a step has ended when the bar moves; else `called` is told by the pipeline.
     """
 
-    def __init__(self, pipe: Any, ended: Ended, *, moves: bool) -> None:
+    def __init__(self, pipe: Any, ended: OnStepEnd, *, moves: bool) -> None:
         self._pipe = pipe
         self._ended = ended
         self._moves = moves

@@ -37,7 +37,7 @@ class StepLog:
                 "sigma": _sigma(pipe.scheduler, len(self.rows)),
                 "seconds": round(ended - self._began, 4),
                 "latents_sha256": digest,
-                "memory_bytes": memory.in_use(self._device),
+                "memory_bytes": memory.bytes_in_use(self._device),
             }
         )
         self._began = self._clock()

@@ -22,7 +22,7 @@ FLOW = "FlowMatch"
 LEAVES_SIGMAS = "FlowMatchHeunDiscreteScheduler"
 """It makes its own sigmas; most flow-matching pipelines hand theirs over, and fail with it."""
 
-_ASKS_FOR_SIGMAS = ("StableDiffusion3", "AuraFlow", "LuminaPipeline")
+_NEEDS_SIGMAS = ("StableDiffusion3", "AuraFlow", "LuminaPipeline")
 """How the names of pipelines begin that leave the sigmas to their scheduler."""
 
 _LACKING = {"BriaPipeline": {"FlowMatchLCMScheduler"}}
@@ -33,14 +33,14 @@ MAX_ORDER = 3
 """The highest order that diffusers' multistep solvers have formulas for; it takes any number."""
 
 
-def of_name(name: str) -> Any | None:
+def by_name(name: str) -> Any | None:
     """diffusers' class; None where there is none, or where the libraries that it needs are not."""
     found = getattr(diffusers, name, None)
     is_one = isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
     return found if is_one and not hasattr(found, "_backends") else None
 
 
-def allowed(own: Any, pipeline: str) -> dict[str, Any]:
+def names_for(own: Any, pipeline: str) -> dict[str, Any]:
     """The classes that can take the place of a scheduler of this class, by name, itself first.
 
     Those whose libraries are missing here are left out. A flow-matching family has no list of its
@@ -54,9 +54,9 @@ def allowed(own: Any, pipeline: str) -> dict[str, Any]:
         names |= set(MORE)
     if own.__name__.startswith(FLOW):
         names = {name for name in dir(diffusers) if name.startswith(FLOW)}
-        names -= {LEAVES_SIGMAS} if not pipeline.startswith(_ASKS_FOR_SIGMAS) else set()
+        names -= {LEAVES_SIGMAS} if not pipeline.startswith(_NEEDS_SIGMAS) else set()
         names -= _LACKING.get(pipeline, set())
-    found = {name: of_name(name) for name in sorted(names)}
+    found = {name: by_name(name) for name in sorted(names)}
     return {own.__name__: own} | {name: cls for name, cls in found.items() if cls}
 
 
@@ -70,7 +70,7 @@ def knows_eta(cls: Any) -> bool:
     return "eta" in _parameters(cls.step)
 
 
-def fault(cls: Any, option: str, value: object) -> str | None:
+def option_error(cls: Any, option: str, value: object) -> str | None:
     """Why the class's own annotation has no such value; None: it has, or does not say."""
     if isinstance(value, int | float) and abs(value) > MAX_OPTION:
         return f"takes numbers up to {MAX_OPTION}"

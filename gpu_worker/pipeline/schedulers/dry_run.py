@@ -18,13 +18,13 @@ STEPS = 4
 _PREDICTS_VARIANCE = ("learned", "learned_range")
 
 
-_FAULTS = (
+_ERRORS = (
     *(ValueError, TypeError, NotImplementedError, ImportError, ArithmeticError),
     *(RuntimeError, IndexError, KeyError, AttributeError),
 )
 
 
-class Unfit(ValueError):
+class SchedulerRejected(ValueError):
     """A scheduler, or an option of it, that this model cannot have: field, value and sentence."""
 
     def __init__(self, field: str, value: object, why: str) -> None:
@@ -32,7 +32,7 @@ class Unfit(ValueError):
         self.field, self.value, self.why = field, value, why
 
 
-def made(own: Any, pipeline: str, name: str, given: dict[str, Any], steps: int) -> Any:
+def build(own: Any, pipeline: str, name: str, given: dict[str, Any], steps: int) -> Any:
     """A scheduler in the place of a model's own.
 
     Args:
@@ -45,40 +45,40 @@ def made(own: Any, pipeline: str, name: str, given: dict[str, Any], steps: int) 
     Raises:
         Unfit: this model does not work with it, or not with an option.
     """
-    classes = catalog.allowed(type(own), pipeline)
+    classes = catalog.names_for(type(own), pipeline)
     if name not in classes:
-        raise Unfit("scheduler", name, f"works with these: {', '.join(classes)}")
+        raise SchedulerRejected("scheduler", name, f"works with these: {', '.join(classes)}")
     cls = classes[name]
     known = catalog.options(cls)
     for option, value in given.items():
-        why = catalog.fault(cls, option, value)
+        why = catalog.option_error(cls, option, value)
         if option not in known:
             why = f"has the scheduler {name}, which takes {', '.join(known)}"
         if why is not None:
-            raise Unfit(f"scheduler_options.{option}", value, why)
+            raise SchedulerRejected(f"scheduler_options.{option}", value, why)
     try:
         found = cls.from_config(own.config, **given)
-        tried(found, own, steps)
+        run(found, own, steps)
     except torch.OutOfMemoryError:
         raise
-    except _FAULTS as error:
-        raise _blamed(name, given, steps, error) from error
+    except _ERRORS as error:
+        raise _blame(name, given, steps, error) from error
     return found
 
 
-def _blamed(name: str, given: dict[str, Any], steps: int, error: Exception) -> Unfit:
+def _blame(name: str, given: dict[str, Any], steps: int, error: Exception) -> SchedulerRejected:
     said = " ".join(str(error).split())
     words = {option: {option, str(value)} for option, value in given.items()}
     told = set(re.findall(r"[\w+-]+", said))
     blamed = [option for option in given if words[option] & told] or list(given)
     if not blamed:
-        return Unfit("scheduler", name, f"could not make it for {steps} steps: {said}")
+        return SchedulerRejected("scheduler", name, f"could not make it for {steps} steps: {said}")
     field = ", ".join(f"scheduler_options.{option}" for option in blamed)
     value = given[blamed[0]] if len(blamed) == 1 else {key: given[key] for key in blamed}
-    return Unfit(field, value, f"could not make {name} with it: {said}")
+    return SchedulerRejected(field, value, f"could not make {name} with it: {said}")
 
 
-def tried(scheduler: Any, own: Any, steps: int) -> None:
+def run(scheduler: Any, own: Any, steps: int) -> None:
     """Run its first steps, where it steps as samplers of latents do.
 
     Args:

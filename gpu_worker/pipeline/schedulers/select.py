@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading.loaded_model import Loaded, NotSupported
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
 from gpu_worker.pipeline.schedulers import dry_run
-from gpu_worker.pipeline.schedulers.dry_run import Unfit
+from gpu_worker.pipeline.schedulers.dry_run import SchedulerRejected
 
 TRIAL_STEPS = 10
 
@@ -20,7 +20,9 @@ FEW_STEPS = 4
 
 
 @contextlib.contextmanager
-def chosen(loaded: Loaded, pipe: Any, request: GenerationRequest) -> Iterator[dict[str, Any]]:
+def use_scheduler(
+    loaded: LoadedModel, pipe: Any, request: GenerationRequest
+) -> Iterator[dict[str, Any]]:
     """The pipeline has the request's scheduler within; gives what the record says of it.
 
     A job has a scheduler of its own in any case: what its steps leave behind goes with it.
@@ -32,7 +34,7 @@ def chosen(loaded: Loaded, pipe: Any, request: GenerationRequest) -> Iterator[di
     before = pipe.scheduler
     # Families with a prior draw with a pipeline within the pipeline.
     drawing = [each for each in (pipe, getattr(pipe, "decoder_pipe", None)) if each is not None]
-    made = _made(loaded, own, request)
+    made = _build(loaded, own, request)
     for each in drawing:
         each.scheduler = made
     try:
@@ -45,7 +47,7 @@ def chosen(loaded: Loaded, pipe: Any, request: GenerationRequest) -> Iterator[di
             each.scheduler = before
 
 
-def _made(loaded: Loaded, own: Any, request: GenerationRequest) -> Any:
+def _build(loaded: LoadedModel, own: Any, request: GenerationRequest) -> Any:
     defaults, steps = loaded.defaults, _steps(loaded, request)
     name = request.scheduler or defaults.scheduler or type(own).__name__
     given: dict[str, Any] = dict(request.scheduler_options)
@@ -54,12 +56,12 @@ def _made(loaded: Loaded, own: Any, request: GenerationRequest) -> Any:
     if name == type(own).__name__ and not given and steps >= FEW_STEPS:
         return copy.deepcopy(own)
     try:
-        return dry_run.made(own, type(loaded.pipe).__name__, name, given, steps)
-    except Unfit as unfit:
+        return dry_run.build(own, type(loaded.pipe).__name__, name, given, steps)
+    except SchedulerRejected as unfit:
         raise NotSupported(unfit.field, unfit.value, loaded.pipe, unfit.why) from unfit
 
 
-def _steps(loaded: Loaded, request: GenerationRequest) -> int:
+def _steps(loaded: LoadedModel, request: GenerationRequest) -> int:
     return request.num_inference_steps or loaded.defaults.num_inference_steps or TRIAL_STEPS
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from gpu_worker.assets import model_library
 from gpu_worker.assets.model_library import Library, ModelsError
-from gpu_worker.pipeline.loading.asset_files import DEVICE_FAULTS
+from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS
 
 _RGB = 3
 
@@ -37,7 +37,7 @@ def load(name: str, library: Library, folder: Path) -> Any:
     if path is None or path.suffix != ".safetensors":
         raise ModelsError(f"upscalers.{name}: {part.source} is no .safetensors file")
     try:
-        spandrel = imported()
+        spandrel = import_spandrel()
     except ImportError as error:
         raise ModelsError(
             f"upscalers.{name}: {error.name} is not installed; "
@@ -48,7 +48,7 @@ def load(name: str, library: Library, folder: Path) -> Any:
             # The transformers among them call torch in a way that it means to change.
             warnings.filterwarnings("ignore", message="torch.meshgrid")
             model = spandrel.ModelLoader().load_from_state_dict(load_file(path))
-    except DEVICE_FAULTS:
+    except DEVICE_ERRORS:
         raise
     except Exception as error:  # damaged files and the many architectures fail in many ways
         said = " ".join(str(error).split())[:300] or type(error).__name__
@@ -61,7 +61,7 @@ def load(name: str, library: Library, folder: Path) -> Any:
     return model
 
 
-def imported() -> Any:
+def import_spandrel() -> Any:
     """The library.
 
     Raises:

@@ -43,7 +43,7 @@ def enlarge(
     if name != LANCZOS:
         model = spandrel_models.load(name, library, folder).to(device).eval()
         alignment.align(model.model, device)
-        image = _picture(_tiled(model, _tensor(image).to(device)))
+        image = _to_image(_upscale_tiles(model, _to_tensor(image).to(device)))
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -53,18 +53,18 @@ def versions(name: str) -> dict[str, str]:
     return said if name == LANCZOS else said | {"spandrel": metadata.version("spandrel")}
 
 
-def _tensor(image: Image.Image) -> torch.Tensor:
+def _to_tensor(image: Image.Image) -> torch.Tensor:
     """(1, 3, height, width), 0..1."""
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
 
 
-def _picture(pixels: torch.Tensor) -> Image.Image:
+def _to_image(pixels: torch.Tensor) -> Image.Image:
     made = (pixels[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(made)
 
 
 @torch.no_grad()
-def _tiled(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+def _upscale_tiles(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Tile by tile with overlap, of which each gives its inner half: memory stays bounded."""
     scale, (height, width) = int(model.scale), pixels.shape[2:]
     whole = torch.empty(1, 3, height * scale, width * scale)

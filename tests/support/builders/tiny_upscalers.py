@@ -76,7 +76,7 @@ class Esrgan(nn.Module):
 
 def compact() -> Any:
     """Real-ESRGAN's small one (SRVGGNetCompact)."""
-    spandrel_models.imported()
+    spandrel_models.import_spandrel()
     from spandrel.architectures.Compact import Compact
 
     return Compact(num_feat=8, num_conv=2, upscale=2)
@@ -84,7 +84,7 @@ def compact() -> Any:
 
 def swin_ir() -> Any:
     """A transformer: its picture has to be filled up to whole windows of 8 pixels."""
-    spandrel_models.imported()
+    spandrel_models.import_spandrel()
     from spandrel.architectures.SwinIR import SwinIR
 
     shape = {"embed_dim": 12, "depths": [2], "num_heads": [2], "mlp_ratio": 2.0}
