@@ -19,6 +19,7 @@ from pathlib import Path
 from gpu_worker import quantization_libraries
 from gpu_worker.assets import model_library
 from gpu_worker.contract import protocol
+from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.control.runner import Runner
 from gpu_worker.control.server import ControlServer
 from gpu_worker.control.slot import Slot, State
@@ -81,7 +82,9 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
     _leave_on_signals(slot, stop)
     made: list[Pipeline] = []
     status = _status_source(slot, settings.model, made)
-    ControlServer(endpoint, status, slot, lambda: made[0].describe() if made else {}).start()
+    ControlServer(
+        endpoint, status, slot, lambda: made[0].describe() if made else Capabilities()
+    ).start()
     log.info("loading %s", settings.model)
     try:
         pipeline = _load_pipeline(settings)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
 
@@ -69,7 +70,7 @@ class Pipeline(Protocol):
         """What every record of a request says of what has a part in it, or would have had: of no
         other model than its own. Asked on the main thread when the request's job has ended."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Capabilities:
         """What can be asked of it, as docs/http-api.md draws it for GET /server/models."""
 
     def refresh(self) -> None:

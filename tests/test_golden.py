@@ -24,9 +24,11 @@ from gateway.jobs.job_entry import JobEntry, JobState, view_of_record
 from gateway.store import tombstones
 from gpu_worker import pipeline
 from gpu_worker.contract import protocol
+from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job, Outcome, Source, result_record
 from gpu_worker.contract.protocol import Reply, Request, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest, Upscale
+from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.output import result_records
 from gpu_worker.settings import WorkerSettings, load
 from gpu_worker.store import durable, in_flight, record_line
@@ -146,7 +148,9 @@ def test_protocol_replies(golden: Check) -> None:
     replies = {
         "idle": Reply(status=status(), accepted=True),
         "busy": Reply(status=status(**BUSY)),
-        "description": Reply(status=status(), accepted=True, description={"default": "demo"}),
+        "description": Reply(
+            status=status(), accepted=True, description=Capabilities(default="demo")
+        ),
         "error": Reply(status=status(state="loading"), error="the deadline has passed"),
     }
     for name, reply in replies.items():
@@ -263,7 +267,7 @@ def test_the_description(golden: Check, tmp_path: Path) -> None:
         loras={"ink": {"source": "ink.safetensors"}, "lost": {"source": "lost.safetensors"}},
     )
     ours = pipeline.load(load(WorkerSettings, {"SDE_DATA_DIR": str(tmp_path), "SDE_DEVICE": "cpu"}))
-    text = pretty(ours.describe()).decode().replace(str(tmp_path), "DATA")
+    text = pretty(ours.describe().model_dump(mode="json")).decode().replace(str(tmp_path), "DATA")
     golden("description.json", text.encode())
 
 
@@ -274,7 +278,7 @@ REFUSALS: dict[str, Exception] = {
     "invalid": errors.InvalidRequest(
         [{"field": "width", "message": "must be a whole number", "value": "'x'"}], ["prompt"]
     ),
-    "unsupported": errors.UnsupportedField("vae", "x", "none of the vaes is called so"),
+    "unsupported": Unsupported("vae", "x", "none of the vaes is called so"),
     "unknown-model": errors.UnknownModel("no model is called 'x'; there are: demo"),
     "not-described": errors.NotDescribed("no worker has said yet what it can do"),
     "not-loaded": errors.NotLoaded("x is not loaded"),

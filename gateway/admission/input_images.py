@@ -18,9 +18,10 @@ from PIL import ExifTags, Image
 from pydantic import ValidationError
 
 from gateway.errors import InvalidRequest
+from gateway.store.input_store import InputFiles
 from gpu_worker.contract import output_size
-from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.contract.validation_errors import display_value, field_errors
+from gpu_worker.contract.request import GenerationRequest, image_fields
+from gpu_worker.contract.validation_errors import Unsupported, display_value, field_errors
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
@@ -33,9 +34,6 @@ _ON_ITS_SIDE = (5, 6, 7, 8)
 """Orientations of EXIF that exchange width and height."""
 
 _DATA_URL = re.compile(r"data:[\w.+-]{1,32}/[\w.+-]{1,32};base64,")
-
-InputFiles = dict[str, bytes]
-"""The bytes of each picture by its digest, `sha256:<hex>`."""
 
 
 class UnreadableImage(ValueError):
@@ -71,7 +69,7 @@ class InputImageReader:
         found: InputFiles = {}
         size: output_size.Size | None = None
         faults: list[dict[str, Any]] = []
-        for where, holder, key in _image_fields(body):
+        for where, holder, key in image_fields(body):
             text, seen = holder[key], None
             try:
                 content, seen = self._decoded(text)
@@ -90,8 +88,8 @@ class InputImageReader:
             output_size.check(request, size)
         except ValidationError as error:
             faults += field_errors(error, GenerationRequest.model_fields)
-        except output_size.ImageTooLarge as error:
-            faults.append(size_error(error))
+        except Unsupported as error:
+            faults.append(error.error)
         if faults:
             raise InvalidRequest(faults, GenerationRequest.model_fields)
         return request, found
@@ -149,24 +147,3 @@ def upright_size(image: Image.Image) -> output_size.Size:
         # Pillow raises whatever broken EXIF leads it to; the picture itself is whole.
         turned = False
     return (height, width) if turned else (width, height)
-
-
-def size_error(error: output_size.ImageTooLarge) -> dict[str, Any]:
-    """As the fault of a field."""
-    return {"field": error.field, "message": error.sentence, "value": display_value(error.value)}
-
-
-def _image_fields(body: object) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Where a request has pictures, as far as it is formed like one: name, holder, key."""
-    if not isinstance(body, dict):
-        return
-    holders: list[tuple[str, object, tuple[str, ...]]] = [("", body, ("image", "mask_image"))]
-    nets = body.get("controlnets")
-    if isinstance(nets, list):
-        holders += [(f"controlnets.{i}.", net, ("image",)) for i, net in enumerate(nets[:16])]
-    holders.append(("ip_adapter.", body.get("ip_adapter"), ("image",)))
-    for where, holder, keys in holders:
-        if isinstance(holder, dict):
-            for key in keys:
-                if isinstance(holder.get(key), str):
-                    yield where + key, holder, key

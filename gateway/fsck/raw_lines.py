@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gateway.fsck.report import Kind, Part, Report
+from gpu_worker.contract import output_size
 from gpu_worker.store import durable, scan
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait for ever
@@ -65,7 +66,7 @@ def cannot_read(path: Path, error: OSError, survey: Report) -> None:
 
 def _damage(text: bytes | None) -> str:
     if text is None:
-        return f"is longer than {scan.MAX_LINE_BYTES} bytes"
+        return f"is longer than {output_size.MAX_LINE_BYTES} bytes"
     try:
         durable.verify_checksum(text)
     except durable.DamagedLine as error:

@@ -6,12 +6,11 @@ import hashlib
 import threading
 
 from gateway.admission.capabilities import WorkerCapabilities
-from gateway.admission.input_images import InputFiles
 from gateway.errors import IdempotencyKeyReused, StorageUnavailable
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
 from gateway.store.disk_space import DiskSpace
-from gateway.store.input_store import InputStore
+from gateway.store.input_store import InputFiles, InputStore
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.job import Source
 from gpu_worker.contract.request import GenerationRequest

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import falcon
 import orjson
@@ -16,6 +15,7 @@ from gateway.errors import NoImage
 from gateway.http.params import invalid_parameter, parse_uuid
 from gateway.routes.jobs import JobLookup
 from gateway.store.result_index import ResultIndex
+from gpu_worker.contract.request import image_fields
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -40,7 +40,8 @@ class InputFileResource:
         if line is None:
             state = self._whereabouts.view(uuid)["state"]
             raise NoImage(f"the job {uuid} is {state}: its pictures can be had when it has ended")
-        if f"sha256:{sha256}" not in digests(orjson.loads(line)):
+        digests = {holder[key] for _, holder, key in image_fields(orjson.loads(line))}
+        if f"sha256:{sha256}" not in digests:
             raise NoImage(f"no picture sha256:{sha256} came with the job {uuid}")
         try:
             content = (self._folder / uuid / sha256).read_bytes()
@@ -51,10 +52,3 @@ class InputFileResource:
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Cache-Control", "private, max-age=31536000, immutable")
         resp.data = content
-
-
-def digests(record: dict[str, Any]) -> set[str]:
-    """Of the pictures that a record's request names."""
-    holders = [record, *(record.get("controlnets") or []), record.get("ip_adapter") or {}]
-    found = {holder.get(key) for holder in holders for key in ("image", "mask_image")}
-    return {digest for digest in found if isinstance(digest, str)}

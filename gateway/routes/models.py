@@ -25,7 +25,7 @@ class ModelsResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The description; 503 before a worker has said it."""
-        resp.data = orjson.dumps(self._capabilities.description())
+        resp.data = orjson.dumps(self._capabilities.description().model_dump())
 
 
 class ModelCommandResource:

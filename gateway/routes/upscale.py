@@ -11,7 +11,6 @@ import orjson
 from PIL import Image
 from pydantic import Field, ValidationError
 
-from gateway.admission.input_images import size_error
 from gateway.errors import InvalidRequest, ResultDeleted
 from gateway.http.json_body import json_body
 from gateway.http.params import idempotency_key, parse_uuid
@@ -22,7 +21,7 @@ from gateway.store.result_index import ResultIndex
 from gpu_worker.contract import output_size
 from gpu_worker.contract.job import Source
 from gpu_worker.contract.request import GenerationRequest, Strict, Upscale
-from gpu_worker.contract.validation_errors import field_errors
+from gpu_worker.contract.validation_errors import Unsupported, field_errors
 
 MAX_BODY_BYTES = 4096
 
@@ -65,8 +64,8 @@ class UpscaleResource:
             raise InvalidRequest(field_errors(error)) from None
         try:
             output_size.upscaled_size(_size(content), asked.scale, field="scale")
-        except output_size.ImageTooLarge as error:
-            raise InvalidRequest([size_error(error)]) from None
+        except Unsupported as error:
+            raise InvalidRequest([error.error]) from None
         source = Source(uuid=uuid, image_index=asked.image_index)
         made = self._intake.submit(request, key, {digest: content}, source)
         resp.data = orjson.dumps({"generation_uuid": made})

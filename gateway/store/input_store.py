@@ -11,8 +11,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.admission.input_images import InputFiles
 from gpu_worker.store import durable
+
+InputFiles = dict[str, bytes]
+"""The bytes of each image by its digest, `sha256:<hex>`."""
 
 log = logging.getLogger(__name__)
 

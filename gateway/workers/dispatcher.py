@@ -108,7 +108,7 @@ class Dispatcher:
 
     def _speak(self) -> WorkerStatus:
         reply = self._link.status()
-        if self._capabilities.lacks(self._worker, reply.status):
+        if self._capabilities.is_outdated(self._worker, reply.status):
             reply = self._learn()
         status = self._collect(reply)
         granted = self._wishes.grant(self._send_wish)
@@ -138,7 +138,7 @@ class Dispatcher:
         except WorkerRefused as error:
             log.error("worker %s cannot say what it can do: %s", self._worker, error)
             reply = self._link.status()
-        self._capabilities.learn(self._worker, reply.status, reply.description)
+        self._capabilities.update(self._worker, reply.status, reply.description)
         return reply
 
     def _send_wish(self, model: str | None) -> Reply:

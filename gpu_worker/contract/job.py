@@ -69,7 +69,7 @@ def result_record(
         "sequence": job.sequence,
         "submission": job.submission,
         **({"source": job.source.model_dump()} if job.source is not None else {}),
-        **job.request.asked(),
+        **job.request.record_fields(),
         **facts,
-        "request": job.request.given(),
+        "request": job.request.non_default_fields(),
     }

@@ -11,8 +11,10 @@ from gpu_worker.contract.request import (
     SIDE_MULTIPLE_PX,
     GenerationRequest,
 )
-from gpu_worker.contract.validation_errors import Refusal
-from gpu_worker.store.scan import MAX_LINE_BYTES
+from gpu_worker.contract.validation_errors import Unsupported
+
+MAX_LINE_BYTES = 68 << 20
+"""Of a line of the result log: no writer writes a longer one, and readers take one for damage."""
 
 _LINE_BYTES_A_PIXEL = 4
 """Of noise: three bytes in a PNG (RGB), which base64 makes four."""
@@ -28,18 +30,6 @@ MAX_LARGE_SIDE_PX = 8192
 
 Size = tuple[int, int]
 """Width and height in pixels."""
-
-
-class ImageTooLarge(Refusal):
-    """A picture would become larger than is made; `field` asks for it with `value`."""
-
-    def __init__(self, field: str, value: object, size: Size) -> None:
-        self.field, self.value = field, value
-        self.sentence = (
-            f"makes a picture of {size[0]} x {size[1]}: at most {MAX_LARGE_SIDE_PX} pixels a side "
-            f"and {MAX_LARGE_PIXELS} in all are made"
-        )
-        super().__init__(f"{field}: {self.sentence} (got {value})")
 
 
 def image_to_image_size(
@@ -78,7 +68,7 @@ def upscaled_size(given: Size, scale: float, field: str = "upscale.scale") -> Si
         field: what the scale is called by who asked.
 
     Raises:
-        TooLarge: it is not made.
+        Unsupported: it is not made.
     """
     size = round(given[0] * scale), round(given[1] * scale)
     return _check_bounds(field, scale, size)
@@ -91,7 +81,7 @@ def check(request: GenerationRequest, given: Size | None) -> None:
         given: of its `image`, upright; None when there is none.
 
     Raises:
-        TooLarge: they are not.
+        Unsupported: they are not.
     """
     if request.upscale is not None:
         if given is not None:
@@ -101,7 +91,7 @@ def check(request: GenerationRequest, given: Size | None) -> None:
 
 
 def check_hires(first: Size, scale: float, multiple: int = SIDE_MULTIPLE_PX) -> None:
-    """The same of a second pass over a first one of this size. Raises TooLarge."""
+    """The same of a second pass over a first one of this size. Raises Unsupported."""
     _check_bounds("hires.scale", scale, hires_size(first, scale, multiple))
 
 
@@ -116,7 +106,12 @@ def _first_pass_size(request: GenerationRequest, given: Size | None) -> Size | N
 
 def _check_bounds(field: str, scale: float, size: Size) -> Size:
     if max(size) > MAX_LARGE_SIDE_PX or size[0] * size[1] > MAX_LARGE_PIXELS:
-        raise ImageTooLarge(field, scale, size)
+        raise Unsupported(
+            field,
+            scale,
+            f"makes a picture of {size[0]} x {size[1]}: at most {MAX_LARGE_SIDE_PX} pixels a side "
+            f"and {MAX_LARGE_PIXELS} in all are made",
+        )
     return size
 
 

@@ -9,23 +9,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from gpu_worker.contract.validation_errors import Refusal
+from gpu_worker.contract.validation_errors import Unsupported
 
 MAX_WEIGHT = 10.0
 
 _TOKEN = re.compile(r"\\[()\\]|\(|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|\)")
-
-
-class WeightOutOfRange(Refusal):
-    """A weight, or the product of weights within each other, is beyond +-10.
-
-    `weight` is that product, `why` the sentence without field and value.
-    """
-
-    def __init__(self, field: str, weight: float) -> None:
-        self.weight = weight
-        self.why = f"the weight is beyond {MAX_WEIGHT:g}; those within each other multiply"
-        super().__init__(f"{field}: {self.why} (got {weight:g})")
 
 
 class Fragment(NamedTuple):
@@ -42,7 +30,7 @@ def parse(prompt: str, field: str = "prompt") -> list[Fragment]:
         field: what the request calls it.
 
     Raises:
-        TooHeavy: a weight is beyond +-10, by itself or with those around it.
+        Unsupported: a weight is beyond +-10, by itself or with those around it.
     """
     open_at: list[int] = []
     parts: list[Fragment] = []
@@ -65,7 +53,7 @@ def parse(prompt: str, field: str = "prompt") -> list[Fragment]:
     _add(parts, prompt[at:])
     for part in parts:
         if not abs(part.weight) <= MAX_WEIGHT:  # nor is NaN, of an endless number times nothing
-            raise WeightOutOfRange(field, part.weight)
+            raise _out_of_range(field, part.weight)
     return _join_neighbours(parts)
 
 
@@ -79,6 +67,11 @@ def plain_text(fragments: list[Fragment]) -> str:
     return "".join(fragment.text for fragment in fragments)
 
 
+def _out_of_range(field: str, weight: float) -> Unsupported:
+    reason = f"the weight is beyond {MAX_WEIGHT:g}; those within each other multiply"
+    return Unsupported(field, weight, reason)
+
+
 def _add(parts: list[Fragment], text: str) -> None:
     if text:
         parts.append(Fragment(text, 1.0))
@@ -87,7 +80,7 @@ def _add(parts: list[Fragment], text: str) -> None:
 def _apply_weight(parts: list[Fragment], begin: int, weight: float, field: str) -> list[Fragment]:
     """What stands behind the parenthesis at `begin` counts `weight` times as much."""
     if abs(weight) > MAX_WEIGHT:
-        raise WeightOutOfRange(field, weight)
+        raise _out_of_range(field, weight)
     inside = [Fragment(part.text, part.weight * weight) for part in parts[begin + 1 :]]
     return parts[:begin] + inside
 

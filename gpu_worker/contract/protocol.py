@@ -6,11 +6,12 @@ Codec only: bytes to models and back. No sockets, no pictures: those travel thro
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
 
 VERSION = 3
@@ -91,7 +92,7 @@ class Reply(_Message):
 
     status: WorkerStatus
     accepted: bool = False
-    description: dict[str, Any] | None = None
+    description: Capabilities | None = None
     error: str | None = None
 
 

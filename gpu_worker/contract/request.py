@@ -6,7 +6,9 @@ Validated strictly in the gateway and again in the worker, by the same models. D
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -81,6 +83,8 @@ MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 2048, 8
 
 MAX_IMAGES = 16
 MAX_OPTIONS = 16
+_MAX_LISTED = 16
+"""So many entries of a list are searched for images; a longer one is refused anyway."""
 
 DEFAULT_STEPS = 50
 """diffusers' own for Stable Diffusion; a model of fewer steps says so in its description."""
@@ -121,18 +125,51 @@ def _few_options(options: object) -> object:
     return options
 
 
+Takes = Literal["any", "call", "structure"]
+
+
+@dataclass(frozen=True)
+class FieldMetadata:
+    """What is known of a field beside its type: the one place for whoever would list fields.
+
+    `image`: its value is the digest of an image that came with the request.
+    `asset`: its value is a name of this kind in models.toml.
+    `takes` says which pipelines take it: `any` pipeline; those whose `call` has a parameter of this
+    name; those with `method`; or what follows from the model's `structure`.
+    `any_pipeline`: no description is asked about it, because every pipeline takes it or something
+    else speaks of it.
+    `always_recorded`: a result record has it even when the request did not set it.
+    """
+
+    image: bool = False
+    asset: str | None = None
+    takes: Takes | None = None
+    method: str | None = None
+    any_pipeline: bool = False
+    always_recorded: bool = False
+
+
+_PLAIN = FieldMetadata()
+
+
+def metadata_of(field: str, model: type[BaseModel] | None = None) -> FieldMetadata:
+    """The metadata of a field of GenerationRequest, or of `model`."""
+    info = (model or GenerationRequest).model_fields[field]
+    return next((each for each in info.metadata if isinstance(each, FieldMetadata)), _PLAIN)
+
+
 class Lora(Strict):
     """A LoRA of models.toml and how strongly it counts."""
 
-    name: Name
+    name: Annotated[Name, FieldMetadata(asset="loras")]
     weight: Weight = 1.0
 
 
 class ControlNet(Strict):
-    """A ControlNet of models.toml and the picture that it follows."""
+    """A ControlNet of models.toml and the image that it follows."""
 
-    name: Name
-    image: ImageDigest
+    name: Annotated[Name, FieldMetadata(asset="controlnets")]
+    image: Annotated[ImageDigest, FieldMetadata(image=True)]
     conditioning_scale: Annotated[float, Field(ge=0.0, le=10.0)] = 1.0
     guidance_start: Share = 0.0
     guidance_end: Annotated[Share, Field(validate_default=True)] = 1.0
@@ -147,17 +184,17 @@ class ControlNet(Strict):
 
 
 class IPAdapter(Strict):
-    """An IP-Adapter of models.toml and the picture that it imitates."""
+    """An IP-Adapter of models.toml and the image that it imitates."""
 
-    name: Name
-    image: ImageDigest
+    name: Annotated[Name, FieldMetadata(asset="ip_adapters")]
+    image: Annotated[ImageDigest, FieldMetadata(image=True)]
     scale: Annotated[float, Field(ge=0.0, le=10.0)] = 0.6
 
 
 class Refiner(Strict):
     """A refiner of models.toml, and the share of the noise after which it takes over."""
 
-    name: Name
+    name: Annotated[Name, FieldMetadata(asset="refiners")]
     switch_at: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.8
 
 
@@ -166,7 +203,7 @@ class Hires(Strict):
     models.toml. `strength` and `num_inference_steps` are those of the second pass."""
 
     scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
-    upscaler: Name = "latent"
+    upscaler: Annotated[Name, FieldMetadata(asset="upscalers")] = "latent"
     strength: Share = 0.6
     num_inference_steps: Steps | None = None
 
@@ -181,7 +218,9 @@ class Upscale(Strict):
     """`image` is made larger and nothing else: by lanczos, or by an upscaler of models.toml."""
 
     scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
-    upscaler: Annotated[Name, AfterValidator(_no_latents)] = "lanczos"
+    upscaler: Annotated[Name, AfterValidator(_no_latents), FieldMetadata(asset="upscalers")] = (
+        "lanczos"
+    )
 
 
 _NEEDS_IMAGE = {
@@ -196,35 +235,63 @@ class GenerationRequest(Strict):
 
     None means the model's own: `width` and `height` (pixels), `num_inference_steps`,
     `guidance_scale`, `scheduler`, `vae`. `seed` None: the gateway draws one when it accepts the
-    job, so that a second run gives the same picture; picture i of a job has seed + i.
+    job, so that a second run gives the same image; image i of a job has seed + i.
     """
 
-    prompt: Annotated[Text, AfterValidator(not_blank)]
-    negative_prompt: Text = ""
-    model: Name | None = None
-    num_inference_steps: Steps | None = None
-    guidance_scale: Annotated[float, Field(ge=0.0, le=50.0)] | None = None
-    width: Side | None = None
-    height: Side | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED - MAX_IMAGES)] | None = None
-    num_images_per_prompt: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
-    scheduler: ClassName | None = None
-    scheduler_options: Annotated[dict[OptionName, Option], BeforeValidator(_few_options)] = {}
-    clip_skip: Annotated[int, Field(ge=1, le=11)] | None = None
-    eta: Share | None = None
-    guidance_rescale: Share | None = None
-    image: ImageDigest | None = None
-    mask_image: ImageDigest | None = None
-    strength: Share | None = None
-    loras: Annotated[list[Lora], Field(max_length=8)] = []
-    controlnets: Annotated[list[ControlNet], Field(max_length=4)] = []
-    ip_adapter: IPAdapter | None = None
-    embeddings: Annotated[list[Name], Field(max_length=8)] = []
-    vae: Name | None = None
-    hires: Hires | None = None
-    refiner: Refiner | None = None
-    upscale: Upscale | None = None
-    step_log: bool = False
+    prompt: Annotated[Text, AfterValidator(not_blank), FieldMetadata(any_pipeline=True)]
+    negative_prompt: Annotated[Text, FieldMetadata(takes="call", always_recorded=True)] = ""
+    model: Annotated[Name | None, FieldMetadata(asset="models", takes="any", any_pipeline=True)] = (
+        None
+    )
+    num_inference_steps: Annotated[
+        Steps | None, FieldMetadata(takes="call", any_pipeline=True, always_recorded=True)
+    ] = None
+    guidance_scale: Annotated[
+        Annotated[float, Field(ge=0.0, le=50.0)] | None,
+        FieldMetadata(takes="call", always_recorded=True),
+    ] = None
+    width: Annotated[
+        Side | None, FieldMetadata(takes="call", any_pipeline=True, always_recorded=True)
+    ] = None
+    height: Annotated[
+        Side | None, FieldMetadata(takes="call", any_pipeline=True, always_recorded=True)
+    ] = None
+    seed: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_SEED - MAX_IMAGES)] | None,
+        FieldMetadata(takes="any", any_pipeline=True, always_recorded=True),
+    ] = None
+    num_images_per_prompt: Annotated[
+        int, Field(ge=1, le=MAX_IMAGES), FieldMetadata(takes="any", any_pipeline=True)
+    ] = 1
+    scheduler: Annotated[ClassName | None, FieldMetadata(takes="any", any_pipeline=True)] = None
+    scheduler_options: Annotated[
+        dict[OptionName, Option], BeforeValidator(_few_options), FieldMetadata(takes="any")
+    ] = {}
+    clip_skip: Annotated[Annotated[int, Field(ge=1, le=11)] | None, FieldMetadata(takes="call")] = (
+        None
+    )
+    eta: Annotated[Share | None, FieldMetadata(takes="call")] = None
+    guidance_rescale: Annotated[Share | None, FieldMetadata(takes="call")] = None
+    image: Annotated[ImageDigest | None, FieldMetadata(image=True, takes="call")] = None
+    mask_image: Annotated[ImageDigest | None, FieldMetadata(image=True, takes="call")] = None
+    strength: Annotated[Share | None, FieldMetadata(takes="call")] = None
+    loras: Annotated[
+        list[Lora], Field(max_length=8), FieldMetadata(method="load_lora_weights")
+    ] = []
+    controlnets: Annotated[
+        list[ControlNet], Field(max_length=4), FieldMetadata(takes="structure")
+    ] = []
+    ip_adapter: Annotated[IPAdapter | None, FieldMetadata(method="load_ip_adapter")] = None
+    embeddings: Annotated[
+        list[Name],
+        Field(max_length=8),
+        FieldMetadata(asset="embeddings", method="load_textual_inversion"),
+    ] = []
+    vae: Annotated[Name | None, FieldMetadata(asset="vaes", takes="any")] = None
+    hires: Annotated[Hires | None, FieldMetadata(takes="structure")] = None
+    refiner: Annotated[Refiner | None, FieldMetadata(takes="structure")] = None
+    upscale: Annotated[Upscale | None, FieldMetadata(takes="any")] = None
+    step_log: Annotated[bool, FieldMetadata(takes="any", any_pipeline=True)] = False
 
     @field_validator("mask_image", "strength", "upscale")
     @classmethod
@@ -253,33 +320,70 @@ class GenerationRequest(Strict):
             each += self.hires.num_inference_steps or each
         return each * self.num_images_per_prompt
 
-    def pictures(self) -> list[str]:
-        """The digests of the pictures that belong to it, each once."""
-        found = [self.image, self.mask_image, *(net.image for net in self.controlnets)]
-        found.append(self.ip_adapter.image if self.ip_adapter else None)
-        return list(dict.fromkeys(digest for digest in found if digest is not None))
-
-    def asked(self) -> dict[str, Any]:
-        """What a result record says of it: what was not asked for is left out, the seed's first
-        fields are always there."""
+    def record_fields(self) -> dict[str, Any]:
+        """The fields as a result record has them: those that are set, and those of version 1."""
         if self.upscale is not None:
-            # Nothing is drawn: what else was asked has no part in the picture.
+            # Nothing is generated: what else was asked for has no part in the image.
             return self.model_dump(include={"image", "upscale"})
-        always = {"negative_prompt", "num_inference_steps", "guidance_scale", "width", "height"}
-        dumped = self.model_dump(exclude={"prompt"})
-        plain = {
-            key: field.get_default(call_default_factory=True)
-            for key, field in type(self).model_fields.items()
-        }
         return {
-            key: value
-            for key, value in dumped.items()
-            if key in always or key == "seed" or value != plain[key]
+            field: value
+            for field, value in self.model_dump(exclude={"prompt"}).items()
+            if metadata_of(field).always_recorded or not is_default(self, field)
         }
 
-    def given(self) -> dict[str, Any]:
-        """The request as it came, without its words: only what is not a field's default."""
-        left_out = {"prompt", "negative_prompt"}
+    def non_default_fields(self) -> dict[str, Any]:
+        """The request as it came, without its prompts: only what is not a field's default."""
+        excluded = {"prompt", "negative_prompt"}
         if self.upscale is not None:
-            left_out.add("seed")  # drawn by the gateway, and of no use here
-        return self.model_dump(exclude_defaults=True, exclude=left_out)
+            excluded.add("seed")  # drawn by the gateway, and without use here
+        return self.model_dump(exclude_defaults=True, exclude=excluded)
+
+
+def is_default(request: GenerationRequest, field: str) -> bool:
+    """Whether a field has the value that it has when it is not sent."""
+    info = type(request).model_fields[field]
+    return bool(getattr(request, field) == info.get_default(call_default_factory=True))
+
+
+def assets_of(request: BaseModel, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every name of models.toml in a request: its kind, its field's path, the name."""
+    for field in type(request).model_fields:
+        value, kind = getattr(request, field), metadata_of(field, type(request)).asset
+        values = enumerate(value) if isinstance(value, list) else [("", value)]
+        for key, each in values:
+            where = f"{path}{field}" + (f".{key}" if isinstance(value, list) else "")
+            if isinstance(each, BaseModel):
+                yield from assets_of(each, f"{where}.")
+            elif kind is not None and each is not None:
+                yield kind, where, each
+
+
+def image_fields(
+    body: object, model: type[BaseModel] | None = None, path: str = ""
+) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every image in JSON that has a request's shape, as far as it has: path, object, key.
+
+    Args:
+        body: a request as it came, or a result record.
+    """
+    model = model or GenerationRequest
+    if not isinstance(body, dict):
+        return
+    for field, info in model.model_fields.items():
+        value = body.get(field)
+        if metadata_of(field, model).image and isinstance(value, str):
+            yield path + field, body, field
+        inner = _inner_model(info.annotation)
+        if inner is not None and isinstance(value, list):
+            for place, each in enumerate(value[:_MAX_LISTED]):
+                yield from image_fields(each, inner, f"{path}{field}.{place}.")
+        elif inner is not None:
+            yield from image_fields(value, inner, f"{path}{field}.")
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    """The model in `Model | None` or `list[Model]`."""
+    for each in get_args(annotation):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None

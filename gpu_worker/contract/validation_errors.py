@@ -21,6 +21,25 @@ class Refusal(ValueError):
     """A job asks for what cannot be done; the text says why, and is all that there is to say."""
 
 
+class Unsupported(Refusal):
+    """A field asks for what cannot be done, or not with this value.
+
+    Args:
+        field: the field's path in the request, such as `loras.0.name`.
+        value: what it was asked to be.
+        reason: the rest of a sentence that begins with the field: what can be done instead.
+    """
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        super().__init__(f"{field}: {reason} (got {display_value(value)})")
+        self.field, self.value, self.reason = field, value, reason
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The refusal as one of the errors of a problem document."""
+        return {"field": self.field, "message": self.reason, "value": display_value(self.value)}
+
+
 def field_errors(
     error: ValidationError, fields: Mapping[str, FieldInfo] | None = None
 ) -> list[dict[str, Any]]:

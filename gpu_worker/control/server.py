@@ -7,11 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import zmq
 
 from gpu_worker.contract import protocol
+from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.protocol import ProtocolError, Reply, Request, WorkerStatus
 from gpu_worker.control.slot import Slot, Wish
@@ -27,7 +27,7 @@ class ControlServer:
         endpoint: str,
         status: Callable[[], WorkerStatus],
         slot: Slot,
-        describe: Callable[[], dict[str, Any]] = dict,
+        describe: Callable[[], Capabilities] = Capabilities,
     ) -> None:
         self._endpoint = endpoint
         self._status = status

@@ -13,7 +13,8 @@ from typing import Any
 from PIL import Image
 
 from gpu_worker.assets.library_file import LibraryFile
-from gpu_worker.contract import output_size
+from gpu_worker.contract import checks, output_size
+from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest, Upscale
 from gpu_worker.output import infotext
@@ -29,7 +30,9 @@ from gpu_worker.pipeline.loading.memory import (
     is_out_of_memory,
     out_of_memory_message,
 )
-from gpu_worker.pipeline.sampling import call_arguments, canvas, prompt_embedding, refiner
+from gpu_worker.pipeline.sampling import call_arguments, prompt_embedding, refiner
+from gpu_worker.pipeline.sampling.canvas import Canvas
+from gpu_worker.pipeline.sampling.context import GenerationContext
 from gpu_worker.pipeline.sampling.image_generator import ImageGenerator
 from gpu_worker.pipeline.sampling.input_images import InputImages
 from gpu_worker.pipeline.schedulers import select
@@ -52,7 +55,7 @@ class DiffusersPipeline:
             machine_size.memory_bytes(self._device)
         )
         self._loaded: LoadedModel | None = None
-        self._description: dict[str, Any] = {}
+        self._description = Capabilities()
         self.described = 0
         self._provenance = Provenance(settings, models_file.library)
 
@@ -87,7 +90,7 @@ class DiffusersPipeline:
             loaded
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Capabilities:
         """See `gpu_worker.pipeline_api.Pipeline.describe`."""
         return self._description
 
@@ -128,8 +131,8 @@ class DiffusersPipeline:
     def _describe(self) -> None:
         """For the control thread, which answers at once."""
         pipe = self._loaded.pipe if self._loaded is not None else None
-        said = library.describe_library(self._shelf.library, self._settings, self.loaded, pipe)
-        self._description = said | {"models_error": self._file.error}
+        known = library.describe_library(self._shelf.library, self._settings, self.loaded, pipe)
+        self._description = Capabilities(**known, models_error=self._file.error)
         self.described += 1
 
     def default_side_px(self) -> int:
@@ -188,34 +191,33 @@ class DiffusersPipeline:
         return self._loaded
 
     def _generate(self, loaded: LoadedModel, job: Job, on_step: OnStep) -> list[GeneratedImage]:
-        request = job.request
-        inputs = InputImages(self._settings.inputs_dir / job.uuid)
-        drawn_on = canvas.of(loaded, request, inputs)
+        request, about = job.request, self._description
+        checks.check_model(request, loaded.name, about.models[loaded.name], about.schedulers)
+        images = InputImages(self._settings.inputs_dir / job.uuid)
+        canvas = Canvas.for_request(loaded, request, images)
         if request.hires is not None:
-            output_size.check_hires(drawn_on.size, request.hires.scale, loaded.side_multiple_px())
+            multiple = loaded.side_multiple_px()
+            output_size.check_hires(canvas.size, request.hires.scale, multiple)
+        context = GenerationContext(loaded, request, images, self._shelf, canvas)
         peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
-            attached = attach.attach(loaded, request, inputs, self._shelf, drawn_on)
-            pipe, more = stack.enter_context(attached)
-            said = stack.enter_context(select.use_scheduler(loaded, pipe, request))
-            arguments, resolved = call_arguments.build(loaded, pipe, request, drawn_on)
-            words, said_of_words = prompt_embedding.build(pipe, request)
-            refining = refiner.attach(loaded, pipe, request, self._shelf, resolved)
-            drawing = ImageGenerator(
-                loaded,
+            pipe, adapter_arguments = stack.enter_context(attach.attach(context))
+            scheduler = stack.enter_context(select.use_scheduler(pipe, context))
+            arguments, resolved = call_arguments.build(context, pipe)
+            prompts, about_prompts = prompt_embedding.build(pipe, request)
+            generator = ImageGenerator(
+                context,
                 pipe,
-                request,
-                arguments | more | words,
-                said | resolved | said_of_words,
+                arguments | adapter_arguments | prompts,
+                scheduler | resolved | about_prompts,
                 self._enlarge,
-                stack.enter_context(refining),
+                stack.enter_context(refiner.attach(pipe, context, resolved)),
             )
-            pictures = [
-                drawing.picture(place, on_step) for place in range(request.num_images_per_prompt)
-            ]
-            made_by = self._provenance.facts(pipe, request, self._device)
-        made_by["peak_memory_bytes"] = peak.read()
-        return [GeneratedImage(made.image, made_by | made.facts) for made in pictures]
+            count = request.num_images_per_prompt
+            generated = [generator.generate(number, on_step) for number in range(count)]
+            metadata = self._provenance.facts(pipe, request, self._device)
+        metadata["peak_memory_bytes"] = peak.read()
+        return [GeneratedImage(each.image, metadata | each.facts) for each in generated]
 
     def _upscaled(self, job: Job, asked: Upscale, on_step: OnStep) -> list[GeneratedImage]:
         """The job's own picture made larger: no model of pictures is needed for that."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_worker.store import durable, outcomes, record_line, scan, segments
+from gpu_worker.contract import output_size
+from gpu_worker.store import durable, outcomes, record_line, segments
 from gpu_worker.store.durable import AppendFile, DamagedLine
 from gpu_worker.store.segments import Segment
 
@@ -128,9 +129,9 @@ def _check_whole(records: Sequence[dict[str, Any]]) -> None:
 def _encode(record: dict[str, Any]) -> bytes:
     """Raises LineTooLong."""
     made = record_line.encode(record)
-    if len(made) > scan.MAX_LINE_BYTES:
+    if len(made) > output_size.MAX_LINE_BYTES:
         raise RecordTooLong(
-            f"its record has {len(made)} bytes, and the log takes {scan.MAX_LINE_BYTES}: "
+            f"its record has {len(made)} bytes, and the log takes {output_size.MAX_LINE_BYTES}: "
             "ask for a smaller picture"
         )
     return made

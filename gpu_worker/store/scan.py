@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from gpu_worker.contract import output_size
 from gpu_worker.store import record_line
 from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.record_line import ParsedLine
-
-MAX_LINE_BYTES = 68 << 20
-"""No writer writes a longer one (log.py), and no picture is made that needs it (sizes.py)."""
 
 CHUNK_BYTES = 1 << 20
 
@@ -39,7 +37,9 @@ def lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[Scanne
     with open(path, "rb", buffering=CHUNK_BYTES) as file:
         for offset, length, text in whole_lines(file, start, end):
             if text is None:
-                yield ScannedLine(offset, length, None, f"is longer than {MAX_LINE_BYTES} bytes")
+                yield ScannedLine(
+                    offset, length, None, f"is longer than {output_size.MAX_LINE_BYTES} bytes"
+                )
             else:
                 yield _scan_line(text, offset)
 
@@ -52,7 +52,7 @@ def whole_lines(
     offset = start
     file.seek(start)
     while end is None or offset < end:
-        text: bytes | None = file.readline(MAX_LINE_BYTES)
+        text: bytes | None = file.readline(output_size.MAX_LINE_BYTES)
         rest, length = text or b"", len(text or b"")
         while rest and not rest.endswith(b"\n"):
             rest = file.readline(CHUNK_BYTES)

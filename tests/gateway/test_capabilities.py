@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from gateway.admission.capabilities import WorkerCapabilities
-from gateway.errors import NotDescribed, UnknownModel, UnsupportedField
+from gateway.errors import NotDescribed, UnknownModel
+from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.protocol import WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.contract.validation_errors import Unsupported
 from tests.pipelines.describes import FULL, PLAIN
 from tests.support.input_images import GOOD
 from tests.support.service import Service, eventually, running
@@ -122,22 +124,24 @@ def status(boot_id: str = "a", described: int = 1) -> WorkerStatus:
 
 def test_it_is_asked_once_a_boot_and_a_change() -> None:
     capabilities = WorkerCapabilities()
-    assert not capabilities.lacks("gpu-0", status(described=0))
-    assert capabilities.lacks("gpu-0", status())
-    capabilities.learn("gpu-0", status(), None)
-    assert not capabilities.lacks("gpu-0", status())
-    assert capabilities.lacks("gpu-0", status(described=2))
-    assert capabilities.lacks("gpu-0", status(boot_id="b"))
-    assert capabilities.lacks("gpu-1", status())
+    assert not capabilities.is_outdated("gpu-0", status(described=0))
+    assert capabilities.is_outdated("gpu-0", status())
+    capabilities.update("gpu-0", status(), None)
+    assert not capabilities.is_outdated("gpu-0", status())
+    assert capabilities.is_outdated("gpu-0", status(described=2))
+    assert capabilities.is_outdated("gpu-0", status(boot_id="b"))
+    assert capabilities.is_outdated("gpu-1", status())
 
 
 def test_one_worker_that_can_is_enough() -> None:
     capabilities = WorkerCapabilities()
-    capabilities.learn("gpu-0", status(), {"default": "plain", "models": {"plain": PLAIN}})
+    plain = {"default": "plain", "models": {"plain": PLAIN}}
+    capabilities.update("gpu-0", status(), Capabilities.model_validate(plain))
     request = GenerationRequest(prompt="a", clip_skip=2)
-    with pytest.raises(UnsupportedField, match="FluxPipeline"):
+    with pytest.raises(Unsupported, match="FluxPipeline"):
         capabilities.check(request)
-    capabilities.learn("gpu-1", status(), {"default": "demo", "models": {"demo": FULL}})
+    full = {"default": "demo", "models": {"demo": FULL}}
+    capabilities.update("gpu-1", status(), Capabilities.model_validate(full))
     capabilities.check(request)
     assert capabilities.workers_of("demo") == ["gpu-1"]
     with pytest.raises(UnknownModel, match="plain, demo"):

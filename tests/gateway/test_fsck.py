@@ -600,7 +600,8 @@ class TestIndex:
         self, store: Store, check: Check
     ) -> None:
         script = (
-            "import os, sys; from pathlib import Path; from gpu_worker.results import ResultIndex\n"
+            "import os, sys; from pathlib import Path\n"
+            "from gateway.store.result_index import ResultIndex\n"
             "index = ResultIndex(Path(sys.argv[1])); index.open(); index.delete(sys.argv[2])\n"
             "os._exit(0)"
         )

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModelWithProjection
 
 from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.loading import machine_size
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.pipeline_bench import PROMPT, Bench, direct, reference, write_library
 
@@ -163,7 +163,7 @@ def test_a_lora_goes_with_pictures_masks_and_clip_skip(sd: Bench) -> None:
 def test_a_lora_of_another_family_is_told(sd: Bench, xl: Bench) -> None:
     for bench, name in ((sd, "a.xl"), (xl, "b.sd"), (sd, "vae")):
         before = bench.pixels()
-        with pytest.raises(NotSupported, match=r"^loras: .* another family of models"):
+        with pytest.raises(Unsupported, match=r"^loras: .* another family of models"):
             bench.make(loras=[{"name": name}])
         assert bench.pixels() == before
 
@@ -300,9 +300,7 @@ def test_a_controlnet_can_be_one_file(sd: Bench) -> None:
 
 def test_a_controlnet_that_does_not_fit_is_told(sd: Bench) -> None:
     image = sd.put(EDGES)
-    with pytest.raises(
-        NotSupported, match="its cross_attention_dim is 32, this ControlNet's is 64"
-    ):
+    with pytest.raises(Unsupported, match="its cross_attention_dim is 32, this ControlNet's is 64"):
         sd.make(controlnets=[net("xl", image)])
     with pytest.raises(ModelsError, match="is a AutoencoderKL, not a ControlNetModel or"):
         sd.make(controlnets=[net("vae", image)])
@@ -332,9 +330,9 @@ def test_an_ip_adapter_imitates_a_picture(sd: Bench, xl: Bench, plain: bytes) ->
 
 def test_an_ip_adapter_that_does_not_fit_is_told(sd: Bench) -> None:
     image = sd.put(PICTURE)
-    with pytest.raises(NotSupported, match=r"^ip_adapter: .* another family"):
+    with pytest.raises(Unsupported, match=r"^ip_adapter: .* another family"):
         sd.make(ip_adapter=net("xl", image))
-    with pytest.raises(NotSupported, match="cannot take a FaceID"):
+    with pytest.raises(Unsupported, match="cannot take a FaceID"):
         sd.make(ip_adapter=net("face", image))
     with pytest.raises(ModelsError, match="is no IP-Adapter"):
         sd.make(ip_adapter=net("lora", image))
@@ -385,9 +383,9 @@ def test_a_word_of_many_vectors_does_not_cut_what_follows(sd: Bench, field: str,
 
 
 def test_a_word_that_does_not_fit_is_told(sd: Bench) -> None:
-    with pytest.raises(NotSupported, match=r"has a text encoder of width 32, this .* 48"):
+    with pytest.raises(Unsupported, match=r"has a text encoder of width 32, this .* 48"):
         sd.make(embeddings=["wide"])
-    with pytest.raises(NotSupported, match="has no second text encoder, for which"):
+    with pytest.raises(Unsupported, match="has no second text encoder, for which"):
         sd.make(embeddings=["cat-xl"])
     with pytest.raises(ModelsError, match="is no textual inversion"):
         sd.make(embeddings=["lora"])
@@ -410,7 +408,7 @@ def test_another_vae_decodes(sd: Bench, plain: bytes) -> None:
 
 
 def test_a_vae_that_does_not_fit_is_told(sd: Bench) -> None:
-    with pytest.raises(NotSupported, match="has latents of 4 channels, this VAE reads 16"):
+    with pytest.raises(Unsupported, match="has latents of 4 channels, this VAE reads 16"):
         sd.make(vae="deep")
     with pytest.raises(ModelsError, match="is a ControlNetModel, not a AutoencoderKL or"):
         sd.make(vae="net")
@@ -441,7 +439,7 @@ def test_a_file_that_is_damaged_is_told(sd: Bench) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:100])
     try:
-        with pytest.raises(NotSupported, match=r"^loras: "):
+        with pytest.raises(Unsupported, match=r"^loras: "):
             sd.make(loras=[{"name": "b.sd"}])
     finally:
         file.write_bytes(content)

@@ -42,7 +42,7 @@ def refused(folder: Path, source: str) -> str:
     (folder / "models").mkdir(exist_ok=True)
     (folder / "models" / "models.toml").write_text(f'[models.bad]\nsource = "{source}"\n')
     ours = pipeline.load(settings(folder))
-    said = ours.describe()["models"]["bad"].get("error", "")
+    said = ours.describe().model_dump()["models"]["bad"].get("error", "")
     with pytest.raises((ModelsError, OSError, ValueError)) as caught:
         ours.load("bad")
     assert ours.generate(job(num_inference_steps=1), ignore), "the next good job works"
@@ -79,11 +79,11 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("StableVideoDiffusionPipeline", "reads no words"),
-        ("TextToVideoSDPipeline", "makes films or sound"),
-        ("StableAudioPipeline", "makes films or sound"),
-        ("StableDiffusionControlNetPipeline", "name the model and the ControlNet apart"),
-        ("UnCLIPPipeline", "counts its steps"),
+        ("StableVideoDiffusionPipeline", "takes no prompt"),
+        ("TextToVideoSDPipeline", "makes video or sound"),
+        ("StableAudioPipeline", "makes video or sound"),
+        ("StableDiffusionControlNetPipeline", "name the model and the ControlNet separately"),
+        ("UnCLIPPipeline", "has no num_inference_steps"),
     ],
 )
 def test_what_draws_no_pictures_from_words_is_refused(tmp_path: Path, kind: str, why: str) -> None:
@@ -94,7 +94,7 @@ def test_what_draws_no_pictures_from_words_is_refused(tmp_path: Path, kind: str,
     with pytest.raises(ModelsError, match=f"bad: is not supported: {kind} .*{why}"):
         ours.load("bad")
     ours.load("demo")
-    assert why in ours.describe()["models"]["bad"]["error"]
+    assert why in ours.describe().model_dump()["models"]["bad"]["error"]
 
 
 def library(folder: Path) -> LibraryFile:

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.loading import checkpoints
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
 from gpu_worker.pipeline.sampling import step_callbacks
 from tests.support.builders import tiny_adapters, tiny_dits, tiny_files, tiny_kandinsky, tiny_unets
 from tests.support.pipeline_bench import PROMPT, Bench, direct, in_own_memory, write_library
@@ -65,7 +65,7 @@ def test_steps_are_told_by_classes_that_know_none() -> None:
 
 def test_a_side_that_would_be_cut_is_refused_and_a_picture_is_fitted(tmp_path: Path) -> None:
     made = bench(tmp_path, tiny_dits.flux(levels=4))
-    with pytest.raises(NotSupported, match=r"width: FluxPipeline draws multiples of 16 pixels"):
+    with pytest.raises(Unsupported, match=r"width: FluxPipeline draws multiples of 16 pixels"):
         made.make(width=72, height=64)
     picture = made.put(tiny_adapters.drawing().resize((72, 88)))
     assert made.make(image=picture, strength=0.6)[0].image.size == (64, 80)
@@ -75,7 +75,7 @@ def test_a_second_pass_of_packed_latents_takes_the_picture(tmp_path: Path) -> No
     made = bench(tmp_path, tiny_dits.flux(levels=4))
     hires = {"scale": 1.4, "strength": 0.6}
     given = {"width": 64, "height": 64}
-    with pytest.raises(NotSupported, match=r"hires.upscaler: .* use upscaler lanczos"):
+    with pytest.raises(Unsupported, match=r"hires.upscaler: .* use upscaler lanczos"):
         made.make(hires=hires | {"upscaler": "latent"}, **given)
     first, generator = made.make(**given)[0].image, torch.Generator("cpu").manual_seed(7)
     pipe = in_own_memory(diffusers.FluxPipeline.from_pretrained(made.model))
@@ -104,7 +104,7 @@ def test_a_family_with_a_prior_draws_with_the_scheduler_that_is_asked_for(tmp_pa
 def test_a_network_draws_at_its_own_size_where_it_cannot_otherwise(tmp_path: Path) -> None:
     made = bench(tmp_path, tiny_unets.deepfloyd())
     picture = made.put(tiny_adapters.drawing())
-    with pytest.raises(NotSupported, match=r"height: IFImg2ImgPipeline draws at the size of its"):
+    with pytest.raises(Unsupported, match=r"height: IFImg2ImgPipeline draws at the size of its"):
         made.make(image=picture, height=64)
     assert made.make(image=picture, strength=0.5)[0].image.size == (32, 32)
 

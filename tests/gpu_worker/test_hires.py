@@ -16,7 +16,7 @@ from gpu_worker import pipeline
 from gpu_worker.assets.model_library import ModelsError, read
 from gpu_worker.contract import output_size
 from gpu_worker.contract.request import Hires
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.sampling import hires
 from gpu_worker.pipeline.upscaling import upscale
 from tests.support.builders import tiny_upscalers
@@ -126,7 +126,7 @@ def test_a_second_pass_without_a_step_is_told_before_the_first(
     ours: pipeline.DiffusersPipeline, asked: dict[str, Any], more: dict[str, Any], why: str
 ) -> None:
     steps: list[int] = []
-    with pytest.raises(NotSupported, match=rf"^hires\.strength: .*{why}"):
+    with pytest.raises(Unsupported, match=rf"^hires\.strength: .*{why}"):
         ours.generate(job(hires=asked, **more), lambda step, *_: steps.append(step))
     assert steps == []
 

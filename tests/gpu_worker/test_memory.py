@@ -96,9 +96,9 @@ BROKEN = """
 import resource, sys, torch
 from pathlib import Path
 from gpu_worker import pipeline
-from gpu_worker.seam import DeviceLost
+from gpu_worker.pipeline_api import DeviceLost
 from tests.pipelines.exhausts_memory import allow
-from tests.test_pipeline import ignore, job, settings
+from tests.support.pipeline_jobs import ignore, job, settings
 
 torch.set_num_threads(1)
 ours = pipeline.load(settings(Path(sys.argv[1])))

@@ -9,8 +9,7 @@ import pytest
 
 from gpu_worker import pipeline
 from gpu_worker.assets.model_library import ModelsError, locate, read
-from gpu_worker.contract.validation_errors import error_text
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.contract.validation_errors import Unsupported, error_text
 from gpu_worker.pipeline.loading.memory import is_fatal_device_error
 from tests.support.builders import tiny_dits, tiny_models
 from tests.support.pipeline_bench import Bench, write_library
@@ -43,10 +42,10 @@ def test_a_source_that_is_no_name_is_told_and_what_was_goes_on(tmp_path: Path) -
     ours = pipeline.load(settings(tmp_path))
     write_library(tmp_path, loras={"nul": {"source": "a\u0000b"}})
     ours.refresh()
-    assert "is no file's name" in ours.describe()["errors"]["loras"]["nul"]
+    assert "is no file's name" in ours.describe().model_dump()["errors"]["loras"]["nul"]
     (tmp_path / "models" / "models.toml").write_text("x = " + "[" * 100_000)
     ours.refresh()
-    assert "models.toml" in ours.describe()["models_error"]
+    assert "models.toml" in ours.describe().model_dump()["models_error"]
     assert ours.generate(job(num_inference_steps=1), ignore)
     with pytest.raises(ModelsError, match="is no file's name"):
         locate(tmp_path, "a\0b")
@@ -66,10 +65,12 @@ def test_a_family_without_strength_has_no_second_pass(tmp_path: Path) -> None:
     tiny_dits.kontext().save_pretrained(tmp_path / "models" / "kontext")
     bench = Bench(tmp_path, "kontext")
     seen: list[int] = []
-    with pytest.raises(NotSupported, match=r"hires: .*has no strength in image to image"):
+    with pytest.raises(Unsupported, match=r"hires: .* does not take it"):
         bench.make(lambda step, *_: seen.append(step), hires={"upscaler": "lanczos"})
     assert seen == [], "nothing was drawn in vain"
-    (said,) = [each for each in bench.ours.describe()["models"].values() if each["loaded"]]
+    (said,) = [
+        each for each in bench.ours.describe().model_dump()["models"].values() if each["loaded"]
+    ]
     assert all("hires" not in fields for fields in said["takes_by_mode"].values())
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract import output_size, prompt_weights
 from gpu_worker.contract.request import GenerationRequest, Lora
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.sampling import latent_preview, prompt_embedding, refiner
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.command import sde
@@ -285,7 +285,7 @@ def test_words_that_were_learned_and_another_vae_reach_it(xl: Bench) -> None:
         xl.pixels(**HALF, prompt=prompt, embeddings=["cat"]),
     )
     whole = HALF | {"refiner": {"name": "full", "switch_at": AT}}
-    with pytest.raises(NotSupported, match=r"^refiner: .* text_encoder_2 of its own in 'full'"):
+    with pytest.raises(Unsupported, match=r"^refiner: .* text_encoder_2 of its own in 'full'"):
         xl.make(**whole, prompt=prompt, embeddings=["cat"])
 
 
@@ -395,23 +395,23 @@ def test_smaller_sizes_have_it_too(data: Path, size: str) -> None:
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"refiner": {"name": "lean", "switch_at": 0.999}},
-        NotSupported,
+        Unsupported,
         r"refiner.switch_at: .* leaves the refiner no step, with 5 num_inf.* \(got 0.999\)",
     ),
     (
         {"refiner": {"name": "lean", "switch_at": 0.001}},
-        NotSupported,
+        Unsupported,
         r"refiner.switch_at: .* leaves the base no step, with 5 num_inf.* \(got 0.001\)",
     ),
     (
         {"hires": {"strength": 0.2}},
-        NotSupported,
+        Unsupported,
         r"leaves the base no step, with 5 num_inference_steps and strength 0.2 \(got 0.6\)",
     ),
     ({"refiner": {"name": "none"}}, ModelsError, "no refiner is called 'none'; there are: base"),
     ({"refiner": {"name": "vae"}}, ModelsError, "is a AutoencoderKL, not a UNet2DConditionModel"),
     ({"refiner": {"name": "net"}}, ModelsError, "is a ControlNetModel, not a UNet2D"),
-    ({"refiner": {"name": "base"}}, NotSupported, "reads text of width 64, .* writes 32"),
+    ({"refiner": {"name": "base"}}, Unsupported, "reads text of width 64, .* writes 32"),
     ({"refiner": {"name": "pickled"}}, ModelsError, "refiners.pickled: .*safetensors"),
     ({"refiner": {"name": "evil"}}, ModelsError, "code of a model's own is not run"),
     ({"refiner": {"name": "old"}}, ModelsError, "only .safetensors and .gguf files are loaded"),
@@ -429,12 +429,14 @@ def test_what_cannot_be_is_told(
 
 def test_another_family_takes_none(data: Path) -> None:
     sd = Bench(data, "sd")
-    with pytest.raises(NotSupported, match="StableDiffusionPipeline takes none: only Stable Diff"):
+    with pytest.raises(Unsupported, match="StableDiffusionPipeline.* does not take it; it takes"):
         sd.make(**HALF)
-    takes = {name: set(said["takes"]) for name, said in sd.ours.describe()["models"].items()}
+    takes = {
+        name: set(said["takes"]) for name, said in sd.ours.describe().model_dump()["models"].items()
+    }
     xl = str(data / "models/xl")
     assert not any("refiner" in each for each in takes.values())
-    described = Bench(data, "xl").ours.describe()
+    described = Bench(data, "xl").ours.describe().model_dump()
     assert "refiner" in described["models"][xl]["takes"]
     assert described["refiners"] == sorted(["base", *NAMES, "one"])
     assert set(described["errors"]["refiners"]) == {"old", "out"}
@@ -450,7 +452,7 @@ def test_a_pipeline_that_cannot_stop_on_the_way_is_told(xl: Bench) -> None:
     assert xl.pixels(**HALF, **asked, **size) == by_hand(
         lead, refiner_for(base, xl), image=PICTURE, **size
     )
-    with pytest.raises(NotSupported, match="ControlNetImg2ImgPipeline makes all steps itself"):
+    with pytest.raises(Unsupported, match="ControlNetImg2ImgPipeline makes all steps itself"):
         xl.make(**HALF, **asked, image=edges)
 
 

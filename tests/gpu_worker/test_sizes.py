@@ -15,9 +15,9 @@ from PIL import ExifTags, Image
 from gateway.admission.input_images import InputImageReader
 from gateway.errors import InvalidRequest
 from gpu_worker.contract import output_size
+from gpu_worker.contract.output_size import MAX_LINE_BYTES
 from gpu_worker.output import result_records
 from gpu_worker.pipeline.sampling.input_images import InputImages
-from gpu_worker.store.scan import MAX_LINE_BYTES
 from tests.support.service import Service
 
 READER = InputImageReader(16_000_000)
@@ -40,7 +40,7 @@ def flat(width: int, height: int) -> Image.Image:
 def faults(**asked: Any) -> list[dict[str, Any]]:
     with pytest.raises(InvalidRequest) as refused:
         READER.request({"prompt": "x", **asked})
-    return refused.value.faults
+    return refused.value.errors
 
 
 def test_noise_of_the_largest_size_is_a_line_that_readers_take() -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
 from gpu_worker.pipeline_api import GeneratedImage, OnStep
 from gpu_worker.settings import WorkerSettings
@@ -29,6 +30,7 @@ FULL: dict[str, Any] = {
         *("clip_skip", "loras", "embeddings", "controlnets", "ip_adapter", "vae", "refiner"),
     ],
     "schedulers": ["DDIMScheduler", "EulerDiscreteScheduler"],
+    "weighted_prompts": True,
     "defaults": {"num_inference_steps": 20, "guidance_scale": 7.5},
 }
 PLAIN: dict[str, Any] = {
@@ -56,14 +58,14 @@ class Describes(Instant):
         """Of the model in memory."""
         return {"model": self.loaded or "demo", "device": "cpu"}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Capabilities:
         """As docs/http-api.md draws it."""
         if self._said == "speechless":
             raise RuntimeError("no words, on purpose")
         if self._said == "mute":
-            return {}
+            return Capabilities()
         models = {"demo": FULL, "plain": PLAIN, "slow": FULL, "broken": FULL}
-        return {
+        described = {
             "default": "demo",
             "models": {
                 **{
@@ -79,6 +81,7 @@ class Describes(Instant):
             "upscalers": ["latent", "lanczos", "esrgan"],
             "refiners": ["xl"],
         }
+        return Capabilities.model_validate(described)
 
     def load(self, model: str | None) -> None:
         """Written down; what was there has gone when it fails, as of a real one."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline_api import GeneratedImage, OnStep
@@ -48,9 +49,9 @@ class Instant:
         """One model at most."""
         return self.facts
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Capabilities:
         """Nothing said, so nothing is refused."""
-        return {}
+        return Capabilities()
 
     def refresh(self) -> None:
         """Nobody changes it."""

@@ -18,52 +18,43 @@ from gpu_worker.pipeline.adapters import (
     textual_inversion,
     vae,
 )
-from gpu_worker.pipeline.loading import offload as placement
-from gpu_worker.pipeline.loading.asset_files import AssetFiles
-from gpu_worker.pipeline.loading.loaded_model import LoadedModel
-from gpu_worker.pipeline.sampling import call_arguments
-from gpu_worker.pipeline.sampling.canvas import Canvas
-from gpu_worker.pipeline.sampling.input_images import InputImages
+from gpu_worker.pipeline.loading import offload, task_pipelines
+from gpu_worker.pipeline.sampling.context import GenerationContext
 
 
 @contextlib.contextmanager
-def attach(
-    loaded: LoadedModel,
-    request: GenerationRequest,
-    inputs: InputImages,
-    shelf: AssetFiles,
-    canvas: Canvas,
-) -> Iterator[tuple[Any, dict[str, Any]]]:
+def attach(context: GenerationContext) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The pipeline to call, with everything that the request names, and further arguments.
 
     The loaded pipeline is as before afterwards, whatever ends the job: a job that names something
     has a pipeline of its own, and what is shared with it is put back.
 
     Raises:
-        NotSupported: this pipeline does not take one of them.
+        Unsupported: this pipeline does not take one of them.
         ModelsError: models.toml does not know one, or its files are not as they must be.
-        MissingPicture: a picture of the job is gone or cannot be read.
+        MissingImage: an image of the job is gone or cannot be read.
     """
+    loaded, request = context.loaded, context.request
     parts: dict[str, Any] = {}
     if request.vae is not None:
-        parts["vae"] = vae.load(loaded, request.vae, shelf)
+        parts["vae"] = vae.load(context, request.vae)
     if request.controlnets:
-        parts["controlnet"] = controlnet.load(loaded, request, shelf)
+        parts["controlnet"] = controlnet.load(context)
     if not (parts or request.image or _names_something(request)):
-        pipe = call_arguments.pipeline_for(loaded, request)
-        with placement.restored_on_error(pipe), clip_skip.enabled(pipe, request):
+        pipe = task_pipelines.for_request(loaded, request)
+        with offload.restored_on_error(pipe), clip_skip.enabled(pipe, request):
             yield pipe, {}
         return
-    pipe = call_arguments.copy_of(loaded, request, **parts)
-    more = controlnet.arguments(pipe, request, inputs, canvas)
+    pipe = task_pipelines.copy_for_request(loaded, request, **parts)
+    arguments = controlnet.arguments(pipe, context)
     with contextlib.ExitStack() as stack:
-        offload = stack.enter_context(placement.suspended(loaded.pipe))
-        stack.enter_context(lora.attach(pipe, request, shelf))
-        stack.enter_context(textual_inversion.attach(pipe, request, shelf))
-        more |= stack.enter_context(ip_adapter.attach(pipe, request, inputs, shelf))
-        stack.enter_context(placement.applied(pipe, offload, loaded.device))
+        mode = stack.enter_context(offload.suspended(loaded.pipe))
+        stack.enter_context(lora.attach(pipe, context))
+        stack.enter_context(textual_inversion.attach(pipe, context))
+        arguments |= stack.enter_context(ip_adapter.attach(pipe, context))
+        stack.enter_context(offload.applied(pipe, mode, loaded.device))
         stack.enter_context(clip_skip.enabled(pipe, request))
-        yield pipe, more
+        yield pipe, arguments
 
 
 def _names_something(request: GenerationRequest) -> bool:

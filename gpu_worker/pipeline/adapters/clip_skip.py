@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.families import family_of
+from gpu_worker.pipeline.loading.loaded_model import unsupported
 
 
 @contextlib.contextmanager
@@ -19,7 +20,7 @@ def enabled(pipe: Any, request: GenerationRequest) -> Iterator[None]:
     """Within, a flat text encoder is its own `text_model`.
 
     Raises:
-        NotSupported: an encoder has not so many layers to leave out.
+        Unsupported: an encoder has not so many layers to leave out.
 
     Not for good: a LoRA's keys are read by whether there is one. Not as a submodule: it would be
     its own child.
@@ -40,14 +41,9 @@ def enabled(pipe: Any, request: GenerationRequest) -> Iterator[None]:
 
 def _check(pipe: Any, clip_skip: int) -> None:
     """XL and 3 read the last layer but one anyhow: one less can be left out there."""
-    ends = {"": 0} if not _is_double(pipe) else {"": 1, "_2": 1}
-    for end, already in ends.items():
+    for end, already in family_of(pipe).skipped_layers.items():
         encoder = getattr(pipe, f"text_encoder{end}", None)
         layers = getattr(getattr(encoder, "config", None), "num_hidden_layers", None)
         if layers is not None and clip_skip > layers - already:
             why = f"has a text encoder of {layers} layers and can leave out {layers - already}"
-            raise NotSupported("clip_skip", clip_skip, pipe, why)
-
-
-def _is_double(pipe: Any) -> bool:
-    return type(pipe).__name__.startswith(("StableDiffusionXL", "StableDiffusion3"))
+            raise unsupported("clip_skip", clip_skip, pipe, why)

@@ -6,27 +6,25 @@ from typing import Any
 
 import diffusers
 
-from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading import machine_size, task_pipelines
-from gpu_worker.pipeline.loading.asset_files import AssetFiles
-from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
-from gpu_worker.pipeline.sampling.canvas import Canvas
-from gpu_worker.pipeline.sampling.input_images import InputImages
+from gpu_worker.pipeline.families import call_parameters
+from gpu_worker.pipeline.loading import machine_size
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, unsupported
+from gpu_worker.pipeline.sampling.context import GenerationContext
 
 NAMES = ("ControlNetModel", "SD3ControlNetModel", "FluxControlNetModel")
 NETWORKS = {name: getattr(diffusers, name) for name in NAMES}
 
 
-def load(loaded: LoadedModel, request: GenerationRequest, shelf: AssetFiles) -> Any:
+def load(context: GenerationContext) -> Any:
     """The network, or a list of several.
 
     Raises:
-        NotSupported: one was made for another family of models.
+        Unsupported: one was made for another family of models.
         ModelsError: models.toml does not know one, or it is none.
     """
-    networks = []
-    for asked in request.controlnets:
-        network = shelf.network("controlnets", asked.name, NETWORKS, loaded.pipe.dtype)
+    loaded, networks = context.loaded, []
+    for asked in context.request.controlnets:
+        network = context.assets.network("controlnets", asked.name, NETWORKS, loaded.pipe.dtype)
         _check_family(loaded, asked.name, network)
         if machine_size.SWITCHES[loaded.size].attention_slicing:
             network.set_attention_slice("auto")
@@ -40,23 +38,21 @@ def _check_family(loaded: LoadedModel, name: str, network: Any) -> None:
         ours, theirs = getattr(core.config, field, None), getattr(network.config, field, None)
         if ours != theirs:
             why = f"is of another family: its {field} is {ours}, this ControlNet's is {theirs}"
-            raise NotSupported("controlnets", name, loaded.pipe, why)
+            raise unsupported("controlnets", name, loaded.pipe, why)
 
 
-def arguments(
-    pipe: Any, request: GenerationRequest, inputs: InputImages, canvas: Canvas
-) -> dict[str, Any]:
+def arguments(pipe: Any, context: GenerationContext) -> dict[str, Any]:
     """What the call takes for them: their pictures in the size of the canvas, and how they count.
 
     Raises:
         MissingPicture: a picture is gone or cannot be read.
-        NotSupported: the pipeline cannot begin or end a ControlNet on the way.
+        Unsupported: the pipeline cannot begin or end a ControlNet on the way.
     """
-    nets = request.controlnets
+    nets = context.request.controlnets
     if not nets:
         return {}
-    known = task_pipelines.call_parameters(pipe)
-    images = [canvas.fitted(inputs.picture(net.image)) for net in nets]
+    known = call_parameters(pipe)
+    images = [context.canvas.fitted(context.images.picture(net.image)) for net in nets]
     given: dict[str, list[Any]] = {
         "control_image" if "control_image" in known else "image": images,
         "controlnet_conditioning_scale": [net.conditioning_scale for net in nets],
@@ -68,5 +64,5 @@ def arguments(
     if "control_guidance_start" in known:
         given |= ways
     elif any(net.guidance_start > 0 or net.guidance_end < 1 for net in nets):
-        raise NotSupported("controlnets", ways, pipe, "has them all the way")
+        raise unsupported("controlnets", ways, pipe, "has them all the way")
     return {key: value[0] if len(nets) == 1 else value for key, value in given.items()}

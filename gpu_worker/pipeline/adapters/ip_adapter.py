@@ -11,36 +11,33 @@ from diffusers.models.attention_processor import AttnProcessor2_0, SlicedAttnPro
 from transformers import CLIPVisionModelWithProjection
 
 from gpu_worker.assets.model_library import ModelsError
-from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles, check_header
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
-from gpu_worker.pipeline.sampling.input_images import InputImages
+from gpu_worker.pipeline.loading.loaded_model import unsupported
+from gpu_worker.pipeline.sampling.context import GenerationContext
 
 ENCODER_PLACES = ("image_encoder", "../image_encoder", "../models/image_encoder")
 """Seen from the adapter's file: the layout of h94/IP-Adapter, where most come from."""
 
 
 @contextlib.contextmanager
-def attach(
-    pipe: Any, request: GenerationRequest, inputs: InputImages, shelf: AssetFiles
-) -> Iterator[dict[str, Any]]:
+def attach(pipe: Any, context: GenerationContext) -> Iterator[dict[str, Any]]:
     """The UNet attends to the picture within; gives the further arguments of the call.
 
     `pipe` must be the job's own: it gets the image encoder.
 
     Raises:
-        NotSupported: the pipeline takes none, or it was made for another family of models.
+        Unsupported: the pipeline takes none, or it was made for another family of models.
         ModelsError: models.toml does not know it, or a file is missing.
         MissingPicture: the picture is gone or cannot be read.
     """
-    asked = request.ip_adapter
+    asked, shelf = context.request.ip_adapter, context.assets
     if asked is None:
         yield {}
         return
     unet = getattr(pipe, "unet", None)
     if unet is None or not hasattr(pipe, "load_ip_adapter"):
-        raise NotSupported("ip_adapter", asked.name, pipe, "takes no IP-Adapter")
-    picture = inputs.picture(asked.image)
+        raise unsupported("ip_adapter", asked.name, pipe, "takes no IP-Adapter")
+    picture = context.images.picture(asked.image)
     file = shelf.file("ip_adapters", asked.name)
     _check_kind(pipe, asked.name, file)
     encoder = CLIPVisionModelWithProjection.from_pretrained(
@@ -60,7 +57,7 @@ def attach(
         except (RuntimeError, ValueError, KeyError) as error:
             said = " ".join(str(error).split())[:300]
             why = f"cannot take this IP-Adapter, made for another family of models? {said}"
-            raise NotSupported("ip_adapter", asked.name, pipe, why) from error
+            raise unsupported("ip_adapter", asked.name, pipe, why) from error
         pipe.set_ip_adapter_scale(asked.scale)
         yield {"ip_adapter_image": picture}
 
@@ -68,9 +65,7 @@ def attach(
 def _check_kind(pipe: Any, name: str, file: Path) -> None:
     keys = check_header(file, f"ip_adapters.{name}")
     if any("_lora." in key for key in keys):
-        raise NotSupported(
-            "ip_adapter", name, pipe, "cannot take a FaceID: it has no face detector"
-        )
+        raise unsupported("ip_adapter", name, pipe, "cannot take a FaceID: it has no face detector")
     if not any(key.startswith("ip_adapter.") for key in keys):
         raise ModelsError(f"ip_adapters.{name}: {file.name} is no IP-Adapter")
 

@@ -8,29 +8,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS
+from gpu_worker.pipeline.loading.loaded_model import unsupported
+from gpu_worker.pipeline.sampling.context import GenerationContext
 
 
 @contextlib.contextmanager
-def attach(pipe: Any, request: GenerationRequest, shelf: AssetFiles) -> Iterator[None]:
+def attach(pipe: Any, context: GenerationContext) -> Iterator[None]:
     """The pipeline's networks have them within.
 
     They are loaded for each job and are gone after it: the networks are then byte for byte what
     they were, for peft wraps layers and leaves their weights alone.
 
     Raises:
-        NotSupported: the pipeline takes none, or one was made for another family of models.
+        Unsupported: the pipeline takes none, or one was made for another family of models.
         ModelsError: models.toml does not know one.
     """
+    request = context.request
     if not request.loras:
         yield
         return
     names = [lora.name for lora in request.loras]
     if not hasattr(pipe, "load_lora_weights"):
-        raise NotSupported("loras", names, pipe, "takes no LoRA")
-    files = [shelf.file("loras", name) for name in names]
+        raise unsupported("loras", names, pipe, "takes no LoRA")
+    files = [context.assets.file("loras", name) for name in names]
     # Not their own names: peft makes attributes of them, and a dot would end one.
     adapters = [f"lora_{place}" for place in range(len(names))]
     try:
@@ -59,8 +60,8 @@ def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
     except Exception as error:  # peft and the many formats of LoRAs fail in many ways
         said = " ".join(str(error).split())[:300]
         why = f"cannot take this LoRA, made for another family of models? {said}"
-        raise NotSupported("loras", name, pipe, why) from error
+        raise unsupported("loras", name, pipe, why) from error
     # diffusers only logs that no key of the file has met a layer.
     if not any(adapter in names for names in pipe.get_list_adapters().values()):
         why = "has no layers for this LoRA: it was made for another family of models"
-        raise NotSupported("loras", name, pipe, why)
+        raise unsupported("loras", name, pipe, why)

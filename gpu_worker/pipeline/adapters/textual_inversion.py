@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from gpu_worker.assets.model_library import ModelsError
-from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.loading.asset_files import AssetFiles, check_header
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
+from gpu_worker.pipeline.loading.loaded_model import unsupported
+from gpu_worker.pipeline.sampling.context import GenerationContext
 
 ENCODERS = {"clip_l": "", "clip_g": "_2"}
 """Keys of files for SDXL, and what ends the names of encoder and tokenizer that they are for."""
@@ -23,19 +23,20 @@ NO_TOKENS = ("emb_params", *ENCODERS)
 
 
 @contextlib.contextmanager
-def attach(pipe: Any, request: GenerationRequest, shelf: AssetFiles) -> Iterator[None]:
+def attach(pipe: Any, context: GenerationContext) -> Iterator[None]:
     """The pipeline knows their words within. `pipe` must be the job's own: it gets tokenizers of
     its own, while the text encoders are shared and get their old embeddings back.
 
     Raises:
-        NotSupported: the pipeline takes none, or one was made for another text encoder.
+        Unsupported: the pipeline takes none, or one was made for another text encoder.
         ModelsError: models.toml does not know one, or it is none.
     """
+    request, shelf = context.request, context.assets
     if not request.embeddings:
         yield
         return
     if not hasattr(pipe, "load_textual_inversion"):
-        raise NotSupported("embeddings", request.embeddings, pipe, "takes no textual inversion")
+        raise unsupported("embeddings", request.embeddings, pipe, "takes no textual inversion")
     with contextlib.ExitStack() as stack:
         for end in ENCODERS.values():
             if getattr(pipe, f"text_encoder{end}", None) is not None:
@@ -81,14 +82,14 @@ def _add_token(pipe: Any, name: str, token: str, vector: torch.Tensor, end: str)
     if encoder is None:
         order = "second" if end else "first"
         why = f"has no {order} text encoder, for which this textual inversion has vectors"
-        raise NotSupported("embeddings", name, pipe, why)
+        raise unsupported("embeddings", name, pipe, why)
     width = encoder.get_input_embeddings().embedding_dim
     if width != vector.shape[-1]:
         why = f"has a text encoder of width {width}, this textual inversion {vector.shape[-1]}"
-        raise NotSupported("embeddings", name, pipe, why)
+        raise unsupported("embeddings", name, pipe, why)
     tokenizer = getattr(pipe, f"tokenizer{end}")
     try:
         pipe.load_textual_inversion(vector, token=token, text_encoder=encoder, tokenizer=tokenizer)
     except ValueError as error:
         why = f"cannot learn the token {token!r}: {error}"
-        raise NotSupported("embeddings", name, pipe, why) from error
+        raise unsupported("embeddings", name, pipe, why) from error

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gpu_worker.assets.model_library import Kind, Library, ModelsError
+from gpu_worker.contract.capabilities import ModelCapabilities, SchedulerCapabilities
+from gpu_worker.contract.checks import LATENT
 from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.pipeline.capabilities import model
 from gpu_worker.pipeline.loading import sources
 from gpu_worker.pipeline.loading.asset_files import SUFFIX, AssetFiles, check_header
 from gpu_worker.pipeline.schedulers import catalog
-from gpu_worker.pipeline.upscaling.upscale import LANCZOS, LATENT
+from gpu_worker.pipeline.upscaling.upscale import LANCZOS
 from gpu_worker.settings import WorkerSettings
 
 BUILT_IN = {"upscalers": [LATENT, LANCZOS]}
@@ -35,46 +37,48 @@ def describe_library(
     Args:
         loaded: the name of the model in memory.
         pipe: the pipeline that it is.
+
+    Returns:
+        The members of Capabilities, but models_error.
     """
-    described = {
-        name: _model(name, library, settings, pipe if name == loaded else None)
-        | {"loaded": name == loaded}
+    models = {
+        name: _model(name, library, settings, pipe if name == loaded else None).model_copy(
+            update={"loaded": name == loaded}
+        )
         for name in sources.names(library, settings)
     }
     names: dict[str, list[str]] = {}
     errors: dict[str, dict[str, str]] = {}
     for kind in get_args(Kind):
         if kind != "models":
-            found, broken = _assets(kind, library, settings.models_dir)
-            names[kind] = [*BUILT_IN.get(kind, []), *found]
+            usable, broken = _assets(kind, library, settings.models_dir)
+            names[kind] = [*BUILT_IN.get(kind, []), *usable]
             errors |= {kind: broken} if broken else {}
-    listed = {name for each in described.values() for name in each.get("schedulers") or []}
+    listed = {name for each in models.values() for name in each.schedulers or []}
     classes = {name: catalog.by_name(name) for name in sorted(listed)}
+    schedulers = {
+        name: SchedulerCapabilities(options=catalog.options(cls), eta=catalog.knows_eta(cls))
+        for name, cls in classes.items()
+        if cls is not None
+    }
     return {
         "default": settings.model,
-        "models": described,
+        "models": models,
         **names,
         "errors": errors,
-        "schedulers": {
-            name: {
-                "options": catalog.options(cls),
-                "eta": catalog.knows_eta(cls),
-            }
-            for name, cls in classes.items()
-            if cls is not None
-        },
+        "schedulers": schedulers,
     }
 
 
-def _model(name: str, library: Library, settings: WorkerSettings, pipe: Any) -> dict[str, Any]:
+def _model(name: str, library: Library, settings: WorkerSettings, pipe: Any) -> ModelCapabilities:
     try:
         source = sources.find(name, library, settings)
         return model.describe_model(source, pipe)
     except (ModelsError, sources.ModelNotFound, OSError) as error:
-        return {"error": error_text(error)}
+        return ModelCapabilities(error=error_text(error))
     except Exception as error:  # a damaged file fails in many ways; it costs no other model
         log.warning("the model %s cannot be described", name, exc_info=error)
-        return {"error": error_text(f"{name}: {type(error).__name__}: {error}")}
+        return ModelCapabilities(error=error_text(f"{name}: {type(error).__name__}: {error}"))
 
 
 def _assets(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict[str, str]]:

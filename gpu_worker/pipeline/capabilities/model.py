@@ -9,33 +9,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-import diffusers
-
 from gpu_worker.assets.model_library import ModelsError
-from gpu_worker.contract.request import DEFAULT_STEPS
+from gpu_worker.contract.capabilities import WITH_CONTROLNETS, ModelCapabilities, ModelDefaults
+from gpu_worker.contract.checks import Mode
+from gpu_worker.contract.request import DEFAULT_STEPS, GenerationRequest, metadata_of
+from gpu_worker.contract.validation_errors import Unsupported
+from gpu_worker.pipeline.families import call_parameters, family_of
 from gpu_worker.pipeline.loading import sources, task_pipelines
 from gpu_worker.pipeline.loading.asset_files import SUFFIX, check_header
 from gpu_worker.pipeline.loading.sources import Source
-from gpu_worker.pipeline.sampling.call_arguments import FIELDS
 from gpu_worker.pipeline.schedulers import catalog, dry_run
-
-ALWAYS = ("model", "num_images_per_prompt", "seed", "scheduler", "scheduler_options", "step_log")
-ALWAYS_TOO = ("vae", "upscale")
-_BY_METHOD = {
-    "loras": "load_lora_weights",
-    "embeddings": "load_textual_inversion",
-    "ip_adapter": "load_ip_adapter",
-}
-"""Fields that a pipeline knows where its class has this method."""
-
-WITH_CONTROLNETS = "+controlnets"
-"""Behind a mode: what it takes while ControlNets lead it, which other classes of diffusers do."""
 
 _LATENT_CHANNELS = 4
 
 
-def describe_model(source: Source, pipe: Any = None) -> dict[str, Any]:
-    """One model; a class that is not known yet leaves out what follows from it.
+def describe_model(source: Source, pipe: Any = None) -> ModelCapabilities:
+    """Describe one model; of a class that is not known yet, what follows from it is left out.
 
     Args:
         pipe: the model as it is loaded, for what only the hub knows before.
@@ -43,66 +32,91 @@ def describe_model(source: Source, pipe: Any = None) -> dict[str, Any]:
     Raises:
         ModelsError: its files, or its defaults, are not as they must be.
     """
-    said: dict[str, Any] = {"source": source.model.source, "revision": source.model.revision}
-    given = _without_empty(source.model.defaults.model_dump())
-    found = sources.pipeline_class(source) if pipe is None else type(pipe)
-    if found is None:
-        return said | {"pipeline": None, "defaults": given}
+    model = source.model
+    known: dict[str, Any] = {"source": model.source, "revision": model.revision}
+    own_defaults = _without_empty(model.defaults.model_dump())
+    cls = sources.pipeline_class(source) if pipe is None else type(pipe)
+    if cls is None:
+        return ModelCapabilities(**known, pipeline=None, defaults=ModelDefaults(**own_defaults))
     _check_files(source)
-    own = _own_scheduler(source) if pipe is None else pipe.scheduler
-    needs_mask = _needs_mask(source, found) if pipe is None else task_pipelines.needs_mask(pipe)
-    modes = task_pipelines.modes(found, needs_mask)
+    scheduler = _own_scheduler(source) if pipe is None else pipe.scheduler
+    needs_mask = _needs_mask(source, cls) if pipe is None else task_pipelines.needs_mask(pipe)
+    modes = task_pipelines.modes(cls, needs_mask)
     by_mode = _takes(modes)
-    takes = {field for fields in by_mode.values() for field in fields}
-    defaults = _defaults(task_pipelines.call_parameters(found))
+    defaults = _defaults(call_parameters(cls))
     names = None
-    if own is not None:
-        _check_defaults(source, own, found.__name__)
-        names = list(catalog.names_for(type(own), found.__name__))
-        defaults["scheduler"] = type(own).__name__
-    return said | {
-        "pipeline": found.__name__,
-        "modes": list(modes),
-        "takes": [*ALWAYS, *ALWAYS_TOO, *sorted(takes)],
-        "takes_by_mode": by_mode,
-        "strength": _strengths(modes),
-        "schedulers": names,
-        "defaults": defaults | given,
-    }
+    if scheduler is not None:
+        _check_defaults(source, scheduler, cls.__name__)
+        names = list(catalog.names_for(type(scheduler), cls.__name__))
+        defaults["scheduler"] = type(scheduler).__name__
+    return ModelCapabilities(
+        **known,
+        pipeline=cls.__name__,
+        modes=list(modes),
+        takes=sorted(_fields_of_any() | {name for names in by_mode.values() for name in names}),
+        takes_by_mode=by_mode,
+        strength=_strengths(modes),
+        schedulers=names,
+        weighted_prompts=family_of(cls).weighted_prompts,
+        defaults=ModelDefaults(**defaults | own_defaults),
+    )
 
 
-def _takes(modes: dict[str, tuple[task_pipelines.Task, Any]]) -> dict[str, list[str]]:
+def _fields_of_any() -> set[str]:
+    """The fields that every pipeline takes."""
+    return {name for name in GenerationRequest.model_fields if metadata_of(name).takes == "any"}
+
+
+def _takes(modes: dict[Mode, Any]) -> dict[str, list[str]]:
     """Fields by mode, and by mode with ControlNets where the family has them."""
-    found = {}
-    for mode, (task, cls) in modes.items():
-        led = task_pipelines.with_controlnet(task, cls)
-        further = {"scheduler_options", *ALWAYS_TOO}
-        over = modes.get("img2img", (task, None))[1]
-        if over is not None and "strength" in task_pipelines.call_parameters(over):
-            further |= {"hires"}
-        further |= {"controlnets"} if led is not None else set()
-        text = modes.get("txt2img", (task, None))[1]
-        further |= {"refiner"} if text is diffusers.StableDiffusionXLPipeline else set()
-        found[mode] = sorted(_fields(cls) | further)
+    takes: dict[str, list[str]] = {}
+    img2img = modes.get("img2img")
+    for mode, cls in modes.items():
+        led = task_pipelines.with_controlnet(mode, cls)
+        further = {"scheduler_options", "upscale", "vae"}
+        if img2img is not None and "strength" in call_parameters(img2img):
+            further.add("hires")
         if led is not None:
-            found[mode + WITH_CONTROLNETS] = sorted(_fields(led) | further)
-    return found
+            further.add("controlnets")
+        if "txt2img" in modes and family_of(cls).refiner:
+            further.add("refiner")
+        takes[mode] = sorted(_fields(cls) | further)
+        if led is not None:
+            takes[mode + WITH_CONTROLNETS] = sorted(_fields(led) | further)
+    return takes
 
 
 def _fields(cls: Any) -> set[str]:
-    known = task_pipelines.call_parameters(cls)
-    methods = {field for field, method in _BY_METHOD.items() if hasattr(cls, method)}
-    return {field for field in FIELDS if field in known} | methods
+    """The fields that a class takes as parameters of its call or by a method of its own."""
+    known = call_parameters(cls)
+    about = {field: metadata_of(field) for field in GenerationRequest.model_fields}
+    return {
+        field
+        for field, each in about.items()
+        if (each.takes == "call" and field in known)
+        or (each.method is not None and hasattr(cls, each.method))
+    }
 
 
-def _strengths(modes: dict[str, tuple[task_pipelines.Task, Any]]) -> dict[str, float]:
-    """What `strength` is in the modes that know it, unless a request says so."""
-    found = {}
-    for mode, (_, cls) in modes.items():
-        known = task_pipelines.call_parameters(cls).get("strength")
-        if mode != "txt2img" and known is not None and isinstance(known.default, int | float):
-            found[mode] = float(known.default)
-    return found
+def _strengths(modes: dict[Mode, Any]) -> dict[str, float]:
+    """The value of `strength` in the modes that have it, unless a request sets it; also in a mode
+    with ControlNets."""
+    classes = {str(mode): cls for mode, cls in modes.items() if mode != "txt2img"}
+    for mode, cls in modes.items():
+        led = task_pipelines.with_controlnet(mode, cls) if mode != "txt2img" else None
+        classes |= {mode + WITH_CONTROLNETS: led} if led is not None else {}
+    defaults = {name: _default(cls, "strength") for name, cls in classes.items()}
+    return {
+        name: float(default)
+        for name, default in defaults.items()
+        if isinstance(default, int | float)
+    }
+
+
+def _default(cls: Any, name: str) -> Any:
+    """The default of a parameter of a class's call; None where it has no such parameter."""
+    parameter = call_parameters(cls).get(name)
+    return None if parameter is None else parameter.default
 
 
 def _needs_mask(source: Source, found: Any) -> bool:
@@ -156,8 +170,8 @@ def _check_defaults(source: Source, own: Any, pipeline: str) -> None:
     steps = defaults.num_inference_steps or DEFAULT_STEPS
     try:
         dry_run.build(own, pipeline, name, defaults.scheduler_options, steps)
-    except dry_run.SchedulerRejected as unfit:
-        raise ModelsError(f"{source.name}: defaults.{unfit}") from None
+    except Unsupported as error:
+        raise ModelsError(f"{source.name}: defaults.{error}") from None
 
 
 def _defaults(known: dict[str, Any]) -> dict[str, Any]:

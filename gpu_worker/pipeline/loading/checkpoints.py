@@ -10,23 +10,7 @@ import torch
 from diffusers.loaders import single_file_utils
 
 from gpu_worker.assets.model_library import ModelsError
-
-_CLASSES = {
-    "v1": "StableDiffusionPipeline",
-    "v2": "StableDiffusionPipeline",
-    "inpainting": "StableDiffusionInpaintPipeline",
-    "inpainting_v2": "StableDiffusionInpaintPipeline",
-    "xl_base": "StableDiffusionXLPipeline",
-    "playground-v2-5": "StableDiffusionXLPipeline",
-    "xl_inpaint": "StableDiffusionXLInpaintPipeline",
-    "xl_refiner": "StableDiffusionXLImg2ImgPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "sd35_large": "StableDiffusion3Pipeline",
-    "sd35_medium": "StableDiffusion3Pipeline",
-    "flux-dev": "FluxPipeline",
-    "flux-schnell": "FluxPipeline",
-}
-"""Pipelines by diffusers' names of checkpoints: those whose file holds more than a transformer."""
+from gpu_worker.pipeline import families
 
 _VAE = ("first_stage_model.", "vae.")
 _UNET = "model.diffusion_model."
@@ -46,13 +30,13 @@ def pipeline_class(path: Path) -> Any:
         kind = "unknown"
     if kind == "v1" and not any(key.startswith(_UNET) for key in found):
         kind = "unknown"  # what diffusers takes everything for that it does not know
-    if kind not in _CLASSES or not has_vae(found):
+    if kind not in families.SINGLE_FILES or not has_vae(found):
         said = "holds no model that is recognised" if kind == "unknown" else f"is {kind} alone"
         beside = path.with_suffix("").name
         raise ModelsError(
             f"{path.name}: {said}; the rest is wanted in diffusers' layout in {beside}/ beside it"
         )
-    return getattr(diffusers, _CLASSES[kind])
+    return getattr(diffusers, families.SINGLE_FILES[kind])
 
 
 def is_transformer_alone(path: Path) -> bool:

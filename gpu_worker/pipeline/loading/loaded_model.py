@@ -11,22 +11,18 @@ from PIL import Image
 
 from gpu_worker.assets.model_library import Defaults
 from gpu_worker.contract.request import SIDE_MULTIPLE_PX
-from gpu_worker.contract.validation_errors import Refusal
-from gpu_worker.pipeline.loading import machine_size, task_pipelines
+from gpu_worker.contract.validation_errors import Unsupported
+from gpu_worker.pipeline.families import call_parameters, family_of
+from gpu_worker.pipeline.loading import machine_size
 from gpu_worker.pipeline.loading.latent_rgb import LEAST_FIT, Projection, decode
 
 _SAMPLE_SIZE = 128
 """Latent pixels a side where neither denoiser nor pipeline says it: 1024 px at most VAEs."""
 
-_IN_PIXELS = "PRX"
-"""The family whose default_sample_size counts pixels, not latent pixels."""
 
-
-class NotSupported(Refusal):
-    """The loaded pipeline does not know a field, or not this value of it."""
-
-    def __init__(self, field_name: str, value: object, pipe: Any, why: str) -> None:
-        super().__init__(f"{field_name}: {type(pipe).__name__} {why} (got {value!r})")
+def unsupported(field_name: str, value: object, pipe: Any, reason: str) -> Unsupported:
+    """The refusal of a field, or of this value of it, by the loaded pipeline."""
+    return Unsupported(field_name, value, f"{type(pipe).__name__} {reason}")
 
 
 @dataclass
@@ -64,11 +60,11 @@ class LoadedModel:
         return math.lcm(int(asked), SIDE_MULTIPLE_PX)
 
     def _native_side_px(self) -> int:
-        own = task_pipelines.call_parameters(self.pipe)["width"].default
+        own = call_parameters(self.pipe)["width"].default
         if isinstance(own, int):
             return own
         sample = getattr(self.pipe, "default_sample_size", None)
-        if type(self.pipe).__name__.startswith(_IN_PIXELS):
+        if family_of(self.pipe).pixel_sample_size:
             return int(sample or _SAMPLE_SIZE)
         denoiser = getattr(self.pipe, "unet", None) or getattr(self.pipe, "transformer", None)
         if denoiser is not None:

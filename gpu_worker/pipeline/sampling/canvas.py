@@ -11,7 +11,7 @@ from PIL import Image
 
 from gpu_worker.contract import output_size
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, unsupported
 from gpu_worker.pipeline.sampling.input_images import InputImages
 
 
@@ -34,31 +34,31 @@ class Canvas:
         """The picture in this size; not cropped, so another aspect ratio is stretched."""
         return _resize(picture, (self.width, self.height), Image.Resampling.LANCZOS)
 
+    @classmethod
+    def for_request(
+        cls, loaded: LoadedModel, request: GenerationRequest, images: InputImages
+    ) -> Canvas:
+        """The size that a request asks for; without sizes that of its image, or the model's own.
 
-def of(loaded: LoadedModel, request: GenerationRequest, inputs: InputImages) -> Canvas:
-    """What a request asks for; without sizes those of its picture, or the model's own.
-
-    Raises:
-        MissingPicture: a picture is gone or cannot be read.
-        NotSupported: the pipeline draws no such width or height.
-    """
-    multiple = loaded.side_multiple_px()
-    for name in ("width", "height"):
-        asked = getattr(request, name)
-        if asked is not None and asked % multiple:
-            why = f"draws multiples of {multiple} pixels"
-            raise NotSupported(name, asked, loaded.pipe, why)
-    if request.image is None:
-        side = loaded.default_side_px()
-        return Canvas(request.width or side, request.height or side)
-    image = inputs.picture(request.image)
-    width, height = output_size.image_to_image_size(request, image.size, multiple)
-    mask = None
-    if request.mask_image is not None:
-        nearest = Image.Resampling.NEAREST
-        mask = _resize(inputs.mask(request.mask_image), (width, height), nearest)
-    image = _resize(image, (width, height), Image.Resampling.LANCZOS)
-    return Canvas(width, height, image, mask)
+        Raises:
+            MissingImage: an image is gone or cannot be read.
+            Unsupported: the pipeline draws no such width or height.
+        """
+        multiple = loaded.side_multiple_px()
+        for name in ("width", "height"):
+            value = getattr(request, name)
+            if value is not None and value % multiple:
+                reason = f"draws multiples of {multiple} pixels"
+                raise unsupported(name, value, loaded.pipe, reason)
+        if request.image is None:
+            side = loaded.default_side_px()
+            return cls(request.width or side, request.height or side)
+        image = images.picture(request.image)
+        size = output_size.image_to_image_size(request, image.size, multiple)
+        mask = None
+        if request.mask_image is not None:
+            mask = _resize(images.mask(request.mask_image), size, Image.Resampling.NEAREST)
+        return cls(*size, _resize(image, size, Image.Resampling.LANCZOS), mask)
 
 
 def _resize(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:

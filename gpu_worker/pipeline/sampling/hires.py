@@ -8,12 +8,10 @@ from typing import Any
 from PIL import Image
 from torch.nn import functional
 
-from gpu_worker.contract import checks
+from gpu_worker.contract.checks import LATENT
 from gpu_worker.contract.output_size import hires_size
 from gpu_worker.contract.request import SIDE_MULTIPLE_PX, Hires
-from gpu_worker.pipeline.loading import task_pipelines
-from gpu_worker.pipeline.loading.loaded_model import NotSupported
-from gpu_worker.pipeline.upscaling.upscale import LATENT
+from gpu_worker.pipeline.loading.loaded_model import unsupported
 
 FIRST_PASS_ONLY = frozenset({"width", "height", "image", "mask_image", "strength", "latents"})
 """Arguments that are not the second pass's; nor are ControlNets', which it does without."""
@@ -24,24 +22,6 @@ def steps_after(hires: Hires, first_steps: int) -> int:
     matching makes one where it would be none."""
     asked = hires.num_inference_steps or first_steps
     return max(1, min(int(asked * hires.strength), asked))
-
-
-def check(pipe: Any, second: Any, hires: Hires, first_steps: int) -> None:
-    """Whether the pipeline can draw a second pass, before the first one is drawn.
-
-    Raises:
-        NotSupported: it cannot, or nothing would be left to do.
-    """
-    if task_pipelines.needs_mask(pipe):
-        why = "paints parts of a picture anew alone, and a second pass is image to image"
-        raise NotSupported("hires", hires.model_dump(), pipe, why)
-    if "strength" not in task_pipelines.call_parameters(second):
-        why = "has no strength in image to image, which a second pass needs"
-        raise NotSupported("hires", hires.model_dump(), pipe, why)
-    steps = hires.num_inference_steps or first_steps
-    if checks.makes_no_step(hires.strength, steps, type(pipe.scheduler).__name__):
-        why = checks.NO_STEP.format(steps=steps)
-        raise NotSupported("hires.strength", hires.strength, pipe, why)
 
 
 def output(hires: Hires) -> dict[str, str]:
@@ -64,14 +44,14 @@ def upscale_first_pass(
         multiple: of pixels, what the pipeline's sides are.
 
     Raises:
-        NotSupported: this family's latents cannot be interpolated.
+        Unsupported: this family's latents cannot be interpolated.
     """
     if isinstance(first, Image.Image):
         return enlarge(first, hires_size(first.size, hires.scale, multiple))
     latents = first if first.ndim == 4 else first[None]
     if latents.ndim != 4:
         why = "packs its latents: use upscaler lanczos, or one of models.toml"
-        raise NotSupported("hires.upscaler", hires.upscaler, pipe, why)
+        raise unsupported("hires.upscaler", hires.upscaler, pipe, why)
     factor = int(pipe.vae_scale_factor)
     height, width = (int(side) * factor for side in latents.shape[2:])
     size = hires_size((width, height), hires.scale, multiple)

@@ -18,9 +18,10 @@ from compel import (
 )
 from compel.prompt_parser import FlattenedPrompt
 
-from gpu_worker.contract import checks, prompt_weights
+from gpu_worker.contract import prompt_weights
 from gpu_worker.contract.prompt_weights import Fragment
 from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline.families import family_of
 
 _LAST = ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
 _PENULTIMATE = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
@@ -30,9 +31,9 @@ def build(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], dict[s
     """What the pipeline is called with for the prompts, and what the record says of them.
 
     Raises:
-        TooHeavy: a weight is beyond reason.
+        Unsupported: a weight is beyond reason.
     """
-    if not checks.weighs_words(type(pipe).__name__):
+    if not family_of(pipe).weighted_prompts:
         words = _plain(request.prompt, request.negative_prompt)
         cut = {f"{field}_cut": _unread_end(pipe, text) for field, text in words.items()}
         return words, {field: rest for field, rest in cut.items() if rest}
@@ -46,7 +47,7 @@ def build(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], dict[s
     fits = longest <= _tokenizer(pipe).model_max_length - 2
     if fits and not any(prompt_weights.is_weighted(fragments) for fragments in said):
         return _plain(*map(prompt_weights.plain_text, said)), facts
-    if _is_xl(pipe):
+    if family_of(pipe).two_encoders:
         return _xl(pipe, request, *said), facts
     return _single(pipe, request, *said), facts
 
@@ -56,10 +57,6 @@ def _plain(prompt: str, negative_prompt: str) -> dict[str, Any]:
     if negative_prompt:
         given["negative_prompt"] = negative_prompt
     return given
-
-
-def _is_xl(pipe: Any) -> bool:
-    return type(pipe).__name__.startswith("StableDiffusionXL")
 
 
 def _tokenizer(pipe: Any) -> Any:

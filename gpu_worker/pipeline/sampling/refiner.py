@@ -15,11 +15,11 @@ import torch
 from torch.nn import functional
 
 from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline.families import call_parameters
 from gpu_worker.pipeline.loading import offload as placement
-from gpu_worker.pipeline.loading import task_pipelines
-from gpu_worker.pipeline.loading.asset_files import AssetFiles
-from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
+from gpu_worker.pipeline.loading.loaded_model import unsupported
 from gpu_worker.pipeline.sampling import prompt_embedding, refiner_loading
+from gpu_worker.pipeline.sampling.context import GenerationContext
 
 Keep = Callable[[Any, int, torch.Tensor], torch.Tensor]
 """Of a pipeline, a step from 0 and its latents: the latents with what a mask keeps put back."""
@@ -99,30 +99,27 @@ class RefinerPipeline:
 
 @contextlib.contextmanager
 def attach(
-    loaded: LoadedModel,
-    pipe: Any,
-    request: GenerationRequest,
-    shelf: AssetFiles,
-    said: dict[str, Any],
+    pipe: Any, context: GenerationContext, resolved: dict[str, Any]
 ) -> Iterator[RefinerPipeline | None]:
     """The refiner that a request names, None without one. It lives for this job.
 
     Args:
         pipe: the job's pipeline, with everything else that the request names.
-        said: num_inference_steps and strength as they are resolved.
+        resolved: num_inference_steps and strength, as the call has them.
 
     Raises:
-        NotSupported: this pipeline cannot stop on the way, no step is left for one of the two, or
+        Unsupported: this pipeline cannot stop on the way, no step is left for one of the two, or
             it was made for another family of models.
         ModelsError: models.toml does not know it, or it is none.
     """
+    loaded, request = context.loaded, context.request
     asked = request.refiner
     if asked is None:
         yield None
         return
-    _check(loaded, pipe, request)
-    base_steps, steps = _split_steps(pipe, request, said)
-    own = refiner_loading.pipeline(loaded, pipe, request, shelf)
+    _check(pipe, request)
+    base_steps, steps = _split_steps(pipe, request, resolved)
+    own = refiner_loading.pipeline(pipe, context)
     own.set_progress_bar_config(disable=True)
     refiner = RefinerPipeline(own, pipe, loaded.device, asked.switch_at, base_steps, steps, {})
     with refiner.at_work(), _without_loras(pipe, request):
@@ -130,21 +127,17 @@ def attach(
     yield refiner
 
 
-def _check(loaded: LoadedModel, pipe: Any, request: GenerationRequest) -> None:
+def _check(pipe: Any, request: GenerationRequest) -> None:
     name = request.refiner.name if request.refiner else None
-    if not type(loaded.pipe).__name__.startswith("StableDiffusionXL"):
-        raise NotSupported(
-            "refiner", name, loaded.pipe, "takes none: only Stable Diffusion XL does"
-        )
-    if request.hires is None and "denoising_end" not in task_pipelines.call_parameters(pipe):
-        raise NotSupported("refiner", name, pipe, "makes all steps itself and leaves it none")
+    if request.hires is None and "denoising_end" not in call_parameters(pipe):
+        raise unsupported("refiner", name, pipe, "makes all steps itself and leaves it none")
 
 
 def _split_steps(pipe: Any, request: GenerationRequest, said: dict[str, Any]) -> tuple[int, int]:
     """How many steps of the last pass are the base's and the refiner's.
 
     Raises:
-        NotSupported: one of them has none.
+        Unsupported: one of them has none.
     """
     asked, strength, switch_at = said["num_inference_steps"], said.get("strength"), 1.0
     if request.hires is not None:
@@ -157,7 +150,7 @@ def _split_steps(pipe: Any, request: GenerationRequest, said: dict[str, Any]) ->
         if steps == 0:
             begun = "" if strength is None else f" and strength {strength:g}"
             why = f"leaves {who} no step, with {asked} num_inference_steps{begun}"
-            raise NotSupported("refiner.switch_at", switch_at, pipe, why)
+            raise unsupported("refiner.switch_at", switch_at, pipe, why)
     return counted
 
 

@@ -10,10 +10,11 @@ from diffusers import AutoencoderKL, StableDiffusionXLImg2ImgPipeline, UNet2DCon
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from gpu_worker.assets.model_library import ModelsError
-from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.loading import machine_size, sources
 from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles
-from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
+from gpu_worker.pipeline.loading.loaded_model import unsupported
+from gpu_worker.pipeline.sampling.context import GenerationContext
 
 NETWORKS = {"UNet2DConditionModel": UNet2DConditionModel}
 
@@ -30,14 +31,15 @@ _SIZES_WITH_SCORE, _SIZES_WITHOUT = 5, 6
 way to the aesthetic score in the published refiner (diffusers' `_get_add_time_ids`)."""
 
 
-def pipeline(loaded: LoadedModel, pipe: Any, request: GenerationRequest, shelf: AssetFiles) -> Any:
+def pipeline(pipe: Any, context: GenerationContext) -> Any:
     """Image to image with the refiner's UNet, and with `pipe`'s text_encoder_2, tokenizer_2 and VAE
     where its directory holds none; with `pipe`'s scheduler in any case.
 
     Raises:
-        NotSupported: it was made for another family of models.
+        Unsupported: it was made for another family of models.
         ModelsError: models.toml does not know it, or it is none.
     """
+    loaded, request, shelf = context.loaded, context.request, context.assets
     name = request.refiner.name if request.refiner else ""
     dtype = loaded.pipe.dtype
     unet = shelf.network("refiners", name, NETWORKS, dtype, inner="unet")
@@ -49,7 +51,7 @@ def pipeline(loaded: LoadedModel, pipe: Any, request: GenerationRequest, shelf: 
     own = {part: _own(shelf, name, part, folder, dtype) for part in _PARTS if has_index}
     if own.get("text_encoder_2") is not None and request.embeddings:
         why = f"has a text_encoder_2 of its own in {name!r}, which knows no word of embeddings"
-        raise NotSupported("refiner", name, pipe, f"cannot take this one: it {why}")
+        raise unsupported("refiner", name, pipe, f"cannot take this one: it {why}")
     if request.vae is not None:
         own["vae"] = None
     elif own.get("vae") is not None:
@@ -88,7 +90,7 @@ def _wants_score(pipe: Any, name: str, unet: Any, parts: dict[str, Any]) -> bool
     """Whether the UNet is told an aesthetic score instead of a size.
 
     Raises:
-        NotSupported: it reads other text or other latents than there are.
+        Unsupported: it reads other text or other latents than there are.
     """
     text, latents = parts["text_encoder_2"].config, parts["vae"].config.latent_channels
     config = unet.config
@@ -107,5 +109,5 @@ def _wants_score(pipe: Any, name: str, unet: Any, parts: dict[str, Any]) -> bool
     return bool(told == _SIZES_WITH_SCORE * each)
 
 
-def _misfit(pipe: Any, name: str, why: str) -> NotSupported:
-    return NotSupported("refiner", name, pipe, f"cannot take it: its UNet {why}")
+def _misfit(pipe: Any, name: str, why: str) -> Unsupported:
+    return unsupported("refiner", name, pipe, f"cannot take it: its UNet {why}")

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gpu_worker.pipeline.loading import task_pipelines
+from gpu_worker.pipeline.families import call_parameters
 
 OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """Called after each step as diffusers' callback_on_step_end is; the tensors may be none at all."""
@@ -15,7 +15,7 @@ OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 @contextlib.contextmanager
 def report_steps(pipe: Any, ended: OnStepEnd) -> Iterator[dict[str, Any]]:
     """Gives the arguments of a call whose steps shall be told."""
-    known = task_pipelines.call_parameters(pipe)
+    known = call_parameters(pipe)
     if "callback_on_step_end" in known:
         yield {"callback_on_step_end": ended}
         return

@@ -13,6 +13,7 @@ import diffusers
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gpu_worker.contract.request import MAX_OPTION
+from gpu_worker.pipeline.families import family_of
 
 MORE = ("LCMScheduler", "TCDScheduler")
 """Distilled models' and their LoRAs': every scheduler with a list can be one, none lists them."""
@@ -21,12 +22,6 @@ FLOW = "FlowMatch"
 
 LEAVES_SIGMAS = "FlowMatchHeunDiscreteScheduler"
 """It makes its own sigmas; most flow-matching pipelines hand theirs over, and fail with it."""
-
-_NEEDS_SIGMAS = ("StableDiffusion3", "AuraFlow", "LuminaPipeline")
-"""How the names of pipelines begin that leave the sigmas to their scheduler."""
-
-_LACKING = {"BriaPipeline": {"FlowMatchLCMScheduler"}}
-"""Bria's asks for scale_model_input, which not every flow-matching scheduler has."""
 
 ORDERS = ("solver_order",)
 MAX_ORDER = 3
@@ -54,8 +49,9 @@ def names_for(own: Any, pipeline: str) -> dict[str, Any]:
         names |= set(MORE)
     if own.__name__.startswith(FLOW):
         names = {name for name in dir(diffusers) if name.startswith(FLOW)}
-        names -= {LEAVES_SIGMAS} if not pipeline.startswith(_NEEDS_SIGMAS) else set()
-        names -= _LACKING.get(pipeline, set())
+        family = family_of(pipeline)
+        names -= {LEAVES_SIGMAS} if not family.makes_own_sigmas else set()
+        names -= set(family.lacks_schedulers)
     found = {name: by_name(name) for name in sorted(names)}
     return {own.__name__: own} | {name: cls for name, cls in found.items() if cls}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.schedulers import catalog
 from gpu_worker.pipeline.schedulers.catalog import FLOW, MORE
 
@@ -24,14 +25,6 @@ _ERRORS = (
 )
 
 
-class SchedulerRejected(ValueError):
-    """A scheduler, or an option of it, that this model cannot have: field, value and sentence."""
-
-    def __init__(self, field: str, value: object, why: str) -> None:
-        super().__init__(f"{field}: {why} (got {value!r})")
-        self.field, self.value, self.why = field, value, why
-
-
 def build(own: Any, pipeline: str, name: str, given: dict[str, Any], steps: int) -> Any:
     """A scheduler in the place of a model's own.
 
@@ -43,11 +36,11 @@ def build(own: Any, pipeline: str, name: str, given: dict[str, Any], steps: int)
         steps: how many it is tried with.
 
     Raises:
-        Unfit: this model does not work with it, or not with an option.
+        Unsupported: this model does not work with it, or not with an option.
     """
     classes = catalog.names_for(type(own), pipeline)
     if name not in classes:
-        raise SchedulerRejected("scheduler", name, f"works with these: {', '.join(classes)}")
+        raise Unsupported("scheduler", name, f"works with these: {', '.join(classes)}")
     cls = classes[name]
     known = catalog.options(cls)
     for option, value in given.items():
@@ -55,7 +48,7 @@ def build(own: Any, pipeline: str, name: str, given: dict[str, Any], steps: int)
         if option not in known:
             why = f"has the scheduler {name}, which takes {', '.join(known)}"
         if why is not None:
-            raise SchedulerRejected(f"scheduler_options.{option}", value, why)
+            raise Unsupported(f"scheduler_options.{option}", value, why)
     try:
         found = cls.from_config(own.config, **given)
         run(found, own, steps)
@@ -66,16 +59,16 @@ def build(own: Any, pipeline: str, name: str, given: dict[str, Any], steps: int)
     return found
 
 
-def _blame(name: str, given: dict[str, Any], steps: int, error: Exception) -> SchedulerRejected:
+def _blame(name: str, given: dict[str, Any], steps: int, error: Exception) -> Unsupported:
     said = " ".join(str(error).split())
     words = {option: {option, str(value)} for option, value in given.items()}
     told = set(re.findall(r"[\w+-]+", said))
     blamed = [option for option in given if words[option] & told] or list(given)
     if not blamed:
-        return SchedulerRejected("scheduler", name, f"could not make it for {steps} steps: {said}")
+        return Unsupported("scheduler", name, f"could not make it for {steps} steps: {said}")
     field = ", ".join(f"scheduler_options.{option}" for option in blamed)
     value = given[blamed[0]] if len(blamed) == 1 else {key: given[key] for key in blamed}
-    return SchedulerRejected(field, value, f"could not make {name} with it: {said}")
+    return Unsupported(field, value, f"could not make {name} with it: {said}")
 
 
 def run(scheduler: Any, own: Any, steps: int) -> None:

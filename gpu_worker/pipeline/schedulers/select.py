@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.loading.loaded_model import LoadedModel, NotSupported
+from gpu_worker.contract.validation_errors import Unsupported
+from gpu_worker.pipeline.loading.loaded_model import LoadedModel, unsupported
+from gpu_worker.pipeline.sampling.context import GenerationContext
 from gpu_worker.pipeline.schedulers import dry_run
-from gpu_worker.pipeline.schedulers.dry_run import SchedulerRejected
 
 TRIAL_STEPS = 10
 
@@ -20,21 +21,19 @@ FEW_STEPS = 4
 
 
 @contextlib.contextmanager
-def use_scheduler(
-    loaded: LoadedModel, pipe: Any, request: GenerationRequest
-) -> Iterator[dict[str, Any]]:
+def use_scheduler(pipe: Any, context: GenerationContext) -> Iterator[dict[str, Any]]:
     """The pipeline has the request's scheduler within; gives what the record says of it.
 
     A job has a scheduler of its own in any case: what its steps leave behind goes with it.
 
     Raises:
-        NotSupported: this pipeline cannot work with it, or it does not know an option.
+        Unsupported: this pipeline cannot work with it, or it does not know an option.
     """
-    own = loaded.pipe.scheduler
+    own = context.loaded.pipe.scheduler
     before = pipe.scheduler
     # Families with a prior draw with a pipeline within the pipeline.
     drawing = [each for each in (pipe, getattr(pipe, "decoder_pipe", None)) if each is not None]
-    made = _build(loaded, own, request)
+    made = _build(context.loaded, own, context.request)
     for each in drawing:
         each.scheduler = made
     try:
@@ -55,10 +54,11 @@ def _build(loaded: LoadedModel, own: Any, request: GenerationRequest) -> Any:
         given = defaults.scheduler_options | given  # they belong to the description's scheduler
     if name == type(own).__name__ and not given and steps >= FEW_STEPS:
         return copy.deepcopy(own)
+    kind = type(loaded.pipe).__name__
     try:
-        return dry_run.build(own, type(loaded.pipe).__name__, name, given, steps)
-    except SchedulerRejected as unfit:
-        raise NotSupported(unfit.field, unfit.value, loaded.pipe, unfit.why) from unfit
+        return dry_run.build(own, kind, name, given, steps)
+    except Unsupported as error:
+        raise unsupported(error.field, error.value, loaded.pipe, error.reason) from error
 
 
 def _steps(loaded: LoadedModel, request: GenerationRequest) -> int:

@@ -19,9 +19,6 @@ from gpu_worker.pipeline.loading import alignment
 from gpu_worker.pipeline.upscaling import spandrel_models
 
 LANCZOS = "lanczos"
-LATENT = "latent"
-"""Not ours: hires.py interpolates the latents themselves."""
-
 _TILE_PX, _OVERLAP_PX = 512, 32
 """A tile of 512 px needs about 2 GiB at scale 4; seams vanish within 32 px of overlap."""
 

@@ -1,0 +1,90 @@
+"""What a worker can do, as it describes itself: the JSON of GET /server/models. No I/O.
+
+docs/http-api.md defines every key. A key that is not set is left out of the JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+WITH_CONTROLNETS = "+controlnets"
+"""Ends a mode's name in `takes_by_mode`: what the mode takes while ControlNets lead it."""
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key in self.model_fields_set}
+
+
+class SchedulerCapabilities(_Description):
+    """A scheduler's class: the options that it can be made with; whether its steps take `eta`."""
+
+    options: list[str]
+    eta: bool
+
+
+class ModelDefaults(_Description):
+    """The values of fields that a request does not set."""
+
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str | None = None
+    scheduler_options: dict[str, bool | int | float | str] = {}
+
+
+class ModelCapabilities(_Description):
+    """One model. A value of None means that nothing is known, so nothing is refused by it.
+
+    `pipeline` is diffusers' class. `modes` are of txt2img, img2img, inpaint. `takes` are the fields
+    that any mode takes, `takes_by_mode` those of each mode. `strength` is the value of that field
+    in each mode that has one. `schedulers` are class names, the model's own first. `error` says why
+    the model cannot be loaded.
+    """
+
+    source: str | None = None
+    revision: str | None = None
+    pipeline: str | None = None
+    modes: list[str] | None = None
+    takes: list[str] | None = None
+    takes_by_mode: dict[str, list[str]] | None = None
+    strength: dict[str, float] | None = None
+    schedulers: list[str] | None = None
+    weighted_prompts: bool | None = None
+    defaults: ModelDefaults | None = None
+    error: str | None = None
+    loaded: bool = False
+
+    def default(self, field: str) -> Any:
+        """The model's value of a field of ModelDefaults; None where it has none."""
+        return getattr(self.defaults, field, None)
+
+
+class Capabilities(_Description):
+    """Everything that can be asked of one worker; an empty one says nothing and refuses nothing.
+
+    `default` is the name of the model that a request gets which names none. Lists hold the names of
+    models.toml by kind; None means unknown. `errors` says by kind and name what cannot be used.
+    """
+
+    default: str | None = None
+    models: dict[str, ModelCapabilities] = {}
+    loras: list[str] | None = None
+    embeddings: list[str] | None = None
+    controlnets: list[str] | None = None
+    ip_adapters: list[str] | None = None
+    vaes: list[str] | None = None
+    upscalers: list[str] | None = None
+    refiners: list[str] | None = None
+    errors: dict[str, dict[str, str]] = {}
+    schedulers: dict[str, SchedulerCapabilities] = {}
+    models_error: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the worker could not describe itself."""
+        return not self.model_fields_set
