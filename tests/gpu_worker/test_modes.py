@@ -192,6 +192,11 @@ def test_a_field_that_the_pipeline_does_not_know_is_refused_with_what_it_takes(s
     ) as caught:
         sd.make(image=image, guidance_rescale=0.5)
     assert "it takes clip_skip, controlnets, embeddings, eta, guidance_scale" in str(caught.value)
+    with pytest.raises(Unsupported, match="which knows none"):
+        sd.make(scheduler="EulerDiscreteScheduler", eta=0.5)
+    for strength in (0.0, 0.2):
+        with pytest.raises(Unsupported, match=r"^strength: .* and that is none"):
+            sd.make(image=image, strength=strength)
 
 
 def test_layers_that_a_text_encoder_has_not_are_told(sd: Bench, xl: Bench) -> None:

@@ -429,7 +429,7 @@ def test_what_cannot_be_is_told(
 
 def test_another_family_takes_none(data: Path) -> None:
     sd = Bench(data, "sd")
-    with pytest.raises(Unsupported, match="StableDiffusionPipeline.* does not take it; it takes"):
+    with pytest.raises(Unsupported, match=r"StableDiffusionPipeline.* does not take it; it takes"):
         sd.make(**HALF)
     takes = {
         name: set(said["takes"]) for name, said in sd.ours.describe().model_dump()["models"].items()
