@@ -30,7 +30,7 @@ def opened(data: Path) -> tuple[Journal, ResultIndex]:
 
     def bury(deleted: dict[str, str | None]) -> None:
         tombstones.append(file, deleted)
-        index.bury()
+        index.index_tombstones()
 
     journal = Journal(data / "journal" / "jobs.jsonl", bury=bury)
     journal.open()

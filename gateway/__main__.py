@@ -20,9 +20,6 @@ from gpu_worker.settings import load
 from gpu_worker.store import process
 from gpu_worker.store.process import StoreLocked
 
-EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 73, 75, 78  # sysexits.h
-
-
 CHECK_PATIENCE_S = 5.0
 """An earlier service that is just leaving is waited for."""
 
@@ -37,7 +34,7 @@ def main() -> int:
         }
     except ValueError as error:
         print(f"gateway: {error}", file=sys.stderr)
-        return EX_CONFIG
+        return os.EX_CONFIG
     checks = "--check" in sys.argv[1:]
     os.umask(0o077)
     if not checks:
@@ -46,10 +43,10 @@ def main() -> int:
         held = _held(settings, CHECK_PATIENCE_S if checks else 0.0)
     except StoreLocked as error:
         print(f"gateway: {error}", file=sys.stderr)
-        return EX_TEMPFAIL
+        return os.EX_TEMPFAIL
     except OSError as error:
         print(f"gateway: SDE_DATA_DIR={settings.data_dir}: {error}", file=sys.stderr)
-        return EX_CANTCREAT
+        return os.EX_CANTCREAT
     with held:
         return _check(settings) if checks else _serve(settings, endpoints)
 
@@ -77,7 +74,7 @@ def _check(settings: GatewaySettings) -> int:
         _listen(lambda *_: [], settings).close()
     except CannotListen as error:
         print(f"gateway: {error}", file=sys.stderr)
-        return EX_UNAVAILABLE
+        return os.EX_UNAVAILABLE
     print(settings.url)
     return 0
 
@@ -101,7 +98,7 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
         service = assemble(settings, endpoints)
     except OSError as error:
         print(f"gateway: the store cannot be read: {error}", file=sys.stderr)
-        return EX_UNAVAILABLE
+        return os.EX_UNAVAILABLE
 
     def leave(signum: int, frame: FrameType | None) -> None:
         service.stopping.set()
@@ -113,7 +110,7 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
         server = _listen(service.app, settings)
     except CannotListen as error:
         print(f"gateway: {error}", file=sys.stderr)
-        return EX_UNAVAILABLE
+        return os.EX_UNAVAILABLE
     service.start()
     print(f"gateway: listening on {settings.url}", file=sys.stderr)
     server.run()

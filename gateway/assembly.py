@@ -1,28 +1,31 @@
-"""Puts the gateway together from its settings, and takes up what an earlier life has left."""
+"""Puts the gateway together from its settings, and resumes what its previous run left."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import falcon
+from pathlib import Path
 
 from gateway.admission.capabilities import WorkerCapabilities
 from gateway.admission.input_images import InputImageReader
-from gateway.app import create_app
+from gateway.app import App, Services, create_app
 from gateway.jobs import retired_workers
 from gateway.jobs.broker import Broker
+from gateway.jobs.cancellation import JobCancellation
+from gateway.jobs.deletion import ResultDeletion
 from gateway.jobs.journal import Journal
-from gateway.jobs.removal import Removal
+from gateway.jobs.lookup import JobLookup
 from gateway.jobs.retention import Housekeeping, Retention
 from gateway.jobs.submission import JobSubmission
-from gateway.routes.preview import Previews
 from gateway.settings import GatewaySettings
 from gateway.store import consolidation, tombstones
 from gateway.store.disk_space import DiskSpace
+from gateway.store.index_db import IndexDb
 from gateway.store.input_store import InputStore
+from gateway.store.preview_reader import PreviewReader
 from gateway.store.result_index import ResultIndex
 from gateway.workers.dispatcher import Dispatcher
 from gateway.workers.model_commands import CommandQueue
@@ -33,7 +36,7 @@ from gpu_worker.store.result_log import ResultLog
 log = logging.getLogger(__name__)
 
 FIRST_MEETING_S = 1.0
-"""A worker that is there answers in milliseconds; one that is not has been given up by then."""
+"""A reachable worker answers in milliseconds; after this time the start goes on without it."""
 
 OWN_WRITER = "gateway"
 """The gateway's own result log: outcomes of jobs that no worker ran."""
@@ -41,16 +44,20 @@ OWN_WRITER = "gateway"
 
 @dataclass
 class Gateway:
-    """All parts, not started. `stopping` tells what would go on for long that the process ends."""
+    """All parts, not started. Long replies end when `stopping` is set."""
 
-    app: falcon.App[falcon.Request, falcon.Response]
+    app: App
+    services: Services
     dispatchers: dict[str, Dispatcher]
     housekeeping: Housekeeping
     stopping: threading.Event
 
     def start(self) -> None:
-        """Start the threads: one a worker, and the housekeeper. Returns when the workers have been
-        asked once, so that the first request after a restart does not find them unknown."""
+        """Start a thread for each worker and the housekeeper's.
+
+        It returns when each worker has been asked once, or after FIRST_MEETING_S. So the first
+        request after a restart does not find them unknown.
+        """
         for dispatcher in self.dispatchers.values():
             dispatcher.start()
         self.housekeeping.start()
@@ -60,94 +67,118 @@ class Gateway:
 
 
 def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
-    """Read the journal and the log, and wire everything.
+    """Read the journal and the log, and construct every part.
+
+    Args:
+        endpoints: the address of each worker by its name.
 
     Raises:
-        OSError: they are there but cannot be read.
+        OSError: the journal or the log exists but cannot be read.
     """
+    journal, index = _open_store(settings)
+    services = _services(settings, endpoints, journal, index)
+    _restore_jobs(services, list(endpoints))
+    services.inputs.sweep(lambda uuid: uuid in journal.pending or index.find(uuid) is not None)
+    dispatchers = {
+        name: Dispatcher(
+            name,
+            WorkerLink(endpoint),
+            services.broker,
+            journal,
+            index,
+            services.cancellation,
+            services.capabilities,
+            services.commands[name],
+        )
+        for name, endpoint in endpoints.items()
+    }
+    keep = Retention(settings.keep_days, settings.keep_results, settings.keep_mib << 20)
+    housekeeping = Housekeeping(
+        index,
+        services.deletion,
+        keep,
+        settings.segment_mib << 20,
+        lambda name: _rotate(name, services.cancellation, dispatchers),
+    )
+    app = create_app(services, settings.max_body_mib << 20)
+    return Gateway(app, services, dispatchers, housekeeping, services.stopping)
+
+
+def _open_store(settings: GatewaySettings) -> tuple[Journal, ResultIndex]:
     index = ResultIndex(settings.results_dir, settings.deletions_path)
-
-    def bury(deleted: dict[str, str | None]) -> None:
-        tombstones.append(settings.deletions_path, deleted)
-        index.bury()
-
-    journal = Journal(settings.journal_path, bury=bury)
+    journal = Journal(settings.journal_path, bury=_tombstone_writer(settings.deletions_path, index))
     journal.open()
-    own_log = ResultLog(settings.results_dir, OWN_WRITER, settings.segment_mib << 20)
     try:
         consolidation.clean_up(settings.results_dir)
     except OSError as error:
-        log.error("what a killed merge has left stays: %s", error)
+        log.error("the files of an interrupted merge stay: %s", error)
     index.open(journal.deleted)
-    sequence = max(journal.last_sequence, index.last_sequence())
+    return journal, index
+
+
+def _tombstone_writer(path: Path, index: ResultIndex) -> Callable[[dict[str, str | None]], None]:
+    def write(deleted: dict[str, str | None]) -> None:
+        tombstones.append(path, deleted)
+        index.index_tombstones()
+
+    return write
+
+
+def _services(
+    settings: GatewaySettings, endpoints: dict[str, str], journal: Journal, index: ResultIndex
+) -> Services:
+    sequence = max(journal.last_sequence, index.query(IndexDb.last_sequence))
     broker = Broker(list(endpoints), settings.queue_size, sequence)
     storage = DiskSpace(
         settings.results_dir, settings.min_free_mib << 20, lambda: broker.workers().values()
     )
     inputs = InputStore(settings.inputs_dir)
-    removal = Removal(broker, journal, index, own_log, inputs)
-    _restore_jobs(broker, journal, index, list(endpoints))
-    inputs.sweep(lambda uuid: uuid in journal.pending or index.find(uuid) is not None)
     capabilities = WorkerCapabilities()
-    wishes = {name: CommandQueue() for name in endpoints}
-    dispatchers = {
-        name: Dispatcher(
-            name,
-            WorkerLink(endpoint),
-            broker,
-            journal,
-            index,
-            removal,
-            capabilities,
-            wishes[name],
-        )
-        for name, endpoint in endpoints.items()
-    }
-
-    def seal(name: str) -> None:
-        segment = segments.parse(name)
-        if segment is None:
-            return
-        if segment.writer == OWN_WRITER:
-            removal.begin_segment()
-        elif segment.writer in dispatchers:
-            dispatchers[segment.writer].seal(name)
-
-    keep = Retention(settings.keep_days, settings.keep_results, settings.keep_mib << 20)
-    housekeeping = Housekeeping(index, removal, keep, settings.segment_mib << 20, seal)
-    stopping = threading.Event()
-    app = create_app(
-        broker,
-        journal,
-        index,
-        storage,
-        removal,
-        intake=JobSubmission(broker, journal, index, storage, inputs, capabilities),
-        reader=InputImageReader(round(settings.max_input_mpix * 1_000_000)),
-        max_body_bytes=settings.max_body_mib << 20,
+    own_log = ResultLog(settings.results_dir, OWN_WRITER, settings.segment_mib << 20)
+    return Services(
+        broker=broker,
+        journal=journal,
+        index=index,
+        inputs=inputs,
+        storage=storage,
+        previews=PreviewReader(settings.previews_dir, endpoints),
         capabilities=capabilities,
-        wishes=wishes,
-        previews=Previews(settings.previews_dir, endpoints),
-        inputs_dir=settings.inputs_dir,
-        stopping=stopping,
+        image_reader=InputImageReader(round(settings.max_input_mpix * 1_000_000)),
+        lookup=JobLookup(broker, index),
+        submission=JobSubmission(broker, journal, index, storage, inputs, capabilities),
+        cancellation=JobCancellation(broker, journal, index, own_log),
+        deletion=ResultDeletion(broker, journal, index, inputs),
+        commands={name: CommandQueue() for name in endpoints},
+        stopping=threading.Event(),
     )
-    return Gateway(app, dispatchers, housekeeping, stopping)
 
 
-def _restore_jobs(broker: Broker, journal: Journal, index: ResultIndex, workers: list[str]) -> None:
+def _rotate(name: str, cancellation: JobCancellation, dispatchers: dict[str, Dispatcher]) -> None:
+    """Have the writer of a segment begin a new one."""
+    segment = segments.parse(name)
+    if segment is None:
+        return
+    if segment.writer == OWN_WRITER:
+        cancellation.rotate()
+    elif segment.writer in dispatchers:
+        dispatchers[segment.writer].rotate(name)
+
+
+def _restore_jobs(services: Services, workers: list[str]) -> None:
     """Jobs without an outcome go on: at their worker, or in the queue in their order."""
+    journal, index = services.journal, services.index
     for uuid in list(journal.pending):
         if index.find(uuid) is not None:
             journal.end(uuid)
-    given = {each.worker for each in journal.pending.values() if each.worker is not None}
+    holders = {each.worker for each in journal.pending.values() if each.worker is not None}
     retired = retired_workers.reclaim_jobs(
         index.directory,
         workers,
-        given,
+        holders,
         lambda uuid: uuid in journal.pending or index.find(uuid) is not None,
     )
-    for accepted in sorted(journal.pending.values(), key=lambda a: a.job.sequence):
-        worker = None if accepted.worker in retired else accepted.worker
-        broker.restore(accepted.job, worker, accepted.cancel)
+    for pending in sorted(journal.pending.values(), key=lambda each: each.job.sequence):
+        worker = None if pending.worker in retired else pending.worker
+        services.broker.restore(pending.job, worker, pending.cancel)
     if journal.pending:
-        log.info("%d jobs of an earlier life go on", len(journal.pending))
+        log.info("%d jobs of the previous run go on", len(journal.pending))

@@ -22,7 +22,7 @@ from gpu_worker.contract import protocol
 from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.control.runner import Runner
 from gpu_worker.control.server import ControlServer
-from gpu_worker.control.slot import Slot, State
+from gpu_worker.control.slots import Slots
 from gpu_worker.output.preview_file import PreviewFile
 from gpu_worker.pipeline_api import DeviceLost, Pipeline
 from gpu_worker.settings import WorkerSettings, load
@@ -30,8 +30,6 @@ from gpu_worker.store import process
 from gpu_worker.store.in_flight import InFlight
 from gpu_worker.store.process import StoreLocked
 from gpu_worker.store.result_log import ResultLog
-
-EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 70, 73, 75, 78  # sysexits.h
 
 _VERSIONS = ("torch", "diffusers", "transformers", "cuda")
 
@@ -50,7 +48,7 @@ def main() -> int:
         model_library.read(settings.models_dir / "models.toml")
     except (ValueError, OSError) as error:
         print(f"gpu_worker: {error}", file=sys.stderr)
-        return EX_CONFIG
+        return os.EX_CONFIG
     if "--check" in sys.argv[1:]:
         return 0
     os.umask(0o077)
@@ -63,10 +61,10 @@ def main() -> int:
         held = process.lock(settings.results_dir / f"gpu-{settings.gpu}.lock", "the result store")
     except StoreLocked as error:
         print(f"gpu_worker: {error}", file=sys.stderr)
-        return EX_TEMPFAIL
+        return os.EX_TEMPFAIL
     except OSError as error:
         print(f"gpu_worker: SDE_DATA_DIR={settings.data_dir}: {error}", file=sys.stderr)
-        return EX_CANTCREAT
+        return os.EX_CANTCREAT
     with held:
         return _serve(settings, endpoint)
 
@@ -77,48 +75,58 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         results.open()
     except OSError as error:
         log.error("the result log cannot be opened: %s", error)
-        return EX_UNAVAILABLE
-    slot, stop = Slot(results.position), threading.Event()
-    _leave_on_signals(slot, stop)
+        return os.EX_UNAVAILABLE
+    slots, stop = Slots(results.position), threading.Event()
+    _leave_on_signals(slots, stop)
     made: list[Pipeline] = []
-    status = _status_source(slot, settings.model, made)
+    status = _status_source(slots, settings.model, made)
     ControlServer(
-        endpoint, status, slot, lambda: made[0].describe() if made else Capabilities()
+        endpoint, status, slots, lambda: made[0].describe() if made else Capabilities()
     ).start()
     log.info("loading %s", settings.model)
     try:
         pipeline = _load_pipeline(settings)
     except Exception as error:
         log.error("the model %s could not be loaded: %s", settings.model, error)
-        return EX_UNAVAILABLE
+        return os.EX_UNAVAILABLE
     made.append(pipeline)
-    runner = Runner(
-        slot,
-        results,
-        InFlight(settings.results_dir / f"gpu-{settings.gpu}.in_flight.json"),
-        pipeline,
-        step_timeout_s=settings.step_timeout_s,
-        max_attempts=settings.max_attempts,
-        stopping=stop.is_set,
-        preview=PreviewFile(settings.previews_dir, f"gpu-{settings.gpu}"),
-        unload_after_s=settings.unload_after_s,
-        png_texts=settings.png_metadata == "on",
-    )
     log.info("ready: %s", pipeline.facts)
     try:
-        runner.run()
+        _runner(settings, slots, results, pipeline, stop).run()
     except DeviceLost as error:
         log.critical("the device is lost, this process ends: %s", error)
         # A context with a sticky error may hang in its own clean-up.
-        os._exit(EX_SOFTWARE)
+        os._exit(os.EX_SOFTWARE)
     log.info("stopped")
     return 0
 
 
-def _leave_on_signals(slot: Slot, stop: threading.Event) -> None:
+def _runner(
+    settings: WorkerSettings,
+    slots: Slots,
+    results: ResultLog,
+    pipeline: Pipeline,
+    stop: threading.Event,
+) -> Runner:
+    writer = f"gpu-{settings.gpu}"
+    return Runner(
+        slots,
+        results,
+        InFlight(settings.results_dir, writer),
+        pipeline,
+        step_timeout_s=settings.step_timeout_s,
+        max_attempts=settings.max_attempts,
+        stopping=stop.is_set,
+        preview=PreviewFile(settings.previews_dir, writer),
+        unload_after_s=settings.unload_after_s,
+        png_texts=settings.png_metadata == "on",
+    )
+
+
+def _leave_on_signals(slots: Slots, stop: threading.Event) -> None:
     def leave(*_: object) -> None:
         stop.set()
-        if slot.view().state is State.LOADING:
+        if slots.view().state is protocol.WorkerState.LOADING:
             # A model that loads, or comes from the hub, looks at no flag; nothing is in hand yet.
             os._exit(0)
 
@@ -127,23 +135,29 @@ def _leave_on_signals(slot: Slot, stop: threading.Event) -> None:
 
 
 def _status_source(
-    slot: Slot, model: str, made: list[Pipeline]
+    slots: Slots, model: str, made: list[Pipeline]
 ) -> Callable[[], protocol.WorkerStatus]:
     boot_id = uuid.uuid4().hex
 
     def status() -> protocol.WorkerStatus:
-        view = slot.view()
+        view = slots.view()
         facts = made[0].facts if made else {"model": model}
         return protocol.WorkerStatus(
-            state=view.state.value,
+            state=view.state,
             boot_id=boot_id,
             log=view.log,
             committed=view.committed,
-            uuid=view.job.uuid if view.job else None,
-            step=view.step if view.job else 0,
-            steps=view.steps if view.job else 0,
-            attempt=view.attempt if view.job else 0,
-            started_time=view.started_time,
+            capacity=slots.capacity,
+            slots=[
+                protocol.SlotStatus(
+                    uuid=held.job.uuid,
+                    step=held.step,
+                    steps=held.steps,
+                    attempt=held.attempt,
+                    started_time=held.started_time,
+                )
+                for held in view.held
+            ],
             step_s=view.step_s,
             trouble=view.trouble,
             model=facts.get("model"),

@@ -20,7 +20,7 @@ from client.cli import app as cli
 from gateway import errors
 from gateway.http import problems
 from gateway.jobs import journal
-from gateway.jobs.job_entry import JobEntry, JobState, view_of_record
+from gateway.jobs.job_entry import JobEntry, JobState, JobView
 from gateway.store import tombstones
 from gpu_worker import pipeline
 from gpu_worker.contract import protocol
@@ -108,11 +108,7 @@ def status(**more: Any) -> WorkerStatus:
 
 BUSY = {
     "state": "busy",
-    "uuid": UUID,
-    "step": 3,
-    "steps": 60,
-    "attempt": 2,
-    "started_time": STARTED,
+    "slots": [{"uuid": UUID, "step": 3, "steps": 60, "attempt": 2, "started_time": STARTED}],
     "step_s": 0.25,
     "trouble": "the disk is full",
     "model": "xl",
@@ -133,7 +129,7 @@ def test_protocol_requests(golden: Check) -> None:
         "submit": Request(op="submit", deadline=12.5, job=job(full_request())),
         "submit-upscale": Request(op="submit", deadline=12.5, job=upscale_job()),
         "cancel": Request(op="cancel", deadline=12.5, uuid=UUID),
-        "seal": Request(op="seal", deadline=12.5, log="gpu-0.00000001.jsonl"),
+        "rotate": Request(op="rotate", deadline=12.5, log="gpu-0.00000001.jsonl"),
         "describe": Request(op="describe", deadline=12.5),
         "load": Request(op="load", deadline=12.5, model="xl"),
         "unload": Request(op="unload", deadline=12.5),
@@ -200,9 +196,11 @@ def test_record_lines(golden: Check) -> None:
 
 
 def test_what_the_process_notes(golden: Check, tmp_path: Path) -> None:
-    note = in_flight.InFlight(tmp_path / "gpu-0.in_flight.json")
-    note.write(in_flight.InFlightJob(attempt=2, job=job(full_request())))
-    golden("record/in_flight.json", (tmp_path / "gpu-0.in_flight.json").read_bytes())
+    notes = in_flight.InFlight(tmp_path, "gpu-0")
+    notes.write(in_flight.InFlightJob(attempt=2, job=job(full_request())))
+    path = tmp_path / f"gpu-0.in_flight.{UUID}.json"
+    golden("record/in_flight.json", path.read_bytes())
+    assert [path] == in_flight.note_paths(tmp_path)
 
 
 def test_journal_events(golden: Check) -> None:
@@ -231,19 +229,21 @@ def test_a_deletion(golden: Check) -> None:
 
 
 def test_job_views(golden: Check) -> None:
-    ticket = JobEntry(job(full_request()))
-    views = {"queued": ticket.view(2, 12.5)}
-    ticket.state, ticket.worker = JobState.RUNNING, "gpu-0"
-    ticket.observe(status(**BUSY))
-    views["running"] = ticket.view(None, 3.5)
+    entry = JobEntry(job(full_request()))
+    views = {"queued": entry.view(2, 12.5)}
+    entry.state, entry.worker = JobState.RUNNING, "gpu-0"
+    busy = status(**BUSY)
+    entry.observe(busy.slots[0], busy.trouble)
+    views["running"] = entry.view(None, 3.5)
     record = {"uuid": UUID, "created_time": CREATED, "errors": [], **FACTS, "state": "succeeded"}
-    ticket.end(record)
-    views["succeeded"] = ticket.view(None, None)
-    assert view_of_record(record) == views["succeeded"]
-    views["failed"] = view_of_record(record | {"state": "failed", "errors": ["no"], "step": 3})
-    views["canceled"] = view_of_record(record | {"state": "canceled", "step": 3})
+    entry.end(record)
+    views["succeeded"] = entry.view(None, None)
+    assert JobView.from_record(record) == views["succeeded"]
+    failure = record | {"state": "failed", "errors": ["no"], "step": 3}
+    views["failed"] = JobView.from_record(failure)
+    views["canceled"] = JobView.from_record(record | {"state": "canceled", "step": 3})
     for name, view in views.items():
-        golden(f"job/{name}.json", pretty(view))
+        golden(f"job/{name}.json", pretty(view.json()))
 
 
 def pretty(value: object) -> bytes:

@@ -18,7 +18,12 @@ from gateway.fsck.report import Finding, Kind, Report
 from gpu_worker.settings import Settings
 from gpu_worker.store.process import StoreLocked
 
-EX_FAULTS, EX_NOINPUT, EX_IOERR, EX_TEMPFAIL, INTERRUPTED = 1, 66, 74, 75, 130  # sysexits.h
+EX_FAULTS = 1
+"""The store has faults, as fsck(8) of other stores exits."""
+
+EX_INTERRUPTED = 130
+"""128 and the number of SIGINT, as a shell reports it (bash(1), exit status)."""
+
 
 ROUNDS = 3
 """One fault may hide another (a doubled record, the note of its job): mended store, next look."""
@@ -31,7 +36,7 @@ def run() -> int:
     try:
         return main(sys.argv[1:], os.environ)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return EX_INTERRUPTED
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -44,19 +49,19 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     named = given.data_dir or environ.get("SDE_DATA_DIR")
     settings = Settings.model_validate({"SDE_DATA_DIR": named} if named else {})
     if not settings.results_dir.is_dir() and not settings.journal_path.exists():
-        return _fail(f"there is no store in {settings.data_dir}", EX_NOINPUT)
+        return _fail(f"there is no store in {settings.data_dir}", os.EX_NOINPUT)
     try:
         code = _fix(settings) if given.fix else _check(settings)
         sys.stdout.flush()
         return code
     except StoreLocked as error:
-        return _fail(f"stop the service first: {error}", EX_TEMPFAIL)
+        return _fail(f"stop the service first: {error}", os.EX_TEMPFAIL)
     except BrokenPipeError:
         # Nobody reads on. The interpreter would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EX_FAULTS
     except (OSError, sqlite3.Error) as error:
-        return _fail(str(error), EX_IOERR)
+        return _fail(str(error), os.EX_IOERR)
 
 
 def _fail(sentence: str, code: int) -> int:

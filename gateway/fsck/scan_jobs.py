@@ -5,7 +5,6 @@ Of the journal's events it knows only who was accepted and what was deleted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,10 @@ from pydantic import ValidationError
 
 from gateway.fsck import raw_lines
 from gateway.fsck.report import Kind, Report
-from gpu_worker.store.in_flight import InFlightJob
+from gpu_worker.store.in_flight import InFlightJob, writer_of
 
 JOURNAL_VERSION = 1
 """Lines of another are left alone."""
-
-_NOTE = re.compile(r"(gpu-\d+)\.in_flight\.json")
 
 
 @dataclass(frozen=True)
@@ -37,19 +34,19 @@ class Note:
 def read_notes(folder: Path, names: list[str], survey: Report) -> Iterator[Note]:
     """The notes of the workers that do not run: a running one replaces its own at any moment."""
     for name in names:
-        found = _NOTE.fullmatch(name)
-        if found is None or survey.is_live(found[1]):
-            continue
         path = folder / name
+        writer = writer_of(path)
+        if writer is None or survey.is_live(writer):
+            continue
         try:
             with raw_lines.open_plain(path) as file:
                 begun = InFlightJob.model_validate_json(file.read())
         except ValidationError as error:
-            yield Note(path, found[1], None, f"{error.error_count()} of its fields are wrong")
+            yield Note(path, writer, None, f"{error.error_count()} of its fields are wrong")
         except OSError as error:
             raw_lines.cannot_read(path, error, survey)
         else:
-            yield Note(path, found[1], begun.job.uuid)
+            yield Note(path, writer, begun.job.uuid)
 
 
 def read_journal(path: Path, deletions: Path, survey: Report) -> None:

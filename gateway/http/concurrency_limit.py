@@ -21,18 +21,18 @@ class ConcurrencyLimit:
         self._what = what
         self._retry_after_s = retry_after_s
 
-    def take(self) -> Callable[[], None]:
-        """What gives the place back; it may be called more than once.
+    def acquire(self) -> Callable[[], None]:
+        """Occupy a place; call the result to release it, which may be done more than once.
 
         Raises:
             TooManyStreams: all are taken.
         """
         if not self._free.acquire(blocking=False):
             raise TooManyStreams(self._what, self._retry_after_s)
-        taken = threading.Lock()
+        held = threading.Lock()
 
-        def leave() -> None:
-            if taken.acquire(blocking=False):
+        def release() -> None:
+            if held.acquire(blocking=False):
                 self._free.release()
 
-        return leave
+        return release

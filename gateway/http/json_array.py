@@ -31,7 +31,7 @@ class RecordArrayResponder:
 
     def __init__(self, index: ResultIndex) -> None:
         self._index = index
-        self._places = ConcurrencyLimit(MAX_STREAMS, "long lists of results", retry_after_s=5)
+        self._streams = ConcurrencyLimit(MAX_STREAMS, "long lists of results", retry_after_s=5)
 
     def answer(
         self,
@@ -48,7 +48,7 @@ class RecordArrayResponder:
         elif req.method == "HEAD":
             resp.stream = []  # falcon sends nothing of a stream, and closes none
         else:
-            resp.stream = RecordStream(array(entries, read), self._places.take())
+            resp.stream = RecordStream(array(entries, read), self._streams.acquire())
 
 
 def is_small(entries: list[Entry], with_data: bool) -> bool:

@@ -51,8 +51,8 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     """One client's. `last_activity` is when it last took or sent something."""
 
     error_task_class = ProblemTask
-    let_go: float | None = None
-    """Its last_activity when it was found to take nothing."""
+    stalled_since: float | None = None
+    """Its `last_activity` when it was seen to take nothing."""
 
     def write_soon(self, data: Any) -> int:
         """In a thread that serves: from now on something waits to be taken."""
@@ -64,10 +64,10 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     def writable(self) -> bool:
         """In the main thread, before it polls. A socket that takes nothing never becomes writable:
         it is closed here, and a thread that waits for it is woken with ClientDisconnected."""
-        if self.let_go is not None and self.let_go != self.last_activity:
-            self.let_go = None  # it has read meanwhile
-        if self.let_go is not None and self.total_outbufs_len:
-            log.warning("let go of %s: it has not read its reply", self.addr[0])
+        if self.stalled_since is not None and self.stalled_since != self.last_activity:
+            self.stalled_since = None  # it has read meanwhile
+        if self.stalled_since is not None and self.total_outbufs_len:
+            log.warning("closed the connection of %s, which does not read its reply", self.addr[0])
             self.handle_close()
             return False
         return bool(super().writable())
@@ -86,4 +86,4 @@ def maintenance(server: Any, now: float) -> None:
     patience_s = STALLED_S if waiting <= MAX_WAITING_BYTES else STALLED_UNDER_PRESSURE_S
     for connection in connections:
         if connection.takes_nothing(now - patience_s):
-            connection.let_go = connection.last_activity
+            connection.stalled_since = connection.last_activity

@@ -13,27 +13,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.errors import NoWorker, QueueFull
-from gateway.jobs import eta
-from gateway.jobs.job_entry import JobEntry, JobState, iso_time
+from gateway.jobs import assignment, eta
+from gateway.jobs.job_entry import JobEntry, JobState, JobView, iso_time
 from gateway.jobs.queue import NOT_WAITING, JobQueue
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.protocol import WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
 
 SEED_LIMIT = 2**32
-"""Seeds that we draw stay within 32 bits, as A1111's do, so that other tools can reuse them."""
-
-_WATCHED_FIELDS = ("state", "position", "step", "attempts", "cancel_requested")
-"""What is worth waking for."""
-
-View = dict[str, Any]
+"""Seeds that are drawn here stay within 32 bits, as A1111's do, so that other tools can reuse
+them."""
 
 
 class Broker:
     """One table for all workers.
 
     Args:
-        queue_size: jobs that may wait beyond those that run; 0 is the seed's one at a time.
+        queue_size: jobs that may wait beyond those that run; 0 is version 1's one at a time.
         last_sequence: the highest sequence number that was ever given.
     """
 
@@ -52,7 +48,7 @@ class Broker:
         self._new_uuid, self._now = new_uuid, now
         self._changed = threading.Condition()
         self._reserved = 0
-        self._table = JobQueue()
+        self._queue = JobQueue()
 
     # ---- HTTP threads -------------------------------------------------------------------------
 
@@ -91,7 +87,7 @@ class Broker:
         """The reserved job is on disk: it may run."""
         with self._changed:
             self._reserved -= 1
-            self._table.add(JobEntry(job))
+            self._queue.add(JobEntry(job))
             self._changed.notify_all()
 
     def give_up(self) -> None:
@@ -101,33 +97,34 @@ class Broker:
             self._changed.notify_all()
 
     def restore(self, job: Job, worker: str | None, cancel: bool) -> None:
-        """A job of an earlier life of the gateway; with a worker, it is that one's to finish."""
+        """Add a job of the previous run. With a worker, that worker is to finish it."""
         with self._changed:
-            ticket = JobEntry(job, cancel=cancel)
-            if worker is not None and worker not in self._table.running:
-                ticket.state, ticket.worker, ticket.dispatched = JobState.RUNNING, worker, True
-                self._table.running[worker] = ticket
-            self._table.add(ticket)
+            entry = JobEntry(job, cancel=cancel)
+            if worker is not None:
+                entry.state, entry.worker, entry.dispatched = JobState.RUNNING, worker, True
+            self._queue.add(entry)
 
-    def view(self, uuid: str, wait_s: float = 0, told: View | None = None) -> View:
-        """The job as GET /image/jobs/{uuid} shows it; when it differs from what the caller was
-        told (None: from now), or after so many seconds. Raises UnknownJob: not in the table."""
+    def view(self, uuid: str, wait_s: float = 0, known: JobView | None = None) -> JobView:
+        """The view of a job: now, or when it differs from what the caller knows.
+
+        Args:
+            wait_s: seconds to wait for a difference at most.
+            known: what the caller has seen; None: the view of now.
+
+        Raises:
+            UnknownJob: it is not in the table.
+        """
         with self._changed:
-            seen = told or self._view(uuid)
-
-            def moved() -> bool:
-                now = self._view(uuid)
-                return any(now[key] != seen[key] for key in _WATCHED_FIELDS)
-
-            if wait_s > 0 and not JobState(seen["state"]).ended:
-                self._changed.wait_for(moved, wait_s)
+            seen = known or self._view(uuid)
+            if wait_s > 0 and not seen.state.ended:
+                self._changed.wait_for(lambda: self._view(uuid).differs(seen), wait_s)
             return self._view(uuid)
 
-    def views(self, limit: int) -> list[dict[str, Any]]:
+    def views(self, limit: int) -> list[JobView]:
         """The newest jobs of the table, newest first."""
         with self._changed:
-            line = self._table.line()
-            return [self._view(ticket.job.uuid, line) for ticket in self._table.newest(limit)]
+            positions = self._queue.positions()
+            return [self._view(each.job.uuid, positions) for each in self._queue.newest(limit)]
 
     def workers(self) -> dict[str, WorkerStatus | None]:
         """The last status of each worker; None: it cannot be reached."""
@@ -141,28 +138,28 @@ class Broker:
             UnknownJob: it is not in the table.
         """
         with self._changed:
-            ticket = self._table.find(uuid)
-            if not ticket.state.ended:
-                ticket.cancel = True
-                self._table.leave_line(ticket)
+            entry = self._queue.find(uuid)
+            if not entry.state.ended:
+                entry.cancel = True
+                self._queue.dequeue(entry)
                 self._changed.notify_all()
-            return ticket
+            return entry
 
     def forget(self, uuid: str) -> None:
         """A job's result has been deleted: it had its outcome, even where end() is yet to come."""
         with self._changed:
-            self._table.forget(uuid)
+            self._queue.forget(uuid)
             self._changed.notify_all()
 
-    def requeue(self, ticket: JobEntry, cancel: bool) -> None:
+    def requeue(self, entry: JobEntry, cancel: bool) -> None:
         """The canceled job could not be ended, or the taken one not be dispatched: it waits on."""
         with self._changed:
-            if ticket.state.ended or self._table.get(ticket.job.uuid) is not ticket:
+            if entry.state.ended or self._queue.get(entry.job.uuid) is not entry:
                 return
-            self._table.leave(ticket)
-            ticket.state, ticket.worker = JobState.QUEUED, None
-            ticket.cancel = ticket.cancel or cancel  # asked for meanwhile, perhaps
-            self._table.stand_in_line(ticket)
+            self._queue.release(entry)
+            entry.state, entry.worker = JobState.QUEUED, None
+            entry.cancel = entry.cancel or cancel  # asked for meanwhile, perhaps
+            self._queue.enqueue(entry)
             self._changed.notify_all()
 
     # ---- dispatcher threads -------------------------------------------------------------------
@@ -171,78 +168,87 @@ class Broker:
         """Remember what a worker said, or that it said nothing."""
         with self._changed:
             before, self._workers[worker] = self._workers[worker], status
-            ticket = self._table.running.get(worker)
-            if status and ticket and status.uuid == ticket.job.uuid:
-                ticket.observe(status)
+            for entry in self._queue.running(worker) if status else ():
+                slot = status.slot(entry.job.uuid) if status else None
+                if status is not None and slot is not None:
+                    entry.observe(slot, status.trouble)
             if status != before:
                 self._changed.notify_all()
 
-    def running(self, worker: str) -> JobEntry | None:
-        """The job that is this worker's to finish."""
+    def running(self, worker: str) -> list[JobEntry]:
+        """The jobs that are this worker's to finish."""
         with self._changed:
-            return self._table.running.get(worker)
+            return self._queue.running(worker)
 
     def take(self, worker: str) -> JobEntry | None:
-        """Give the next waiting job to an idle worker; None when there is none or it is busy."""
+        """Give a waiting job to a worker that asks for one; None when there is none for it."""
         with self._changed:
-            if not self._table.waiting or not self._is_free(worker):
+            free = {worker: self._free_slots(worker)}
+            choice = assignment.choose(self._queue.waiting, free)
+            if choice is None:
                 return None
-            ticket = self._table.waiting.pop(0)
-            ticket.state, ticket.worker = JobState.RUNNING, worker
-            ticket.started_time = iso_time(self._now())
-            self._table.running[worker] = ticket
+            self._queue.assign(choice.entry, choice.worker)
+            choice.entry.started_time = iso_time(self._now())
             self._changed.notify_all()
-            return ticket
+            return choice.entry
 
-    def unwanted(self, status: WorkerStatus) -> bool:
-        """Whether the job that a worker holds should end; the worker is told by the caller."""
+    def wants_end(self, uuid: str) -> bool:
+        """Whether a job that a worker holds should end; the caller tells the worker."""
         with self._changed:
-            ticket = self._table.get(status.uuid)
-            if ticket is None or not (ticket.cancel or ticket.state.ended):
+            entry = self._queue.get(uuid)
+            if entry is None or not (entry.cancel or entry.state.ended):
                 return False
-            ticket.told = True
+            entry.cancel_sent = True
             return True
 
     def end(self, uuid: str, record: dict[str, Any]) -> None:
-        """The job has its outcome, and this is its first record; one that is not ours is a former
-        gateway's, or its result has been deleted meanwhile: passed over."""
+        """The job has its outcome, and this is its first record. A job that is not in the table is
+        a former gateway's, or its result has been deleted meanwhile: it is passed over."""
         with self._changed:
-            ticket = self._table.get(uuid)
-            if ticket is None or ticket.state.ended:
+            entry = self._queue.get(uuid)
+            if entry is None or entry.state.ended:
                 return
-            self._table.leave(ticket)
-            ticket.end(record)
-            self._table.forget_old()
+            self._queue.release(entry)
+            entry.end(record)
+            self._queue.forget_old()
             self._changed.notify_all()
 
     def wait_for_work(self, worker: str, timeout_s: float) -> None:
         """Sleep until this worker could take a job or its job is to be ended, at most so long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_wanted(worker), timeout_s)
+            self._changed.wait_for(lambda: self._has_work(worker), timeout_s)
 
     # ---- under the lock -----------------------------------------------------------------------
 
-    def _view(self, uuid: str, line: dict[str, tuple[int, int]] | None = None) -> dict[str, Any]:
-        ticket = self._table.find(uuid)
-        if ticket.state.ended:
-            return ticket.view(None, None)
-        position, steps = line.get(uuid, NOT_WAITING) if line else self._table.place(ticket)
-        own = self._workers.get(ticket.worker or "")
-        own = own if own and own.uuid == ticket.job.uuid else None
-        return ticket.view(position, eta.eta_s(ticket.job, steps, own, self._statuses()))
+    def _view(self, uuid: str, positions: dict[str, tuple[int, int]] | None = None) -> JobView:
+        entry = self._queue.find(uuid)
+        if entry.state.ended:
+            return entry.view(None, None)
+        if positions is None:
+            position, steps = self._queue.position(entry)
+        else:
+            position, steps = positions.get(uuid, NOT_WAITING)
+        own = self._workers.get(entry.worker or "")
+        return entry.view(position, eta.eta_s(entry.job, steps, own, self._statuses()))
 
-    def _is_wanted(self, worker: str) -> bool:
-        ticket = self._table.running.get(worker)
-        if ticket is not None:
-            return ticket.cancel and not ticket.told
-        return bool(self._table.waiting) and self._is_free(worker)
+    def _has_work(self, worker: str) -> bool:
+        if any(entry.cancel and not entry.cancel_sent for entry in self._queue.running(worker)):
+            return True
+        return bool(self._queue.waiting) and self._free_slots(worker) > 0
 
-    def _is_free(self, worker: str) -> bool:
+    def _free_slots(self, worker: str) -> int:
+        """Slots that neither hold a job nor are promised to one."""
         status = self._workers[worker]
-        return status is not None and status.state == "idle" and worker not in self._table.running
+        if status is None:
+            return 0
+        promised = [
+            entry for entry in self._queue.running(worker) if status.slot(entry.job.uuid) is None
+        ]
+        return max(0, status.free_slots - len(promised))
 
     def _free(self) -> int:
-        return sum(map(self._is_free, self._workers)) - len(self._table.waiting) - self._reserved
+        free = sum(map(self._free_slots, self._workers))
+        return free - len(self._queue.waiting) - self._reserved
 
     def _statuses(self) -> list[WorkerStatus]:
         return [status for status in self._workers.values() if status is not None]

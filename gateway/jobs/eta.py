@@ -1,4 +1,4 @@
-"""How long until: from the measured time of a step. Pure functions of what the table holds."""
+"""How long until: from the measured time of a step. Pure functions of what the workers report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from gpu_worker.contract.job import Job
-from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.protocol import SlotStatus, WorkerStatus
 
 UNMEASURED_STEP_S = 0.2
 
@@ -17,34 +17,45 @@ def step_s(statuses: Sequence[WorkerStatus]) -> float:
     return sum(measured) / len(measured) if measured else UNMEASURED_STEP_S
 
 
-def left_s(status: WorkerStatus, mean_step_s: float) -> float:
-    """Seconds until a worker has done its steps."""
-    return (status.steps - status.step) * (status.step_s or mean_step_s)
+def left_s(slot: SlotStatus, step_s: float) -> float:
+    """Seconds until a worker has done a job's steps."""
+    return (slot.steps - slot.step) * step_s
+
+
+def soonest_s(statuses: Sequence[WorkerStatus]) -> float | None:
+    """Seconds until a worker that is full has a free slot; None when none is full."""
+    mean = step_s(statuses)
+    left = [
+        left_s(slot, status.step_s or mean)
+        for status in statuses
+        if not status.free_slots
+        for slot in status.slots
+    ]
+    return min(left, default=None)
 
 
 def retry_after_s(statuses: Sequence[WorkerStatus]) -> int:
     """Whole seconds until a place is free: the soonest worker's steps (RFC 9110, 10.2.3)."""
-    mean = step_s(statuses)
-    left = [left_s(status, mean) for status in statuses if status.state == "busy"]
-    return max(1, math.ceil(min(left, default=1.0)))
+    soonest = soonest_s(statuses)
+    return max(1, math.ceil(1.0 if soonest is None else soonest))
 
 
 def eta_s(
-    job: Job, ahead_steps: int | None, own: WorkerStatus | None, all_: Sequence[WorkerStatus]
+    job: Job, steps_before: int | None, own: WorkerStatus | None, statuses: Sequence[WorkerStatus]
 ) -> float:
     """Seconds until a job has ended.
 
     Args:
-        ahead_steps: of the jobs before it in the queue; None when it is not in the queue.
-        own: the status of the worker that has it, None before it has begun.
-        all_: of every worker that can be reached.
+        steps_before: of the jobs before it in the queue; None when it is not in the queue.
+        own: the status of the worker that holds it, None before one does.
+        statuses: of every worker that can be reached.
     """
-    mean = step_s(all_)
-    if own is not None:
-        return round(left_s(own, mean), 3)
+    mean = step_s(statuses)
+    slot = own.slot(job.uuid) if own is not None else None
+    if own is not None and slot is not None:
+        return round(left_s(slot, own.step_s or mean), 3)
     steps = job.request.steps
-    if ahead_steps is None:
+    if steps_before is None:
         return round(steps * mean, 3)
-    before = [left_s(status, mean) for status in all_ if status.state == "busy"]
-    waiting = ahead_steps * mean
-    return round(min(before, default=0.0) + waiting / max(1, len(all_)) + steps * mean, 3)
+    waiting = steps_before * mean / max(1, len(statuses))
+    return round((soonest_s(statuses) or 0.0) + waiting + steps * mean, 3)

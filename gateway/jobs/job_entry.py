@@ -1,14 +1,14 @@
-"""A job in the broker's table: its state and its times. Knows no lock and no queue."""
+"""A job in the broker's table, and the view of it that clients see. Knows no lock and no queue."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from gpu_worker.contract.job import Job, Outcome
-from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.protocol import SlotStatus
 
 
 def iso_time(moment: datetime) -> str:
@@ -31,76 +31,110 @@ class JobState(enum.StrEnum):
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
+@dataclass(frozen=True)
+class JobView:
+    """A job as GET /image/jobs/{uuid} shows it: the members of the JSON, in their order.
+
+    `position` counts the jobs before it in the queue, None when it does not wait. `eta_s` is the
+    estimated seconds until its end. Times are ISO 8601.
+    """
+
+    uuid: str
+    state: JobState
+    position: int | None
+    step: int
+    steps: int
+    eta_s: float | None
+    attempts: int
+    cancel_requested: bool
+    created_time: str
+    started_time: str | None
+    ended_time: str | None
+    errors: list[str]
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> JobView:
+        """The view of a job that has ended, by its first result record."""
+        # Records of before there was `steps` say how many there are for one image.
+        steps = record.get("steps", record.get("num_inference_steps") or 0)
+        state = JobState(record["state"])
+        return cls(
+            uuid=record["uuid"],
+            state=state,
+            position=None,
+            step=steps if state is JobState.SUCCEEDED else record.get("step", 0),
+            steps=steps,
+            eta_s=None,
+            attempts=record.get("attempt", 0),
+            cancel_requested=state is JobState.CANCELED,
+            created_time=record["created_time"],
+            started_time=record.get("started_time"),
+            ended_time=record.get("ended_time"),
+            errors=record["errors"],
+        )
+
+    def json(self) -> dict[str, Any]:
+        """The members of the JSON object."""
+        return asdict(self) | {"state": self.state.value}
+
+    def differs(self, other: JobView) -> bool:
+        """Whether something has changed that is worth waking a client for."""
+        watched = ("state", "position", "step", "attempts", "cancel_requested")
+        return any(getattr(self, name) != getattr(other, name) for name in watched)
+
+
 @dataclass(eq=False)
 class JobEntry:
-    """A job and `worker` who runs it; `cancel`: its end is wanted, `told`: its worker knows that;
-    `dispatched`: the journal says so.
+    """A job, and the worker that runs it.
 
-    Times are ISO 8601.
+    `cancel`: its end is wanted; `cancel_sent`: its worker knows that. `dispatched`: the journal
+    says to which worker it was given. `ended`: its view, once it has its outcome.
     """
 
     job: Job
     state: JobState = JobState.QUEUED
     worker: str | None = None
     cancel: bool = False
-    told: bool = False
+    cancel_sent: bool = False
     dispatched: bool = False
     attempts: int = 0
     step: int = 0
     steps: int = 0
     errors: list[str] = field(default_factory=list)
     started_time: str | None = None
-    ended_time: str | None = None
+    ended: JobView | None = None
 
-    def observe(self, status: WorkerStatus) -> None:
+    def observe(self, slot: SlotStatus, trouble: str | None) -> None:
         """Its worker has spoken of it."""
-        self.attempts, self.step, self.steps = status.attempt, status.step, status.steps
-        self.errors = [status.trouble] if status.trouble else []
+        self.attempts, self.step, self.steps = slot.attempt, slot.step, slot.steps
+        self.errors = [trouble] if trouble else []
         # After a restart of the gateway only the worker knows it.
-        self.started_time = self.started_time or status.started_time
+        self.started_time = self.started_time or slot.started_time
 
     def end(self, record: dict[str, Any]) -> None:
-        """It has its outcome. All that is told of it from now on is its record's, as it is after
-        a restart, when nobody remembers more."""
-        said = view_of_record(record)
-        self.state, self.cancel = JobState(said["state"]), said["cancel_requested"]
-        self.attempts, self.step, self.steps = said["attempts"], said["step"], said["steps"]
-        self.started_time, self.ended_time = said["started_time"], said["ended_time"]
-        self.errors = said["errors"]
+        """It has its outcome. Its view is its record's from now on, as it is after a restart, when
+        nobody remembers more."""
+        self.ended = JobView.from_record(record)
+        self.state = self.ended.state
 
-    def view(self, position: int | None, eta_s: float | None) -> dict[str, Any]:
-        """As GET /image/jobs/{uuid} shows it."""
-        return {
-            "uuid": self.job.uuid,
-            "state": self.state.value,
-            "position": position,
-            "step": self.step,
-            "steps": self.steps or self.job.request.steps,
-            "eta_s": eta_s,
-            "attempts": self.attempts,
-            "cancel_requested": self.cancel,
-            "created_time": self.job.created_time,
-            "started_time": self.started_time,
-            "ended_time": self.ended_time,
-            "errors": list(self.errors),
-        }
+    def view(self, position: int | None, eta_s: float | None) -> JobView:
+        """The view of it now.
 
-
-def view_of_record(record: dict[str, Any]) -> dict[str, Any]:
-    """The same of a job that has ended, by its first record."""
-    # Records of before there was `steps` say how many there are for one picture.
-    steps = record.get("steps", record.get("num_inference_steps") or 0)
-    return {
-        "uuid": record["uuid"],
-        "state": record["state"],
-        "position": None,
-        "step": steps if record["state"] == JobState.SUCCEEDED else record.get("step", 0),
-        "steps": steps,
-        "eta_s": None,
-        "attempts": record.get("attempt", 0),
-        "cancel_requested": record["state"] == JobState.CANCELED,
-        "created_time": record["created_time"],
-        "started_time": record.get("started_time"),
-        "ended_time": record.get("ended_time"),
-        "errors": record["errors"],
-    }
+        Args:
+            position: how many jobs wait before it; None when it does not wait.
+            eta_s: estimated seconds until its end.
+        """
+        return self.ended or JobView(
+            uuid=self.job.uuid,
+            state=self.state,
+            position=position,
+            step=self.step,
+            steps=self.steps or self.job.request.steps,
+            eta_s=eta_s,
+            attempts=self.attempts,
+            cancel_requested=self.cancel,
+            created_time=self.job.created_time,
+            started_time=self.started_time,
+            ended_time=None,
+            errors=list(self.errors),
+        )

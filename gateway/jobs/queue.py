@@ -1,4 +1,4 @@
-"""Every job the broker knows, and the line of those that wait. The broker holds the lock."""
+"""Every job the broker knows, and the queue of those that wait. The broker holds the lock."""
 
 from __future__ import annotations
 
@@ -11,86 +11,101 @@ from gateway.jobs.job_entry import JobEntry, JobState
 KEPT_ENDED = 10_000
 """Ended jobs that stay in the table; older ones are still answered from the result log."""
 
-
 NOT_WAITING: tuple[None, None] = (None, None)
-"""The place of a job that does not wait."""
+"""The position of a job that does not wait."""
 
 
 class JobQueue:
-    """Tickets by uuid; `waiting` is in the order of acceptance, `running` by worker."""
+    """Entries by uuid. `waiting` is in the order of acceptance."""
 
     def __init__(self) -> None:
         self.waiting: list[JobEntry] = []
-        self.running: dict[str, JobEntry] = {}
-        self._tickets: OrderedDict[str, JobEntry] = OrderedDict()
+        self._entries: OrderedDict[str, JobEntry] = OrderedDict()
+        self._running: dict[str, dict[str, JobEntry]] = {}
 
-    def add(self, ticket: JobEntry) -> None:
-        """A new one; a queued one stands in line."""
-        self._tickets[ticket.job.uuid] = ticket
-        if ticket.state is JobState.QUEUED:
-            self.stand_in_line(ticket)
+    def add(self, entry: JobEntry) -> None:
+        """A new job; a queued one joins the queue, a running one is its worker's."""
+        self._entries[entry.job.uuid] = entry
+        if entry.state is JobState.QUEUED:
+            self.enqueue(entry)
+        elif entry.state is JobState.RUNNING:
+            self.assign(entry, entry.worker or "")
 
-    def stand_in_line(self, ticket: JobEntry) -> None:
-        """Where its sequence number puts it."""
-        bisect.insort(self.waiting, ticket, key=lambda t: t.job.sequence)
+    def enqueue(self, entry: JobEntry) -> None:
+        """Put a job where its sequence number belongs."""
+        bisect.insort(self.waiting, entry, key=_sequence)
 
-    def leave_line(self, ticket: JobEntry) -> None:
-        """No longer waiting, if it was."""
-        position = self._position(ticket)
-        if position is not None:
-            del self.waiting[position]
+    def dequeue(self, entry: JobEntry) -> None:
+        """Take a job out of the queue, if it waits."""
+        index = self._index(entry)
+        if index is not None:
+            del self.waiting[index]
 
-    def leave(self, ticket: JobEntry) -> None:
-        """Neither waiting nor anybody's to finish any more."""
-        self.leave_line(ticket)
-        if ticket.worker is not None and self.running.get(ticket.worker) is ticket:
-            self.running.pop(ticket.worker)
+    def assign(self, entry: JobEntry, worker: str) -> None:
+        """From now on the job is that worker's to finish."""
+        self.dequeue(entry)
+        entry.state, entry.worker = JobState.RUNNING, worker
+        self._running.setdefault(worker, {})[entry.job.uuid] = entry
 
-    def place(self, ticket: JobEntry) -> tuple[int | None, int | None]:
-        """How many stand before it, and how many steps those want; None when it does not wait."""
-        position = self._position(ticket)
-        if position is None:
+    def running(self, worker: str) -> list[JobEntry]:
+        """The jobs that are this worker's to finish, in the order in which it got them."""
+        return list(self._running.get(worker, {}).values())
+
+    def release(self, entry: JobEntry) -> None:
+        """The job neither waits nor is anybody's to finish any more."""
+        self.dequeue(entry)
+        self._running.get(entry.worker or "", {}).pop(entry.job.uuid, None)
+
+    def position(self, entry: JobEntry) -> tuple[int | None, int | None]:
+        """How many jobs wait before it, and how many steps those want; None when it does not
+        wait."""
+        index = self._index(entry)
+        if index is None:
             return NOT_WAITING
-        return position, sum(t.job.request.steps for t in self.waiting[:position])
+        return index, sum(each.job.request.steps for each in self.waiting[:index])
 
-    def line(self) -> dict[str, tuple[int, int]]:
-        """place() of all that wait, by uuid."""
-        places: dict[str, tuple[int, int]] = {}
+    def positions(self) -> dict[str, tuple[int, int]]:
+        """position() of all that wait, by uuid."""
+        positions: dict[str, tuple[int, int]] = {}
         steps = 0
-        for position, ticket in enumerate(self.waiting):
-            places[ticket.job.uuid] = (position, steps)
-            steps += ticket.job.request.steps
-        return places
-
-    def _position(self, ticket: JobEntry) -> int | None:
-        sequence = ticket.job.sequence
-        at = bisect.bisect_left(self.waiting, sequence, key=lambda t: t.job.sequence)
-        return at if at < len(self.waiting) and self.waiting[at] is ticket else None
+        for index, entry in enumerate(self.waiting):
+            positions[entry.job.uuid] = (index, steps)
+            steps += entry.job.request.steps
+        return positions
 
     def find(self, uuid: str) -> JobEntry:
         """Raises UnknownJob."""
-        ticket = self._tickets.get(uuid)
-        if ticket is None:
+        entry = self._entries.get(uuid)
+        if entry is None:
             raise UnknownJob(uuid)
-        return ticket
+        return entry
 
     def get(self, uuid: str | None) -> JobEntry | None:
         """None when it is not there."""
-        return self._tickets.get(uuid) if uuid else None
+        return self._entries.get(uuid) if uuid else None
 
     def newest(self, limit: int) -> list[JobEntry]:
         """By acceptance, newest first."""
-        return sorted(self._tickets.values(), key=lambda t: -t.job.sequence)[:limit]
+        return sorted(self._entries.values(), key=_sequence, reverse=True)[:limit]
 
     def forget(self, uuid: str) -> None:
-        """It is no longer answered from here."""
-        ticket = self._tickets.pop(uuid, None)
-        if ticket is not None:
-            self.leave(ticket)
+        """The job is no longer answered from here."""
+        entry = self._entries.pop(uuid, None)
+        if entry is not None:
+            self.release(entry)
 
     def forget_old(self) -> None:
-        """Keep KEPT_ENDED at most."""
-        if len(self._tickets) > KEPT_ENDED:
-            oldest = next((t for t in self._tickets.values() if t.state.ended), None)
+        """Keep KEPT_ENDED entries at most."""
+        if len(self._entries) > KEPT_ENDED:
+            oldest = next((each for each in self._entries.values() if each.state.ended), None)
             if oldest is not None:
-                self._tickets.pop(oldest.job.uuid)
+                self._entries.pop(oldest.job.uuid)
+
+    def _index(self, entry: JobEntry) -> int | None:
+        index = bisect.bisect_left(self.waiting, _sequence(entry), key=_sequence)
+        is_there = index < len(self.waiting) and self.waiting[index] is entry
+        return index if is_there else None
+
+
+def _sequence(entry: JobEntry) -> int:
+    return entry.job.sequence

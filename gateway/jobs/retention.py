@@ -14,9 +14,9 @@ from itertools import groupby
 import orjson
 
 from gateway.errors import StorageUnavailable
-from gateway.jobs.removal import Removal
+from gateway.jobs.deletion import ResultDeletion
 from gateway.store import consolidation
-from gateway.store.index_db import Entry
+from gateway.store.index_db import Entry, IndexDb
 from gateway.store.result_index import ResultIndex
 from gpu_worker.store import segments
 from gpu_worker.store.durable import DamagedLine
@@ -49,23 +49,23 @@ class Housekeeping:
     """Deletes what is beyond the retention, then merges what is worth it.
 
     Args:
-        seal: asks the writer of a segment to go on in a new one.
+        rotate: asks the writer of a segment to go on in a new one.
     """
 
     def __init__(
         self,
         index: ResultIndex,
-        removal: Removal,
+        deletion: ResultDeletion,
         retention: Retention,
         segment_bytes: int,
-        seal: Callable[[str], None],
+        rotate: Callable[[str], None],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._index = index
-        self._removal = removal
+        self._deletion = deletion
         self._retention = retention
         self._segment_bytes = segment_bytes
-        self._seal = seal
+        self._rotate = rotate
         self._now = now
         self._asked: set[str] = set()
 
@@ -94,13 +94,13 @@ class Housekeeping:
         if self._retention.limits:
             expired = self._expired()
             for start in range(0, len(expired), _PAGE):  # others delete in between
-                self._removal.delete(*expired[start : start + _PAGE], rewrite=False)
-        wanted = frozenset(self._removal.rewrite)
+                self._deletion.delete(*expired[start : start + _PAGE], rewrite=False)
+        wanted = frozenset(self._deletion.rewrite)
         for run in list(consolidation.runs(self._index, self._segment_bytes, wanted)):
             self._merge(run)
-        asked = set(self._half_dead_newest())
+        asked = set(self._mostly_garbage())
         for name in asked:
-            self._seal(name)
+            self._rotate(name)
         more, self._asked = bool(asked - self._asked), asked
         return more
 
@@ -110,13 +110,13 @@ class Housekeeping:
         except (OSError, sqlite3.Error) as error:
             log.warning("%s and its neighbours are left as they are: %s", run[0].name, error)
         else:
-            self._removal.rewrite.difference_update(segment.name for segment in run)
+            self._deletion.rewrite.difference_update(segment.name for segment in run)
 
     def _expired(self) -> list[str]:
         return list(dict.fromkeys((*self._too_many(), *self._too_old())))
 
     def _too_many(self) -> Iterator[str]:
-        totals = self._index.totals()
+        totals = self._index.query(IndexDb.totals)
         most = self._retention.results or totals.results
         largest = self._retention.size_bytes or totals.live_bytes
         if totals.results <= most and totals.live_bytes <= largest:
@@ -151,13 +151,13 @@ class Housekeeping:
         except (KeyError, ValueError, OSError, DamagedLine):
             return self._now()
 
-    def _half_dead_newest(self) -> Iterator[str]:
+    def _mostly_garbage(self) -> Iterator[str]:
         """Newest segments that nobody would merge, though most of their bytes are deleted."""
-        live = self._index.live_bytes()
-        sealed = set(consolidation.closed_segments(self._index.directory))
+        live = self._index.query(IndexDb.live_bytes)
+        closed = set(consolidation.closed_segments(self._index.directory))
         for segment in segments.live_segments(self._index.directory):
             size = (self._index.directory / segment.name).stat().st_size
-            dead = size - live.get(segment.name, 0)
-            half_dead = dead > consolidation.GARBAGE_RATIO * size
-            if segment not in sealed and (half_dead or segment.name in self._removal.rewrite):
+            garbage = size - live.get(segment.name, 0)
+            is_garbage = garbage > consolidation.GARBAGE_RATIO * size
+            if segment not in closed and (is_garbage or segment.name in self._deletion.rewrite):
                 yield segment.name

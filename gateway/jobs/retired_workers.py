@@ -10,13 +10,11 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from gpu_worker.store import process
+from gpu_worker.store import in_flight, process
 from gpu_worker.store.in_flight import InFlight
 from gpu_worker.store.process import StoreLocked
 
 log = logging.getLogger(__name__)
-
-_NOTE = ".in_flight.json"
 
 
 def reclaim_jobs(
@@ -38,19 +36,19 @@ def reclaim_jobs(
         Those whose jobs others may begin. Who is missing runs all the same, or its note cannot be
         removed: its job stays its own.
     """
-    noted = {path.name.removesuffix(_NOTE) for path in directory.glob(f"gpu-*{_NOTE}")}
-    gone = {*noted, *given}.difference(workers)
-    return {worker for worker in sorted(gone) if _retire(directory, worker, is_ours)}
+    noted = {in_flight.writer_of(path) for path in in_flight.note_paths(directory)} - {None}
+    retired = sorted(filter(None, {*noted, *given}.difference(workers)))
+    return {worker for worker in retired if _retire(directory, worker, is_ours)}
 
 
 def _retire(directory: Path, worker: str, is_ours: Callable[[str], bool]) -> bool:
-    note = InFlight(directory / f"{worker}{_NOTE}")
+    notes = InFlight(directory, worker)
     try:
         with process.lock(directory / f"{worker}.lock", f"the store of {worker}"):
-            begun = note.read()
-            if begun is not None and is_ours(begun.job.uuid):
-                note.clear()
-                log.info("%s is gone: the job %s is not its own any more", worker, begun.job.uuid)
+            ours = [note.job.uuid for note in notes.read() if is_ours(note.job.uuid)]
+            if ours:
+                notes.clear(ours)
+                log.info("the worker %s is retired and gives back %s", worker, ", ".join(ours))
     except (OSError, StoreLocked) as error:
         log.error("what %s has begun stays its own: %s", worker, error)
         return False

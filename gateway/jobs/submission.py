@@ -40,15 +40,15 @@ class JobSubmission:
         self,
         request: GenerationRequest,
         key: str | None = None,
-        pictures: InputFiles | None = None,
+        images: InputFiles | None = None,
         source: Source | None = None,
     ) -> str:
         """Accept a request; the uuid of its job, which is on disk.
 
         Args:
             key: the client's name for this submission: the same key gives the same uuid, for good.
-            pictures: those that the request names by digest; they are on disk before the job is.
-            source: where its `image` is from, when that is a stored picture.
+            images: those that the request names by digest; they are on disk before the job is.
+            source: where its `image` is from, when that is a stored image.
 
         Raises:
             UnsupportedField: no worker can do it.
@@ -56,12 +56,12 @@ class JobSubmission:
             StorageUnavailable, NoWorker, QueueFull: it is not accepted, and will not run.
         """
         if key is None:
-            return self._accept(request, None, pictures or {}, source)
+            return self._accept(request, None, images or {}, source)
         named, wanted = _digest(key), _digest(request.model_dump_json())
         with self._keyed:
             made = self._made(named)
             if made is None:
-                return self._accept(request, f"{named}:{wanted}", pictures or {}, source)
+                return self._accept(request, f"{named}:{wanted}", images or {}, source)
             uuid, asked = made
             if asked != wanted:
                 raise IdempotencyKeyReused(
@@ -83,18 +83,18 @@ class JobSubmission:
         self,
         request: GenerationRequest,
         submission: str | None,
-        pictures: InputFiles,
+        images: InputFiles,
         source: Source | None,
     ) -> str:
         self._capabilities.check(request)
         self._storage.check()
         job = self._broker.reserve(request, submission).model_copy(update={"source": source})
         try:
-            self._inputs.keep(job.uuid, pictures)
+            self._inputs.keep(job.uuid, images)
             self._journal.accept(job)
         except BaseException as error:
             self._broker.give_up()
-            if pictures:
+            if images:
                 self._inputs.remove(job.uuid)
             if isinstance(error, OSError):
                 raise StorageUnavailable.refusing("the job", error) from error

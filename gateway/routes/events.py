@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import falcon
 import orjson
@@ -16,11 +15,9 @@ import orjson
 from gateway.errors import ResultDeleted, UnknownJob
 from gateway.http.concurrency_limit import ConcurrencyLimit
 from gateway.http.params import parse_uuid
-from gateway.jobs.job_entry import JobState
-from gateway.routes.jobs import JobLookup
-from gateway.routes.preview import Previews
-
-View = dict[str, Any]
+from gateway.jobs.job_entry import JobState, JobView
+from gateway.jobs.lookup import JobLookup
+from gateway.store.preview_reader import PreviewReader
 
 MAX_STREAMS = 12
 """Of the gateway's threads (SERVER_THREADS), so many may serve streams; beyond them 503."""
@@ -40,15 +37,13 @@ _RUNNING_ID, _ATTEMPT = 10**9, 10**6
 _STEPPED = ("step", "steps", "eta_s")
 
 
-def event_id(view: View) -> int:
+def event_id(view: JobView) -> int:
     """Grows with the job and follows from its state alone, so that it survives a restart."""
-    state = JobState(view["state"])
-    if state.ended:
+    if view.state.ended:
         return END_ID
-    if state is JobState.QUEUED:
+    if view.state is JobState.QUEUED:
         return 0
-    attempts, step = int(view["attempts"]), int(view["step"])
-    return _RUNNING_ID + min(attempts, 900) * _ATTEMPT + min(step, _ATTEMPT - 1)
+    return _RUNNING_ID + min(view.attempts, 900) * _ATTEMPT + min(view.step, _ATTEMPT - 1)
 
 
 def message(name: str, number: int, data: object) -> bytes:
@@ -63,7 +58,7 @@ class EventStream:
         self,
         uuid: str,
         last_id: int,
-        look: Callable[[float, View | None], View],
+        look: Callable[[float, JobView | None], JobView],
         preview: Callable[[], int | None],
         leave: Callable[[], None],
         stopping: Callable[[], bool],
@@ -93,41 +88,42 @@ class EventStream:
             self.close()
 
     def _events(self) -> Iterator[bytes]:
-        told: View | None = None
-        drawn: int | None = None
-        spoke = self._clock()
+        sent: JobView | None = None
+        sent_preview: int | None = None
+        last_write = self._clock()
         while not self._stopping():
-            view = self._look(0.0 if told is None else self._pause_s(spoke), told)
-            name = _name(told, view)
+            view = self._look(0.0 if sent is None else self._pause_s(last_write), sent)
+            name = _name(sent, view)
             if name is not None:
-                yield self._message(name, view, view)
-                told, spoke = view, self._clock()
+                yield self._message(name, view, view.json())
+                sent, last_write = view, self._clock()
             if name == "end":
                 return
-            version = self._preview() if view["state"] == JobState.RUNNING else None
-            if version is not None and version != drawn:
+            preview = self._preview() if view.state is JobState.RUNNING else None
+            if preview is not None and preview != sent_preview:
                 yield self._message("preview", view, {"url": self._url})
-                drawn, spoke = version, self._clock()
-            if self._clock() - spoke >= HEARTBEAT_S:
+                sent_preview, last_write = preview, self._clock()
+            if self._clock() - last_write >= HEARTBEAT_S:
                 yield b": still here\n\n"
-                spoke = self._clock()
+                last_write = self._clock()
 
-    def _pause_s(self, spoke: float) -> float:
-        return min(LOOK_S, max(0.01, HEARTBEAT_S - (self._clock() - spoke)))
+    def _pause_s(self, last_write: float) -> float:
+        return min(LOOK_S, max(0.01, HEARTBEAT_S - (self._clock() - last_write)))
 
-    def _message(self, name: str, view: View, data: object) -> bytes:
+    def _message(self, name: str, view: JobView, data: object) -> bytes:
         # A gateway that has just been restarted has not heard of the step yet.
         self._id = max(self._id, event_id(view))
         return message(name, self._id, data)
 
 
-def _name(told: View | None, view: View) -> str | None:
-    """What to call the difference; None when there is none to speak of."""
-    if JobState(view["state"]).ended:
+def _name(sent: JobView | None, view: JobView) -> str | None:
+    """The name of the event for a difference; None when there is none that matters."""
+    if view.state.ended:
         return "end"
-    if told is None:
+    if sent is None:
         return "state"
-    changed = {key for key in view if view[key] != told[key]}
+    before, now = sent.json(), view.json()
+    changed = {name for name in now if now[name] != before[name]}
     if not changed - {"eta_s"}:
         return None
     return "progress" if changed <= set(_STEPPED) else "state"
@@ -137,20 +133,19 @@ class EventsResource:
     """Serves so many streams at a time."""
 
     def __init__(
-        self, whereabouts: JobLookup, previews: Previews, stopping: threading.Event
+        self, lookup: JobLookup, previews: PreviewReader, stopping: threading.Event
     ) -> None:
-        self._whereabouts = whereabouts
+        self._lookup = lookup
         self._previews = previews
         self._stopping = stopping
-        self._places = ConcurrencyLimit(MAX_STREAMS, "streams of events", retry_after_s=1)
+        self._streams = ConcurrencyLimit(MAX_STREAMS, "streams of events", retry_after_s=1)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """text/event-stream; 204 for who has seen the end: so a browser stops asking."""
         uuid = parse_uuid(uuid, "uuid")
         last = req.get_header("Last-Event-ID") or ""
         last_id = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
-        ended = JobState(self._whereabouts.view(uuid)["state"]).ended
-        if ended and last_id >= END_ID:
+        if self._lookup.view(uuid).state.ended and last_id >= END_ID:
             resp.status = falcon.HTTP_NO_CONTENT
             return
         resp.content_type = "text/event-stream"
@@ -162,8 +157,8 @@ class EventsResource:
         resp.stream = EventStream(
             uuid,
             min(last_id, END_ID - 1),
-            lambda wait_s, told: self._whereabouts.view(uuid, wait_s, told),
+            lambda wait_s, sent: self._lookup.view(uuid, wait_s, sent),
             lambda: self._previews.version(uuid),
-            self._places.take(),
+            self._streams.acquire(),
             self._stopping.is_set,
         )

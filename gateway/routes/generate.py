@@ -21,7 +21,7 @@ from gateway.http.params import (
     number_param,
     uuid_param,
 )
-from gateway.jobs.removal import Removal
+from gateway.jobs.deletion import ResultDeletion
 from gateway.jobs.submission import JobSubmission
 from gateway.store.index_db import Entry
 from gateway.store.result_index import ResultIndex
@@ -40,16 +40,16 @@ class GenerateResource:
 
     def __init__(
         self,
-        intake: JobSubmission,
+        submission: JobSubmission,
         reader: InputImageReader,
-        limit_bytes: int,
-        removal: Removal,
+        max_body_bytes: int,
+        deletion: ResultDeletion,
         index: ResultIndex,
     ) -> None:
         self._reader = reader
-        self._limit_bytes = limit_bytes
-        self._intake = intake
-        self._removal = removal
+        self._max_body_bytes = max_body_bytes
+        self._submission = submission
+        self._deletion = deletion
         self._index = index
         self._arrays = RecordArrayResponder(index)
 
@@ -57,8 +57,8 @@ class GenerateResource:
         """200 `{"generation_uuid": ...}`, or 4xx, 429, 503, 507."""
         key = idempotency_key(req)
         with self._reader.room(req.content_length or 0):
-            request, pictures = self._reader.request(json_body(req, self._limit_bytes))
-            uuid = self._intake.submit(request, key, pictures)
+            request, images = self._reader.request(json_body(req, self._max_body_bytes))
+            uuid = self._submission.submit(request, key, images)
         resp.data = orjson.dumps({"generation_uuid": uuid})
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -90,7 +90,7 @@ class GenerateResource:
             raise missing_parameter(
                 "generation_uuid", "the uuid of the job whose results are to go"
             )
-        if not self._removal.delete(uuid):
+        if not self._deletion.delete(uuid):
             if self._index.is_deleted(uuid):
                 raise ResultDeleted(uuid)
             raise UnknownJob(uuid)

@@ -9,7 +9,8 @@ import falcon
 
 from gateway.errors import NoImage, ResultDeleted
 from gateway.http.params import invalid_parameter, parse_uuid
-from gateway.routes.jobs import JobLookup
+from gateway.jobs.job_entry import JobState
+from gateway.jobs.lookup import JobLookup
 from gateway.store.index_db import Entry
 from gateway.store.result_index import ResultIndex
 
@@ -19,9 +20,9 @@ _NAME = re.compile(r"([0-9a-fA-F-]{36})(?:-([1-9]\d{0,3}))?\.png")
 class FileResource:
     """A picture never changes: it may be kept for good by whoever asked for it."""
 
-    def __init__(self, index: ResultIndex, whereabouts: JobLookup) -> None:
+    def __init__(self, index: ResultIndex, lookup: JobLookup) -> None:
         self._index = index
-        self._whereabouts = whereabouts
+        self._lookup = lookup
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """`{uuid}.png`, or `{uuid}-N.png` for the N-th picture of a job, from 1."""
@@ -31,7 +32,7 @@ class FileResource:
         uuid = parse_uuid(found[1], "uuid")
         number = int(found[2] or 1)
         etag = falcon.ETag(f"{uuid}-{number}")
-        entry = find_image(self._index, self._whereabouts, uuid, number)
+        entry = find_image(self._index, self._lookup, uuid, number)
         has = req.if_none_match or []
         if "*" in has or etag in has:
             resp.status = falcon.HTTP_NOT_MODIFIED  # told without reading the record
@@ -50,7 +51,7 @@ def read_image(index: ResultIndex, entry: Entry) -> bytes:
     return binascii.a2b_base64(data)
 
 
-def find_image(index: ResultIndex, whereabouts: JobLookup, uuid: str, number: int) -> Entry:
+def find_image(index: ResultIndex, lookup: JobLookup, uuid: str, number: int) -> Entry:
     """Where the N-th picture of a job stands, from 1.
 
     Raises:
@@ -60,8 +61,8 @@ def find_image(index: ResultIndex, whereabouts: JobLookup, uuid: str, number: in
     entry = index.find_image(uuid, number - 1)
     if entry is not None and entry.data_length:
         return entry
-    state = whereabouts.view(uuid)["state"]
-    if state == "succeeded":
+    state = lookup.view(uuid).state
+    if state is JobState.SUCCEEDED:
         first = index.find(uuid)
         count = first.num_images if first is not None else 1
         if number <= count:

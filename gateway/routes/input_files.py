@@ -6,14 +6,14 @@ Looked up among the digests of the record: what a client sends never becomes a p
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import falcon
 import orjson
 
 from gateway.errors import NoImage
 from gateway.http.params import invalid_parameter, parse_uuid
-from gateway.routes.jobs import JobLookup
+from gateway.jobs.lookup import JobLookup
+from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.request import image_fields
 
@@ -26,10 +26,10 @@ _KINDS = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", 
 class InputFileResource:
     """What is named by its digest never changes: it may be kept for good."""
 
-    def __init__(self, index: ResultIndex, whereabouts: JobLookup, folder: Path) -> None:
+    def __init__(self, index: ResultIndex, lookup: JobLookup, inputs: InputStore) -> None:
         self._index = index
-        self._whereabouts = whereabouts
-        self._folder = folder
+        self._lookup = lookup
+        self._inputs = inputs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str, sha256: str) -> None:
         """The file as it came, byte for byte."""
@@ -38,13 +38,13 @@ class InputFileResource:
             raise invalid_parameter("sha256", sha256, "is not 64 hexadecimal digits in lower case")
         line = self._index.read_without_data(uuid)
         if line is None:
-            state = self._whereabouts.view(uuid)["state"]
+            state = self._lookup.view(uuid).state
             raise NoImage(f"the job {uuid} is {state}: its pictures can be had when it has ended")
         digests = {holder[key] for _, holder, key in image_fields(orjson.loads(line))}
         if f"sha256:{sha256}" not in digests:
             raise NoImage(f"no picture sha256:{sha256} came with the job {uuid}")
         try:
-            content = (self._folder / uuid / sha256).read_bytes()
+            content = self._inputs.read(uuid, sha256)
         except OSError as error:
             raise NoImage(f"sha256:{sha256} of {uuid} is gone: {error.strerror}") from None
         kinds = [kind for head, kind in _KINDS if content.startswith(head)]

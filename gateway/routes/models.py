@@ -14,7 +14,7 @@ from gateway.http.params import same_origin
 from gateway.jobs.broker import Broker
 from gateway.routes.server import worker_view
 from gateway.workers.model_commands import CommandQueue
-from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.protocol import ModelCommand, WorkerState, WorkerStatus
 
 
 class ModelsResource:
@@ -32,45 +32,45 @@ class ModelCommandResource:
     """POST /server/models/{name}/load and /unload: 202, and the worker says how it went."""
 
     def __init__(
-        self, capabilities: WorkerCapabilities, broker: Broker, wishes: dict[str, CommandQueue]
+        self, capabilities: WorkerCapabilities, broker: Broker, commands: dict[str, CommandQueue]
     ) -> None:
         self._capabilities = capabilities
         self._broker = broker
-        self._wishes = wishes
+        self._commands = commands
 
     def on_post_load(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """The first idle worker that knows the model loads it; jobs wait meanwhile."""
-        self._answer(resp, name, self._there(req, name), name)
+        self._send(resp, ModelCommand(name), self._reachable(req, name), name)
 
     def on_post_unload(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """The first idle worker that has the model lets go of it."""
-        there = self._there(req, name)
-        has = {worker: status for worker, status in there.items() if status.loaded == name}
-        if not has:
+        reachable = self._reachable(req, name)
+        holders = {worker: status for worker, status in reachable.items() if status.loaded == name}
+        if not holders:
             raise NotLoaded(f"no worker has the model {name} loaded")
-        self._answer(resp, None, has, name)
+        self._send(resp, ModelCommand(unload=True), holders, name)
 
-    def _there(self, req: falcon.Request, name: str) -> dict[str, WorkerStatus]:
+    def _reachable(self, req: falcon.Request, name: str) -> dict[str, WorkerStatus]:
         """Workers that know the model and answer. Raises UnknownModel, NotDescribed, NoWorker."""
         same_origin(req)
-        said = self._broker.workers()
-        known = [(worker, said[worker]) for worker in self._capabilities.workers_of(name)]
-        there = {worker: status for worker, status in known if status is not None}
-        if not there:
+        statuses = self._broker.workers()
+        known = [(worker, statuses[worker]) for worker in self._capabilities.workers_of(name)]
+        reachable = {worker: status for worker, status in known if status is not None}
+        if not reachable:
             raise NoWorker(retry_after_s=5)
-        return there
+        return reachable
 
-    def _answer(
+    def _send(
         self,
         resp: falcon.Response,
-        wanted: str | None,
-        there: dict[str, WorkerStatus],
+        command: ModelCommand,
+        workers: dict[str, WorkerStatus],
         name: str,
     ) -> None:
-        idle = [worker for worker, status in there.items() if status.state == "idle"]
+        idle = [worker for worker, status in workers.items() if status.state is WorkerState.IDLE]
         if not idle:
-            state = next(iter(there.values())).state
+            state = next(iter(workers.values())).state
             raise WorkerBusy(f"the worker is {state}; ask for {name} when it is idle")
-        status = self._wishes[idle[0]].ask(wanted)
+        status = self._commands[idle[0]].submit(command)
         resp.status = falcon.HTTP_ACCEPTED
         resp.data = orjson.dumps(worker_view(idle[0], status))

@@ -10,24 +10,33 @@ import orjson
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
 from gateway.store.disk_space import DiskSpace
+from gateway.store.index_db import IndexDb
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.protocol import WorkerStatus
 from gpu_worker.store import segments
 
-SHOWN = (
+_MEMBERS = (
     *("boot_id", "model", "loaded", "load_error", "device", "dtype", "machine_size"),
     *("memory_bytes", "versions", "uuid", "step", "steps", "step_s"),
     *("log", "committed", "trouble"),
 )
+"""The members of a worker after its name and state; uuid, step and steps are its first job's."""
 
 
 def worker_view(name: str, status: WorkerStatus | None) -> dict[str, Any]:
-    """A worker as GET /server/workers shows it; of one that does not answer all else is null."""
+    """A worker as GET /server/workers shows it. All else is null while it does not answer."""
+    slot = status.slots[0] if status and status.slots else None
+    held = {
+        "uuid": slot.uuid if slot else None,
+        "step": slot.step if slot else 0,
+        "steps": slot.steps if slot else 0,
+    }
+    members = {**dict(status), **held} if status else {}
     return {
         "worker": name,
         "name": name,
         "state": status.state if status else "unreachable",
-        **{key: getattr(status, key, None) for key in SHOWN},
+        **{member: members.get(member) for member in _MEMBERS},
     }
 
 
@@ -67,7 +76,7 @@ class StorageResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Counts and bytes; `trouble` says why no job is accepted, or is null."""
-        totals = self._index.totals()
+        totals = self._index.query(IndexDb.totals)
         resp.data = orjson.dumps(
             {
                 "results": totals.results,

@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError
 from gateway.errors import InvalidRequest, ResultDeleted
 from gateway.http.json_body import json_body
 from gateway.http.params import idempotency_key, parse_uuid
+from gateway.jobs.lookup import JobLookup
 from gateway.jobs.submission import JobSubmission
 from gateway.routes.image_files import find_image, read_image
-from gateway.routes.jobs import JobLookup
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract import output_size
 from gpu_worker.contract.job import Source
@@ -36,39 +36,39 @@ class UpscaleRequest(Upscale, Strict):
 class UpscaleResource:
     """Submits a job that has the stored picture as its own."""
 
-    def __init__(self, intake: JobSubmission, whereabouts: JobLookup, index: ResultIndex) -> None:
-        self._intake = intake
-        self._whereabouts = whereabouts
+    def __init__(self, submission: JobSubmission, lookup: JobLookup, index: ResultIndex) -> None:
+        self._submission = submission
+        self._lookup = lookup
         self._index = index
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 `{"generation_uuid": ...}` of the new job, or what POST /image/generate answers."""
         key = idempotency_key(req)
         try:
-            asked = UpscaleRequest.model_validate(json_body(req, MAX_BODY_BYTES))
+            body = UpscaleRequest.model_validate(json_body(req, MAX_BODY_BYTES))
         except ValidationError as error:
             known = UpscaleRequest.model_fields
             raise InvalidRequest(field_errors(error, known), known) from None
-        uuid = parse_uuid(asked.generation_uuid, "generation_uuid")
-        entry = find_image(self._index, self._whereabouts, uuid, asked.image_index + 1)
+        uuid = parse_uuid(body.generation_uuid, "generation_uuid")
+        entry = find_image(self._index, self._lookup, uuid, body.image_index + 1)
         content = read_image(self._index, entry)
         line = self._index.read_without_data(entry)
         if line is None:
             raise ResultDeleted(uuid)
         prompt = orjson.loads(line)["prompt"]
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        upscale = Upscale(scale=asked.scale, upscaler=asked.upscaler)
+        upscale = Upscale(scale=body.scale, upscaler=body.upscaler)
         try:
             request = GenerationRequest(prompt=prompt, image=digest, upscale=upscale)
         except ValidationError as error:  # an older version let more into a prompt
             raise InvalidRequest(field_errors(error)) from None
         try:
-            output_size.upscaled_size(_size(content), asked.scale, field="scale")
+            output_size.upscaled_size(_size(content), body.scale, field="scale")
         except Unsupported as error:
             raise InvalidRequest([error.error]) from None
-        source = Source(uuid=uuid, image_index=asked.image_index)
-        made = self._intake.submit(request, key, {digest: content}, source)
-        resp.data = orjson.dumps({"generation_uuid": made})
+        source = Source(uuid=uuid, image_index=body.image_index)
+        new_uuid = self._submission.submit(request, key, {digest: content}, source)
+        resp.data = orjson.dumps({"generation_uuid": new_uuid})
 
 
 def _size(content: bytes) -> output_size.Size:

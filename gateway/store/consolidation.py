@@ -1,4 +1,4 @@
-"""Merges small and half-dead segments into one, so that deleted results leave the disk. A leaf.
+"""Merges segments that are small or mostly garbage, so that deleted results leave the disk.
 
 Safe to kill at any instruction: the merged file appears by rename, under a name that says which
 segments it makes void; until then they count, and from then on they do not.
@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 from gateway.store import record_reader
-from gateway.store.index_db import Entry
+from gateway.store.index_db import Entry, IndexDb
 from gateway.store.record_reader import SegmentFiles
 from gateway.store.result_index import ResultIndex
 from gpu_worker.store import durable, segments
@@ -47,7 +47,7 @@ def closed_segments(directory: Path) -> list[Segment]:
 def runs(
     index: ResultIndex, segment_bytes: int, wanted: frozenset[str] = frozenset()
 ) -> Iterator[list[Segment]]:
-    """Neighbours that are worth one file: small or half-dead, and together no larger than one.
+    """Neighbours that are worth one file: small or mostly garbage, and together no larger than one.
 
     A segment that the index has not read to its end, or in which it found damage, is left alone:
     what it does not know it would not copy.
@@ -55,23 +55,23 @@ def runs(
     Args:
         wanted: names of segments that are worth it whatever they hold.
     """
-    live_bytes = index.live_bytes()
+    live_bytes = index.query(IndexDb.live_bytes)
     for _, own in groupby(closed_segments(index.directory), key=lambda segment: segment.writer):
         run: list[Segment] = []
-        total, any_dead = 0, False
+        total, any_garbage = 0, False
         for segment in own:
             size = (index.directory / segment.name).stat().st_size
             live = live_bytes.get(segment.name, 0)
-            dead = segment.name in wanted or live < (1 - GARBAGE_RATIO) * size
-            worth = (dead or size < segment_bytes // 2) and index.sound(segment.name, size)
+            is_garbage = segment.name in wanted or live < (1 - GARBAGE_RATIO) * size
+            worth = (is_garbage or size < segment_bytes // 2) and _is_sound(index, segment, size)
             if not worth or total + live > segment_bytes:
-                if len(run) > 1 or any_dead:
+                if len(run) > 1 or any_garbage:
                     yield run
-                run, total, any_dead = [], 0, False
+                run, total, any_garbage = [], 0, False
             if worth:
                 run.append(segment)
-                total, any_dead = total + live, any_dead or dead
-        if len(run) > 1 or any_dead:
+                total, any_garbage = total + live, any_garbage or is_garbage
+        if len(run) > 1 or any_garbage:
             yield run
 
 
@@ -82,7 +82,7 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
         OSError: nothing has changed for readers.
     """
     merged = Segment(run[0].writer, run[0].first, run[-1].last)
-    entries = [entry for segment in run for entry in index.of_segment(segment.name)]
+    entries = [entry for segment in run for entry in _records(index, segment)]
     fresh = index.directory / f"{merged.name}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(fresh, flags, 0o600)
@@ -106,6 +106,15 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
     durable.sync_directory(index.directory)
     _remove(index.directory, [segment for segment in run if segment != merged])
     log.info("merged %d segments into %s, %d results", len(run), merged.name, len(moved))
+
+
+def _is_sound(index: ResultIndex, segment: Segment, size: int) -> bool:
+    """Whether all `size` bytes are indexed, and nothing in them was damaged."""
+    return index.query(lambda db: db.is_sound(segment.name, size))
+
+
+def _records(index: ResultIndex, segment: Segment) -> list[Entry]:
+    return index.query(lambda db: db.of_segment(segment.name))
 
 
 def _copy(source: SegmentFiles, entries: list[Entry], target: int, name: str) -> Iterator[Entry]:

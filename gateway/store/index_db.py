@@ -1,6 +1,6 @@
 """The index's tables in SQLite: where each result stands. A cache of the log, made anew at will.
 
-SQL and rows only; it reads no segment. Not thread-safe: ResultIndex holds a lock.
+SQL and rows only; it reads no segment. Not thread-safe: IndexFile holds a lock.
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ class IndexDb:
     Args:
         alone: see connect().
 
-    `buried` are the deletions that it has taken in.
+    `tombstones` are the deletions that it has read.
     """
 
     def __init__(self, path: Path, *, alone: bool = False) -> None:
         self._db = connect(path, alone=alone)
-        self.buried = Tombstones(self._db)
+        self.tombstones = Tombstones(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -266,7 +266,7 @@ class IndexDb:
 
 
 class Tombstones:
-    """The deletions' tables of an open index. Not thread-safe; raises as Catalog does."""
+    """The deletions' tables of an open index. Not thread-safe; raises as IndexDb does."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

@@ -30,21 +30,21 @@ Answer = TypeVar("Answer")
 
 
 class IndexFile:
-    """The catalog of one directory. Thread-safe; `lock` is held by who asks several things."""
+    """The index of one directory. Thread-safe; `lock` is held by who asks several things."""
 
-    def __init__(self, directory: Path, reading: Indexer) -> None:
+    def __init__(self, directory: Path, indexer: Indexer) -> None:
         self._path = directory / INDEX_NAME
-        self._reading = reading
-        self._catalog: IndexDb | None = None
+        self._indexer = indexer
+        self._db: IndexDb | None = None
         self._try_again_at: float | None = None
         self.lock = threading.RLock()
 
     @property
     def db(self) -> IndexDb:
-        """The open catalog, for who holds the lock. Raises RuntimeError when it is not open."""
-        if self._catalog is None:
+        """The open index, for who holds the lock. Raises RuntimeError when it is not open."""
+        if self._db is None:
             raise RuntimeError("the index is not open")
-        return self._catalog
+        return self._db
 
     def open(self) -> None:
         """Take it up and bring it up to date with the segments; a bad one is made anew, one that
@@ -64,11 +64,11 @@ class IndexFile:
     def close(self) -> None:
         """Close it."""
         with self.lock:
-            if self._catalog is not None:
-                self._catalog.close()
-                self._catalog, self._try_again_at = None, None
+            if self._db is not None:
+                self._db.close()
+                self._db, self._try_again_at = None, None
 
-    def ask(self, question: Callable[[IndexDb], Answer]) -> Answer:
+    def query(self, question: Callable[[IndexDb], Answer]) -> Answer:
         """A damaged one is made anew, and asked again. Raises sqlite3.OperationalError."""
         with self.lock:
             if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
@@ -84,10 +84,10 @@ class IndexFile:
     def _take_up(self) -> None:
         """Open the file and read on. Raises OSError, sqlite3.DatabaseError."""
         try:
-            self._catalog = IndexDb(self._path)
+            self._db = IndexDb(self._path)
         except sqlite3.OperationalError:
-            self._catalog = IndexDb(self._path, alone=True)
-        self._reading.catch_up(self._catalog)
+            self._db = IndexDb(self._path, alone=True)
+        self._indexer.catch_up(self._db)
 
     def _rebuild(self, error: Exception) -> None:
         log.warning("the index is damaged (%s); it is made anew from the log", error)
@@ -103,30 +103,30 @@ class IndexFile:
         """A full or read-only disk: results can still be found, and the file stays as it is.
         What it says is copied, so that only what it lacks is read from the segments."""
         log.warning("the index cannot be written (%s); it goes on in memory until it can", error)
-        file, self._catalog = self._catalog, IndexDb(Path(":memory:"))
+        file, self._db = self._db, IndexDb(Path(":memory:"))
         if file is not None:
             try:
-                self._catalog.copy_from(file)
+                self._db.copy_from(file)
             except sqlite3.DatabaseError as damage:
                 log.warning("the index cannot be copied (%s)", damage)
-                self._catalog = IndexDb(Path(":memory:"))
+                self._db = IndexDb(Path(":memory:"))
             finally:
                 file.close()
         self._try_again_at = time.monotonic() + RETRY_S
-        self._reading.catch_up(self._catalog)
+        self._indexer.catch_up(self._db)
 
     def _return(self) -> None:
         """From memory to the file, if the disk takes it now."""
         self._try_again_at = time.monotonic() + RETRY_S
-        held = self._catalog
+        held = self._db
         if held is None or not self._has_room_for(held):
             return
         try:
             self._take_up()
         except (OSError, sqlite3.DatabaseError) as error:
-            if self._catalog is not None and self._catalog is not held:
-                self._catalog.close()
-            self._catalog = held
+            if self._db is not None and self._db is not held:
+                self._db.close()
+            self._db = held
             log.warning("the index cannot be written yet: %s", error)
             if not isinstance(error, (OSError, sqlite3.OperationalError)):
                 for part in files(self._path):  # damaged: made anew at the next try

@@ -17,7 +17,7 @@ from gpu_worker.store import outcomes, scan, segments
 log = logging.getLogger(__name__)
 
 _BATCH = 1000
-_BURIED_AT_ONCE = 10_000
+_TOMBSTONES_AT_ONCE = 10_000
 
 
 class Indexer:
@@ -31,11 +31,11 @@ class Indexer:
         self._deletions = deletions
         self.deleted: set[str] = set()
 
-    def is_deleted(self, catalog: IndexDb, uuid: str) -> bool:
+    def is_deleted(self, db: IndexDb, uuid: str) -> bool:
         """Whether a job's lines, should they be there still, do not count any more."""
-        return uuid in self.deleted or catalog.buried.has(uuid)
+        return uuid in self.deleted or db.tombstones.has(uuid)
 
-    def bury(self, catalog: IndexDb) -> None:
+    def index_tombstones(self, db: IndexDb) -> None:
         """Take in what the file of deletions has more than the index knows.
 
         Raises:
@@ -45,43 +45,43 @@ class Indexer:
         if self._deletions is None:
             return
         size = self._deletions.stat().st_size if self._deletions.exists() else 0
-        known = catalog.buried.read_to()
+        known = db.tombstones.read_to()
         if size < known:
             raise sqlite3.DatabaseError(f"has read {known} of {size} bytes of deletions")
         if size == known:
             return
         lines = tombstones.read(self._deletions, known)
-        while batch := list(islice(lines, _BURIED_AT_ONCE)):
-            catalog.buried.add([(uuid, given) for _, uuid, given in batch], batch[-1][0])
+        while batch := list(islice(lines, _TOMBSTONES_AT_ONCE)):
+            db.tombstones.add([(uuid, given) for _, uuid, given in batch], batch[-1][0])
             self.deleted.difference_update(uuid for _, uuid, _ in batch)
 
-    def refresh(self, catalog: IndexDb, name: str, committed: int | None) -> list[Entry]:
+    def refresh(self, db: IndexDb, name: str, committed: int | None) -> list[Entry]:
         """One segment up to `committed`, and before it the same writer's older ones."""
         segment = segments.parse(name)
         if segment is None:
             return []
-        fresh: list[Entry] = []
-        if catalog.read_to(name) is None:
+        new_entries: list[Entry] = []
+        if db.read_to(name) is None:
             for older in segments.live_segments(self._directory):
                 if older.writer == segment.writer and older.last < segment.first:
-                    fresh += self.take_in(catalog, older.name, None)
-        return fresh + self.take_in(catalog, name, committed)
+                    new_entries += self.index_segment(db, older.name, None)
+        return new_entries + self.index_segment(db, name, committed)
 
-    def take_in(self, catalog: IndexDb, name: str, committed: int | None) -> list[Entry]:
+    def index_segment(self, db: IndexDb, name: str, committed: int | None) -> list[Entry]:
         """The lines of one segment that are new, up to `committed` bytes or its last whole line.
 
         An outcome that may still be being written is left for later: nobody sees a part of it.
         """
-        known = catalog.read_to(name)
+        known = db.read_to(name)
         start = known or 0
         path = self._directory / name
         if (committed is not None and committed == known) or not path.exists():
             return []
         if committed is not None and committed < start:
             # Its writer has cut it back below what we had read: begin with it anew.
-            catalog.forget_segment(name)
+            db.forget_segment(name)
             known, start = None, 0
-        fresh: list[Entry] = []
+        new_entries: list[Entry] = []
         batch: list[Entry] = []
         read_to, damaged = start, 0
         for group in outcomes.split_outcomes(scan.lines(path, start, committed)):
@@ -92,32 +92,32 @@ class Indexer:
                 if at.drawn is None:
                     damaged += 1
                     log.warning("%s: skipped the line at %d: it %s", name, at.offset, at.reason)
-                elif not self.is_deleted(catalog, at.drawn.uuid):
+                elif not self.is_deleted(db, at.drawn.uuid):
                     batch.append(record_reader.entry(name, at.offset, at.length, at.drawn))
             if len(batch) >= _BATCH:
-                fresh += catalog.add(name, batch, read_to, damaged)
+                new_entries += db.add(name, batch, read_to, damaged)
                 batch, damaged = [], 0
         if read_to > start or known is None:
-            fresh += catalog.add(name, batch, read_to, damaged)
-        return fresh
+            new_entries += db.add(name, batch, read_to, damaged)
+        return new_entries
 
-    def catch_up(self, catalog: IndexDb) -> None:
+    def catch_up(self, db: IndexDb) -> None:
         """The deletions, then all segments: those that are gone are forgotten, those that have
-        grown are read on. Raises as bury() does."""
-        self.bury(catalog)
-        known = catalog.segments()
+        grown are read on. Raises as index_tombstones() does."""
+        self.index_tombstones(db)
+        known = db.segments()
         live = segments.sizes(self._directory)
         for name in known.keys() - live.keys():
-            catalog.forget_segment(name)
-        fresh = 0
+            db.forget_segment(name)
+        new_entries = 0
         for name, size in live.items():
             if size < known.get(name, 0):
-                catalog.forget_segment(name)
+                db.forget_segment(name)
             if size != known.get(name):
-                fresh += len(self.take_in(catalog, name, None))
-        catalog.delete_all(self.deleted)
-        if fresh >= _BATCH:
-            catalog.settle()
+                new_entries += len(self.index_segment(db, name, None))
+        db.delete_all(self.deleted)
+        if new_entries >= _BATCH:
+            db.settle()
 
     def _grows(self, name: str) -> bool:
         return segments.parse(name) in segments.open_segments(

@@ -46,6 +46,10 @@ class InputStore:
             self.remove(uuid)
             raise
 
+    def read(self, uuid: str, sha256: str) -> bytes:
+        """The bytes of one image as they came. Both names are canonical. Raises OSError."""
+        return (self._directory / uuid / sha256).read_bytes()
+
     def remove(self, uuid: str) -> None:
         """The job was not accepted, or its result is gone. What cannot be removed is reported, and
         goes at the next start."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from gateway.store import record_reader
-from gateway.store.index_db import Entry, Totals
+from gateway.store.index_db import Entry
 from gateway.store.index_file import IndexFile
 from gateway.store.indexer import Indexer
 from gateway.store.record_reader import LocationCache, SegmentFiles
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _PAGE = 256
 
 
-class ResultIndex:
+class ResultIndex(IndexFile):
     """All segments of a directory. Thread-safe.
 
     Args:
@@ -31,11 +31,10 @@ class ResultIndex:
 
     def __init__(self, directory: Path, deletions: Path | None = None) -> None:
         self.directory = directory
-        self._reading = Indexer(directory, deletions)
-        self._kept = IndexFile(directory, self._reading)
-        self._open = SegmentFiles(directory)
-        self._short_cut = LocationCache(self._open, self._where)
-        self._read_anew_once: set[str] = set()
+        super().__init__(directory, Indexer(directory, deletions))
+        self._segments = SegmentFiles(directory)
+        self._locations = LocationCache(self._segments, self._where)
+        self._reread_segments: set[str] = set()
 
     def open(self, deleted: Iterable[str] = ()) -> None:
         """Take up the index, bring it up to date with the segments; a bad one is made anew.
@@ -46,14 +45,9 @@ class ResultIndex:
         Raises:
             OSError: the directory or a segment cannot be read.
         """
-        with self._kept.lock:
-            self._reading.deleted = set(deleted)
-            self._kept.open()
-
-    def close(self) -> None:
-        """Close the index."""
-        self._kept.close()
-        self._open.forget()
+        with self.lock:
+            self._indexer.deleted = set(deleted)
+            super().open()
 
     # ---- taking in ----------------------------------------------------------------------------
 
@@ -68,7 +62,7 @@ class ResultIndex:
             OSError: the segment cannot be read.
             sqlite3.OperationalError: the index cannot be written.
         """
-        return self._kept.ask(lambda db: self._reading.refresh(db, name, committed))
+        return self.query(lambda db: self._indexer.refresh(db, name, committed))
 
     def replace(
         self,
@@ -82,40 +76,40 @@ class ResultIndex:
 
         The files of the old ones may be removed afterwards.
         """
-        with self._kept.lock:
+        with self.lock:
             publish()
-            self._open.forget(*old, name)
-            kept = [entry for entry in entries if not self._is_gone(entry)]
-            self._kept.db.move(old, name, kept, size)
+            self._segments.forget(*old, name)
+            kept = [entry for entry in entries if not self._is_hidden(entry)]
+            self.db.move(old, name, kept, size)
 
     def delete(self, *uuids: str) -> None:
         """These jobs' records are gone for readers; their lines leave the disk at the next
         consolidation."""
-        with self._kept.lock:
-            self._reading.deleted.update(uuids)
-            self._short_cut.forget()
+        with self.lock:
+            self._indexer.deleted.update(uuids)
+            self._locations.forget()
             try:
-                self._kept.ask(lambda db: db.delete_all(uuids))
+                self.query(lambda db: db.delete_all(uuids))
             except sqlite3.OperationalError as error:
                 # It is hidden all the same, and the row goes at the next start.
                 log.warning("the index does not take a deletion: %s", error)
 
-    def bury(self) -> None:
+    def index_tombstones(self) -> None:
         """The file of deletions has grown: what it says is looked up from now on, not remembered.
 
         Raises:
             OSError, sqlite3.OperationalError: it cannot be read, or not be taken in.
         """
-        with self._kept.lock:
-            self._kept.ask(self._reading.bury)
-            self._short_cut.forget()
+        with self.lock:
+            self.query(self._indexer.index_tombstones)
+            self._locations.forget()
 
     # ---- looking up ---------------------------------------------------------------------------
 
     @property
     def open_segments(self) -> SegmentFiles:
         """For who copies records as they are."""
-        return self._open
+        return self._segments
 
     def find(self, uuid: str) -> Entry | None:
         """Where a job's first record stands: the one of image 0, unless that was damaged."""
@@ -123,22 +117,22 @@ class ResultIndex:
 
     def find_all(self, uuid: str) -> list[Entry]:
         """Where a job's records stand, in their order: those that could be read."""
-        entries = self._kept.ask(lambda db: db.find_all(uuid))
-        return [] if uuid in self._reading.deleted else entries
+        entries = self.query(lambda db: db.find_all(uuid))
+        return [] if uuid in self._indexer.deleted else entries
 
     def find_image(self, uuid: str, image_index: int) -> Entry | None:
         """Where the record of one of a job's pictures, counted from 0, stands."""
-        entry = self._kept.ask(lambda db: db.find_image(uuid, image_index))
-        return None if entry is None or self._is_gone(entry) else entry
+        entry = self.query(lambda db: db.find_image(uuid, image_index))
+        return None if entry is None or self._is_hidden(entry) else entry
 
     def find_submission(self, key: str) -> tuple[str, str] | None:
         """The uuid and the submission of the job, be it deleted, that came with this
         Idempotency-Key's digest."""
-        return self._kept.ask(lambda db: db.find_submission(key) or db.buried.find_submission(key))
+        return self.query(lambda db: db.find_submission(key) or db.tombstones.find_submission(key))
 
     def is_deleted(self, uuid: str) -> bool:
         """Whether a job's results were deleted."""
-        return self._kept.ask(lambda db: self._reading.is_deleted(db, uuid))
+        return self.query(lambda db: self._indexer.is_deleted(db, uuid))
 
     def read(self, what: str | Entry) -> bytes | None:
         """The line without its newline: a whole JSON object; None when there is none.
@@ -150,25 +144,25 @@ class ResultIndex:
             DamagedLine: it has been damaged on the disk.
             OSError: it cannot be read.
         """
-        if isinstance(what, str) and what not in self._reading.deleted:
-            line = self._short_cut.read(what)
+        if isinstance(what, str) and what not in self._indexer.deleted:
+            line = self._locations.read(what)
             if line is not None:
                 return line
-        return self._at_its_place(what, record_reader.whole)
+        return self._read_entry(what, record_reader.whole)
 
     def read_without_data(self, what: str | Entry) -> bytes | None:
         """As read(), with `data` null; the picture is not read from the disk."""
-        return self._at_its_place(what, record_reader.without_data)
+        return self._read_entry(what, record_reader.without_data)
 
     def read_data(self, what: str | Entry) -> bytes | None:
         """The base64 text of the picture, empty when there is no picture."""
-        return self._at_its_place(what, record_reader.data)
+        return self._read_entry(what, record_reader.data)
 
     def oldest_first(self) -> Iterator[Entry]:
         """Every record; what comes in meanwhile is included, what is deleted is not."""
         mark = (-1, "", 0)
         while True:
-            page = self._kept.ask(lambda db, mark=mark: db.after(mark, _PAGE))  # type: ignore[misc]
+            page = self.query(lambda db, mark=mark: db.after(mark, _PAGE))  # type: ignore[misc]
             if not page:
                 return
             mark = (page[-1].sequence, page[-1].uuid, page[-1].image_index)
@@ -181,57 +175,37 @@ class ResultIndex:
         other of its job: a page begins and ends with whole jobs.
         """
         mark = (before.sequence, before.uuid) if before else (1 << 62, "")
-        return self._kept.ask(lambda db: db.before(mark, limit))
-
-    def of_segment(self, name: str) -> list[Entry]:
-        """The records of one segment, by offset."""
-        return self._kept.ask(lambda db: db.of_segment(name))
-
-    def sound(self, name: str, size: int) -> bool:
-        """Whether all `size` bytes of a segment are taken in, and nothing in them was damaged."""
-        return self._kept.ask(lambda db: db.is_sound(name, size))
-
-    def live_bytes(self) -> dict[str, int]:
-        """Bytes of records that count, a segment."""
-        return self._kept.ask(lambda db: db.live_bytes())
-
-    def last_sequence(self) -> int:
-        """The highest sequence number there is, 0 when there is none."""
-        return self._kept.ask(lambda db: db.last_sequence())
-
-    def totals(self) -> Totals:
-        """The whole log in numbers."""
-        return self._kept.ask(lambda db: db.totals())
+        return self.query(lambda db: db.before(mark, limit))
 
     def _where(self, uuid: str) -> tuple[str, int, int] | None:
-        with self._kept.lock:
-            return self._kept.db.where(uuid)
+        with self.lock:
+            return self.db.where(uuid)
 
-    def _at_its_place(
+    def _read_entry(
         self, what: str | Entry, take: Callable[[SegmentFiles, Entry], bytes]
     ) -> bytes | None:
         """Read; when a merge has moved the line meanwhile, look again where it is now."""
         entry = self.find(what) if isinstance(what, str) else what
-        while entry is not None and not self._is_gone(entry):
+        while entry is not None and not self._is_hidden(entry):
             try:
-                return take(self._open, entry)
+                return take(self._segments, entry)
             except (FileNotFoundError, DamagedLine):
-                self._open.forget(entry.segment)
+                self._segments.forget(entry.segment)
                 found = self.find_image(entry.uuid, entry.image_index)
-                if found == entry and not self._read_anew(entry.segment):
+                if found == entry and not self._reread(entry.segment):
                     raise
                 entry = self.find_image(entry.uuid, entry.image_index)
         return None
 
-    def _read_anew(self, name: str) -> bool:
+    def _reread(self, name: str) -> bool:
         """An index older than its segment (a copy that was put back) misleads: once a segment."""
-        with self._kept.lock:
-            if name in self._read_anew_once:
+        with self.lock:
+            if name in self._reread_segments:
                 return False
-            self._read_anew_once.add(name)
-            self._kept.db.forget_segment(name)
-            self._reading.take_in(self._kept.db, name, None)
+            self._reread_segments.add(name)
+            self.db.forget_segment(name)
+            self._indexer.index_segment(self.db, name, None)
             return True
 
-    def _is_gone(self, entry: Entry) -> bool:
+    def _is_hidden(self, entry: Entry) -> bool:
         return self.is_deleted(entry.uuid)

@@ -6,20 +6,21 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import Counter
 
 import orjson
 
 from gateway.admission.capabilities import WorkerCapabilities
 from gateway.jobs.broker import Broker
+from gateway.jobs.cancellation import JobCancellation
 from gateway.jobs.job_entry import JobEntry
 from gateway.jobs.journal import Journal
-from gateway.jobs.removal import Removal
 from gateway.store.index_db import Entry
 from gateway.store.result_index import ResultIndex
 from gateway.workers.model_commands import CommandQueue
 from gateway.workers.worker_link import WorkerLink, WorkerRefused, WorkerUnavailable
 from gpu_worker.contract.job import Outcome
-from gpu_worker.contract.protocol import Reply, WorkerStatus
+from gpu_worker.contract.protocol import ModelCommand, Reply, WorkerState, WorkerStatus
 from gpu_worker.store.durable import DamagedLine
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ milliseconds. One that is taken so often without an outcome has something that l
 
 
 class Dispatcher:
-    """Serves one worker until it is stopped."""
+    """Serves one worker until the process ends."""
 
     def __init__(
         self,
@@ -45,51 +46,45 @@ class Dispatcher:
         broker: Broker,
         journal: Journal,
         index: ResultIndex,
-        removal: Removal,
+        cancellation: JobCancellation,
         capabilities: WorkerCapabilities,
-        wishes: CommandQueue,
+        commands: CommandQueue,
     ) -> None:
         self._worker = worker
         self._link = link
         self._broker = broker
         self._journal = journal
         self._index = index
-        self._removal = removal
+        self._cancellation = cancellation
         self._capabilities = capabilities
-        self._wishes = wishes
-        self._seal: str | None = None
-        self._taken: tuple[str, int] = ("", 0)
-        self._stopping = threading.Event()
+        self._commands = commands
+        self._rotate_after: str | None = None
+        self._offers: Counter[str] = Counter()
         self._met = threading.Event()
-        self._seen: tuple[int, str | None] = (0, None)
-        self._seen_at = time.monotonic()
+        self._progress: object = None
+        self._progress_at = time.monotonic()
 
     def start(self) -> None:
         """Run in a daemon thread of its own, which owns the socket."""
         threading.Thread(target=self.run, name=f"dispatch-{self._worker}", daemon=True).start()
 
-    def stop(self) -> None:
-        """Ask the thread to end; it does within a poll."""
-        self._stopping.set()
-
     def meet(self, timeout_s: float) -> bool:
         """Wait until the worker has been asked once, whether it answered or not."""
         return self._met.wait(timeout_s)
 
-    def seal(self, segment: str) -> None:
+    def rotate(self, segment: str) -> None:
         """Have the worker begin a new segment after this one, when it answers."""
-        self._seal = segment
+        self._rotate_after = segment
 
     def run(self) -> None:
         """Ask, collect, submit, wait; a worker that is away is asked again until it is back."""
-        while not self._stopping.is_set():
+        while True:
             status = self._round()
             self._met.set()
             if status is None:
-                self._stopping.wait(IDLE_POLL_S)
+                time.sleep(IDLE_POLL_S)
             else:
                 self._broker.wait_for_work(self._worker, self._pause_s(status))
-        self._link.close()
 
     def _round(self) -> WorkerStatus | None:
         try:
@@ -98,7 +93,7 @@ class Dispatcher:
             if self._broker.workers()[self._worker] is not None:
                 log.warning("worker %s is unreachable: %s", self._worker, error)
             self._broker.observe(self._worker, None)
-            self._wishes.refuse()
+            self._commands.reject_all()
         except (OSError, sqlite3.Error) as error:
             # The log or its index: nothing is lost, and it is tried again.
             log.error("worker %s waits for the disk: %s", self._worker, error)
@@ -111,25 +106,25 @@ class Dispatcher:
         if self._capabilities.is_outdated(self._worker, reply.status):
             reply = self._learn()
         status = self._collect(reply)
-        granted = self._wishes.grant(self._send_wish)
-        if granted is not None:
-            status = self._collect(granted)
-        if status.uuid is not None and self._is_unwanted(status):
-            status = self._collect(self._link.cancel(status.uuid))
-        if self._seal is not None:
-            segment, self._seal = self._seal, None
-            status = self._collect(self._link.seal(segment))
-        if status.state == "idle":
-            ticket = self._next()
-            if ticket is not None:
-                reply = self._link.submit(ticket.job)
-                if reply.accepted:
-                    self._taken = ticket.job.uuid, self._times_taken(ticket) + 1
-                status = self._collect(reply)
+        command_reply = self._commands.run_next(self._send_command)
+        if command_reply is not None:
+            status = self._collect(command_reply)
+        for slot in status.slots:
+            if self._is_unwanted(slot.uuid):
+                status = self._collect(self._link.cancel(slot.uuid))
+        if self._rotate_after is not None:
+            segment, self._rotate_after = self._rotate_after, None
+            status = self._collect(self._link.rotate(segment))
+        while status.free_slots:
+            entry = self._next(status)
+            if entry is None:
+                break
+            reply = self._link.submit(entry.job)
+            self._offers[entry.job.uuid] += reply.accepted
+            status = self._collect(reply)
+            if not reply.accepted:
+                break
         return status
-
-    def _times_taken(self, ticket: JobEntry) -> int:
-        return self._taken[1] if self._taken[0] == ticket.job.uuid else 0
 
     def _learn(self) -> Reply:
         """Have it describe itself before anybody knows that it is there."""
@@ -141,51 +136,61 @@ class Dispatcher:
         self._capabilities.update(self._worker, reply.status, reply.description)
         return reply
 
-    def _send_wish(self, model: str | None) -> Reply:
-        return self._link.unload() if model is None else self._link.load(model)
+    def _send_command(self, command: ModelCommand) -> Reply:
+        return self._link.unload() if command.unload else self._link.load(command.model)
 
-    def _is_unwanted(self, status: WorkerStatus) -> bool:
-        """Canceled, or a job that has its outcome: a note of a worker that was away for long."""
-        if status.state != "busy" or status.uuid is None:
-            return False
-        if self._broker.unwanted(status):
+    def _is_unwanted(self, uuid: str) -> bool:
+        """Whether a held job is canceled, or has its outcome: a note of a worker that was away."""
+        if self._broker.wants_end(uuid):
             return True
-        own = self._broker.running(self._worker)
-        is_own = own is not None and own.job.uuid == status.uuid
-        return not is_own and self._index.find(status.uuid) is not None
+        is_own = any(entry.job.uuid == uuid for entry in self._broker.running(self._worker))
+        return not is_own and self._index.find(uuid) is not None
 
-    def _next(self) -> JobEntry | None:
-        """What an idle worker should do.
+    def _next(self, status: WorkerStatus) -> JobEntry | None:
+        """The next job for a worker that has a free slot; the journal knows then who has it.
 
-        A job that is its own while it idles was never begun there: its process died between the
-        reply and the first step, or refused it. It is offered again, MAX_OFFERS times at most.
+        A job that is its own although it does not hold it was never begun there: its process died
+        between the reply and the first step, or refused it. It is offered again, MAX_OFFERS times
+        at most.
         """
-        while ticket := self._broker.running(self._worker) or self._broker.take(self._worker):
-            ended = self._index.find(ticket.job.uuid)
-            if ended is not None:
-                self._end(ended)
-            elif self._broker.running(self._worker) is not ticket:
-                continue  # its result has been deleted between the two looks
-            elif ticket.cancel:
-                self._removal.end_unrun(ticket)
-            elif (times := self._times_taken(ticket)) >= MAX_OFFERS:
-                log.error("worker %s makes no outcome of %s", self._worker, ticket.job.uuid)
-                sentence = (
-                    f"its worker has taken this job {times} times and made no outcome of it; "
-                    "it is not run again (the logs of worker and gateway say more)"
-                )
-                self._removal.end_unrun(ticket, Outcome.FAILED, sentence)
-            else:
+        while entry := self._not_held(status) or self._broker.take(self._worker):
+            if not self._end_instead(entry):
                 break
-        if ticket is None or ticket.dispatched:
-            return ticket
+        if entry is None or entry.dispatched:
+            return entry
         try:
-            self._journal.dispatch(ticket.job.uuid, self._worker)
+            self._journal.dispatch(entry.job.uuid, self._worker)
         except OSError:
-            self._broker.requeue(ticket, cancel=ticket.cancel)
+            self._broker.requeue(entry, cancel=entry.cancel)
             raise
-        ticket.dispatched = True
-        return ticket
+        entry.dispatched = True
+        return entry
+
+    def _not_held(self, status: WorkerStatus) -> JobEntry | None:
+        own = self._broker.running(self._worker)
+        return next((each for each in own if status.slot(each.job.uuid) is None), None)
+
+    def _end_instead(self, entry: JobEntry) -> bool:
+        """Whether there is nothing to run: the job has an outcome, or gets one now."""
+        uuid = entry.job.uuid
+        outcome = self._index.find(uuid)
+        if outcome is not None:
+            self._end(outcome)
+            return True
+        if not any(each is entry for each in self._broker.running(self._worker)):
+            return True  # its result has been deleted between the two looks
+        if entry.cancel:
+            self._cancellation.end_unrun(entry)
+            return True
+        if self._offers[uuid] < MAX_OFFERS:
+            return False
+        log.error("worker %s produced no result for %s", self._worker, uuid)
+        reason = (
+            f"its worker has taken this job {self._offers[uuid]} times and made no outcome of it; "
+            "it is not run again (the logs of worker and gateway say more)"
+        )
+        self._cancellation.end_unrun(entry, Outcome.FAILED, reason)
+        return True
 
     def _collect(self, reply: Reply) -> WorkerStatus:
         """Read what is newly committed before anybody is told that the worker is idle."""
@@ -194,13 +199,15 @@ class Dispatcher:
         ended = {entry.uuid: entry for entry in self._index.refresh(status.log, status.committed)}
         for entry in ended.values():
             self._end(entry)
-        if (status.step, status.uuid) != self._seen:
-            self._seen, self._seen_at = (status.step, status.uuid), time.monotonic()
+        progress = [(slot.uuid, slot.step) for slot in status.slots]
+        if progress != self._progress:
+            self._progress, self._progress_at = progress, time.monotonic()
         self._broker.observe(self._worker, status)
         return status
 
     def _end(self, entry: Entry) -> None:
         self._journal.end(entry.uuid)
+        self._offers.pop(entry.uuid, None)
         try:
             line = self._index.read_without_data(entry.uuid)
         except (OSError, DamagedLine, sqlite3.Error) as error:
@@ -210,14 +217,15 @@ class Dispatcher:
             if line is None:
                 return  # deleted since it was read, and forgotten by whoever did it
             record = orjson.loads(line)
-        said = {"uuid": entry.uuid, "state": entry.state, "created_time": ""}
-        self._broker.end(entry.uuid, said | record)
+        indexed = {"uuid": entry.uuid, "state": entry.state, "created_time": ""}
+        self._broker.end(entry.uuid, indexed | record)
 
     def _pause_s(self, status: WorkerStatus) -> float:
-        if status.state != "busy":
+        if status.state is not WorkerState.BUSY:
             return IDLE_POLL_S
-        passed = time.monotonic() - self._seen_at
+        passed = time.monotonic() - self._progress_at
         nearest = passed
-        if status.step_s and status.step < status.steps:
-            nearest = max(0.0, (status.steps - status.step) * status.step_s - passed)
+        left = [slot.steps - slot.step for slot in status.slots if slot.step < slot.steps]
+        if status.step_s and left:
+            nearest = max(0.0, min(left) * status.step_s - passed)
         return min(WIDEST_POLL_S, max(CLOSEST_POLL_S, nearest * NEARNESS))

@@ -1,6 +1,6 @@
-"""What HTTP threads want of a worker, done by the dispatcher's thread, which owns the socket.
+"""Load and unload: HTTP threads submit them, the dispatcher's thread runs them on its socket.
 
-A wish whose asker has given up is not done. Knows no ZeroMQ.
+A command whose caller timed out is dropped. Knows no ZeroMQ.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from gateway.errors import NoWorker, WorkerBusy
-from gpu_worker.contract.protocol import Reply, WorkerStatus
+from gpu_worker.contract.protocol import ModelCommand, Reply, WorkerStatus
 
 REPLY_TIMEOUT_S = 10.0
 """A worker answers or has been given up long before: this only bounds a stuck dispatcher."""
@@ -19,61 +19,61 @@ REPLY_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class PendingCommand:
-    """Have `model` loaded, or None: let go of what is loaded."""
+    """A command, and where its caller waits for the worker's answer."""
 
-    model: str | None
+    command: ModelCommand
     answer: Future[WorkerStatus] = field(default_factory=Future)
 
 
 class CommandQueue:
-    """Of one worker. Thread-safe."""
+    """The commands for one worker. Thread-safe."""
 
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[PendingCommand] = queue.SimpleQueue()
 
-    def ask(self, model: str | None) -> WorkerStatus:
-        """Have the worker load a model, None: unload; its state after it has agreed.
+    def submit(self, command: ModelCommand) -> WorkerStatus:
+        """Have the worker run a command; its status after it has agreed.
 
         Raises:
             WorkerBusy: it is loading or busy.
             NoWorker: it does not answer.
         """
-        wish = PendingCommand(model)
-        self._waiting.put(wish)
+        pending = PendingCommand(command)
+        self._waiting.put(pending)
         try:
-            return wish.answer.result(REPLY_TIMEOUT_S)
+            return pending.answer.result(REPLY_TIMEOUT_S)
         except TimeoutError:
-            wish.answer.cancel()
+            pending.answer.cancel()
             raise NoWorker(retry_after_s=5) from None
 
-    def grant(self, send: Callable[[str | None], Reply]) -> Reply | None:
-        """Send the oldest one; what the worker said, None when there was none.
+    def run_next(self, send: Callable[[ModelCommand], Reply]) -> Reply | None:
+        """Send the oldest command; the worker's reply, None when there was none.
 
         Raises:
-            Exception: `send` raised it; the asker has been told that there is no worker.
+            Exception: `send` raised it; the caller has been told that there is no worker.
         """
-        while (wish := self._next()) is not None:
-            if not wish.answer.set_running_or_notify_cancel():
+        while (pending := self._next()) is not None:
+            if not pending.answer.set_running_or_notify_cancel():
                 continue
             try:
-                reply = send(wish.model)
+                reply = send(pending.command)
             except Exception:
-                wish.answer.set_exception(NoWorker(retry_after_s=5))
+                pending.answer.set_exception(NoWorker(retry_after_s=5))
                 raise
             if reply.accepted:
-                wish.answer.set_result(reply.status)
+                pending.answer.set_result(reply.status)
             else:
-                wish.answer.set_exception(
+                pending.answer.set_exception(
                     WorkerBusy(f"the worker is {reply.status.state}; it is asked when it is idle")
                 )
             return reply
         return None
 
-    def refuse(self) -> None:
-        """There is no worker: tell all that wait."""
-        while (wish := self._next()) is not None:
-            if wish.answer.set_running_or_notify_cancel():
-                wish.answer.set_exception(NoWorker(retry_after_s=5))
+    def reject_all(self) -> None:
+        """There is no worker: tell all callers that wait."""
+        while (pending := self._next()) is not None:
+            if pending.answer.set_running_or_notify_cancel():
+                pending.answer.set_exception(NoWorker(retry_after_s=5))
 
     def _next(self) -> PendingCommand | None:
         try:

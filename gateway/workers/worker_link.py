@@ -42,15 +42,15 @@ class WorkerLink:
         """Ask for the end of the held job, if it is this one. Raises WorkerUnavailable."""
         return self._request(Request(op="cancel", deadline=self._deadline(), uuid=uuid))
 
-    def seal(self, segment: str) -> Reply:
+    def rotate(self, segment: str) -> Reply:
         """Ask for a new segment after this one. Raises WorkerUnavailable."""
-        return self._request(Request(op="seal", deadline=self._deadline(), log=segment))
+        return self._request(Request(op="rotate", deadline=self._deadline(), log=segment))
 
     def describe(self) -> Reply:
         """Ask what it can do. Raises WorkerRefused when it cannot say, WorkerUnavailable."""
         return self._request(Request(op="describe", deadline=self._deadline()))
 
-    def load(self, model: str) -> Reply:
+    def load(self, model: str | None) -> Reply:
         """Ask for a model; `accepted` says whether it is being loaded. Raises WorkerUnavailable."""
         return self._request(Request(op="load", deadline=self._deadline(), model=model))
 

@@ -27,7 +27,7 @@ from pydantic import (
     field_validator,
 )
 
-from gpu_worker.contract.request import ClassName, Name, Option, OptionName, Steps
+from gpu_worker.contract.field_types import ClassName, Name, Option, OptionName, Steps
 from gpu_worker.contract.validation_errors import Refusal, field_errors, join_errors
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

@@ -18,11 +18,9 @@ import tomlkit
 
 from gpu_worker.assets import model_library
 from gpu_worker.assets.model_library import ModelsError
-from gpu_worker.contract.request import Name
+from gpu_worker.contract.field_types import Name
 from gpu_worker.settings import Settings, SettingsError, load
 from gpu_worker.store import durable
-
-EX_UNAVAILABLE, EX_DATAERR, EX_CONFIG = 69, 65, 78  # sysexits.h
 
 WANTED = ("*.safetensors", "*.json", "*.txt", "*.model")
 OTHER_VARIANTS = ("*.fp16.*", "*.bf16.*", "*.non_ema*", "*.ema_only*")
@@ -117,12 +115,12 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
             options.repository, options.revision, name, options.variant, settings.models_dir
         )
     except SettingsError as error:
-        return _fail(EX_CONFIG, str(error))
+        return _fail(os.EX_CONFIG, str(error))
     except (NoModelFound, ModelsError) as error:
-        return _fail(EX_DATAERR, f"{options.repository}: {error}")
+        return _fail(os.EX_DATAERR, f"{options.repository}: {error}")
     except Exception as error:
         # The hub's library raises a dozen kinds, of requests, httpx and its own.
-        return _fail(EX_UNAVAILABLE, f"{options.repository}: {_reason(error)}")
+        return _fail(os.EX_UNAVAILABLE, f"{options.repository}: {_reason(error)}")
     print(f"{name}: {options.repository} at {commit}, in {settings.models_dir / name}")
     print("a worker that starts from now on knows it")
     return 0

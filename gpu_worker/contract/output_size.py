@@ -5,12 +5,8 @@ Checked in the gateway, where the size of the picture that came is known, and in
 
 from __future__ import annotations
 
-from gpu_worker.contract.request import (
-    MAX_SIDE_PX,
-    MIN_SIDE_PX,
-    SIDE_MULTIPLE_PX,
-    GenerationRequest,
-)
+from gpu_worker.contract.field_types import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_MULTIPLE_PX
+from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.contract.validation_errors import Unsupported
 
 MAX_LINE_BYTES = 68 << 20

@@ -5,6 +5,8 @@ Codec only: bytes to models and back. No sockets, no pictures: those travel thro
 
 from __future__ import annotations
 
+import enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
 
-VERSION = 3
+VERSION = 4
 
 MAX_MESSAGE_BYTES = 1 << 20
 """ZMQ_MAXMSGSIZE on both sides: a request is a few KiB, so 1 MiB is generous."""
@@ -22,7 +24,22 @@ MAX_MESSAGE_BYTES = 1 << 20
 MAX_IPC_PATH_BYTES = 107
 """`sun_path` of a Linux unix socket is 108 bytes with its NUL (unix(7))."""
 
-WorkerState = Literal["loading", "idle", "busy"]
+
+class WorkerState(enum.StrEnum):
+    """`idle` implies that every outcome is committed; `busy` that a job is held."""
+
+    LOADING = "loading"
+    IDLE = "idle"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True)
+class ModelCommand:
+    """What a worker shall do with its memory: load a model, None for that of SDE_MODEL; or, with
+    `unload`, unload what is there."""
+
+    model: str | None = None
+    unload: bool = False
 
 
 class ProtocolError(ValueError):
@@ -32,29 +49,41 @@ class ProtocolError(ValueError):
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    v: Literal[3] = 3
+    v: Literal[4] = 4
+
+
+class SlotStatus(BaseModel):
+    """A job that a worker holds: the step that it is at, of how many, and in which attempt.
+
+    `started_time`, ISO 8601, is since when it is held.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uuid: str
+    step: int = 0
+    steps: int = 0
+    attempt: int = 0
+    started_time: str | None = None
 
 
 class WorkerStatus(_Message):
     """What a worker says of itself.
 
-    `committed` is how many bytes of the segment `log` are on disk for good: readers never read past
-    it. `started_time`, ISO 8601, is since when it holds the job; `step_s` the measured mean of a
-    step in seconds, None before the first.
+    `slots` are the jobs that it holds, in the order in which it took them; it takes no more than
+    `capacity`. `committed` is how many bytes of the segment `log` are on disk for good: readers
+    never read past it. `step_s` is the measured mean of a step in seconds, None before the first.
     `described` counts the changes of what `describe` would say, 0 before it can. `loaded` is the
     model that is in memory now; `load_error` says why the last one could not be loaded.
-    `trouble` says why the disk does not take what the held job has to write; it is tried again.
+    `trouble` says why the disk does not take what a held job has to write; it is tried again.
     """
 
     state: WorkerState
     boot_id: str
     log: str
     committed: int
-    uuid: str | None = None
-    step: int = 0
-    steps: int = 0
-    attempt: int = 0
-    started_time: str | None = None
+    capacity: int = 1
+    slots: list[SlotStatus] = []
     step_s: float | None = None
     trouble: str | None = None
     model: str | None = None
@@ -67,18 +96,28 @@ class WorkerStatus(_Message):
     versions: dict[str, str] = {}
     memory_bytes: int | None = None
 
+    def slot(self, uuid: str) -> SlotStatus | None:
+        """The slot that holds a job; None when none does."""
+        return next((each for each in self.slots if each.uuid == uuid), None)
+
+    @property
+    def free_slots(self) -> int:
+        """How many more jobs it would take now."""
+        is_ready = self.state is not WorkerState.LOADING
+        return max(0, self.capacity - len(self.slots)) if is_ready else 0
+
 
 class Request(_Message):
     """What the gateway wants. `deadline`: CLOCK_MONOTONIC seconds, one clock a host.
 
-    `status` asks; `submit` offers `job`; `cancel` ends the held job if it is `uuid`; `seal` has the
+    `status` asks; `submit` offers `job`; `cancel` ends the held job `uuid`; `rotate` has the
     worker leave the segment `log`, if that is its newest, for a new one when it is idle; `describe`
     asks for `description`; `load` has an idle worker load `model`, `unload` let go of what it has.
     A worker that was stopped or stuck drops a request whose deadline has passed: its sender has
     given up on the reply and decides anew.
     """
 
-    op: Literal["status", "submit", "cancel", "seal", "describe", "load", "unload"]
+    op: Literal["status", "submit", "cancel", "rotate", "describe", "load", "unload"]
     deadline: float
     job: Job | None = None
     uuid: str | None = None

@@ -5,10 +5,8 @@ Validated strictly in the gateway and again in the worker, by the same models. D
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,92 +14,31 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
-    StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from gpu_worker.contract.field_types import (
+    DEFAULT_STEPS,
+    MAX_IMAGES,
+    MAX_LISTED,
+    MAX_OPTIONS,
+    MAX_SEED,
+    ClassName,
+    FieldMetadata,
+    ImageDigest,
+    Name,
+    Option,
+    OptionName,
+    Share,
+    Side,
+    Steps,
+    Text,
+    Weight,
+    not_blank,
+)
 from gpu_worker.contract.validation_errors import MAX_ERRORS, unknown_fields_message
-
-OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-MAX_OPTION = 1_000_000
-"""Bounds whole numbers as well: num_train_timesteps is the length of several arrays."""
-
-_OPTION_TEXT = re.compile(r"[A-Za-z0-9_+-]{1,64}")
-
-
-def _option(value: object) -> bool | int | float | str:
-    """Checked in one place, for a union of types would name each of them as a field."""
-    if isinstance(value, str):
-        if not _OPTION_TEXT.fullmatch(value):
-            raise ValueError("must be 1 to 64 letters, digits, and + - _")
-    elif not isinstance(value, bool | int | float):
-        raise ValueError("must be true, false, a number or a word")
-    elif not abs(value) <= MAX_OPTION:  # neither is NaN
-        raise ValueError(f"must be a number from -{MAX_OPTION} to {MAX_OPTION}")
-    return value
-
-
-Option = Annotated[bool | int | float | str, PlainValidator(_option)]
-
-
-MAX_PROMPT_CHARS = 4000
-"""Some fifty times the 77 tokens that CLIP reads at once, far below what would burden the log."""
-
-
-def _printable(text: str) -> str:
-    """Refuse what cannot be stored or confuses a terminal; keep line breaks, tabs, any script.
-
-    Raises:
-        ValueError: on a lone surrogate or a control character.
-    """
-    for char in text:
-        if "\ud800" <= char <= "\udfff":
-            raise ValueError("must not contain a lone surrogate")
-        if (char < " " and char not in "\n\t\r") or "\x7f" <= char <= "\x9f":
-            raise ValueError(f"must not contain the control character U+{ord(char):04X}")
-    return text
-
-
-def not_blank(text: str) -> str:
-    """Raises ValueError when there is nothing but white space."""
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
-
-
-Text = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARS), AfterValidator(_printable)]
-
-
-MAX_SEED = 2**53 - 1
-"""The largest integer that every JSON reader keeps exactly (RFC 8259, section 6)."""
-
-MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 2048, 8
-"""Sides of a picture. diffusers' pipelines need multiples of 8 (their own `check_inputs`)."""
-
-MAX_IMAGES = 16
-MAX_OPTIONS = 16
-_MAX_LISTED = 16
-"""So many entries of a list are searched for images; a longer one is refused anyway."""
-
-DEFAULT_STEPS = 50
-"""diffusers' own for Stable Diffusion; a model of fewer steps says so in its description."""
-
-
-Side = Annotated[int, Field(ge=MIN_SIDE_PX, le=MAX_SIDE_PX, multiple_of=SIDE_MULTIPLE_PX)]
-Steps = Annotated[int, Field(ge=1, le=500)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Weight = Annotated[float, Field(ge=-10.0, le=10.0)]
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""What models.toml calls a file: it is looked up there, and never becomes a path."""
-
-ImageDigest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-"""A picture that came with the request: its file's digest. Over HTTP it is base64."""
-
-ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]{0,63}$")]
 
 
 class Strict(BaseModel):
@@ -123,30 +60,6 @@ def _few_options(options: object) -> object:
     if isinstance(options, dict) and len(options) > MAX_OPTIONS:
         raise ValueError(f"has {len(options)} options, and may have {MAX_OPTIONS}")
     return options
-
-
-Takes = Literal["any", "call", "structure"]
-
-
-@dataclass(frozen=True)
-class FieldMetadata:
-    """What is known of a field beside its type: the one place for whoever would list fields.
-
-    `image`: its value is the digest of an image that came with the request.
-    `asset`: its value is a name of this kind in models.toml.
-    `takes` says which pipelines take it: `any` pipeline; those whose `call` has a parameter of this
-    name; those with `method`; or what follows from the model's `structure`.
-    `any_pipeline`: no description is asked about it, because every pipeline takes it or something
-    else speaks of it.
-    `always_recorded`: a result record has it even when the request did not set it.
-    """
-
-    image: bool = False
-    asset: str | None = None
-    takes: Takes | None = None
-    method: str | None = None
-    any_pipeline: bool = False
-    always_recorded: bool = False
 
 
 _PLAIN = FieldMetadata()
@@ -375,7 +288,7 @@ def image_fields(
             yield path + field, body, field
         inner = _inner_model(info.annotation)
         if inner is not None and isinstance(value, list):
-            for place, each in enumerate(value[:_MAX_LISTED]):
+            for place, each in enumerate(value[:MAX_LISTED]):
                 yield from image_fields(each, inner, f"{path}{field}.{place}.")
         elif inner is not None:
             yield from image_fields(value, inner, f"{path}{field}.")

@@ -12,8 +12,9 @@ from typing import Any
 from PIL import Image
 
 from gpu_worker.contract.job import Job, Outcome
+from gpu_worker.contract.protocol import ModelCommand
 from gpu_worker.contract.validation_errors import Refusal, error_text
-from gpu_worker.control.slot import Slot, SlotView, Wish
+from gpu_worker.control.slots import HeldJob, Slots
 from gpu_worker.control.watchdog import StepWatchdog
 from gpu_worker.output.preview_file import PreviewFile
 from gpu_worker.output.result_records import error_message, outcome_records
@@ -44,7 +45,7 @@ class Runner:
 
     def __init__(
         self,
-        slot: Slot,
+        slots: Slots,
         results: ResultLog,
         in_flight: InFlight,
         pipeline: Pipeline,
@@ -57,7 +58,7 @@ class Runner:
         png_texts: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._slot = slot
+        self._slots = slots
         self._results = results
         self._in_flight = in_flight
         self._pipeline = pipeline
@@ -78,18 +79,18 @@ class Runner:
         """
         try:
             if not self._recover():
-                self._slot.ready()
+                self._slots.ready()
             while not self._stopping():
-                held = self._slot.take(timeout_s=0.2)
-                if held is not None and held.job is not None:
+                held = self._slots.take(timeout_s=0.2)
+                if held is not None:
                     self._pipeline.refresh()
-                    self._run(held.job, held)
-                elif wish := self._slot.wished():
-                    self._switch(wish)
-                elif self._slot.wants_segment():
-                    self._begin_segment()
+                    self._run(held)
+                elif command := self._slots.take_command():
+                    self._run_command(command)
+                elif self._slots.wants_rotation():
+                    self._rotate()
                 elif 0 < self._unload_after_s < self._clock() - self._idle_since:
-                    self._slot.wish(Wish(unload=True))
+                    self._slots.request_command(ModelCommand(unload=True))
                 else:
                     self._pipeline.refresh()
         except Stopped:
@@ -97,23 +98,27 @@ class Runner:
 
     def _recover(self) -> bool:
         """Take up what an earlier process began; whether there was something."""
-        begun = self._in_flight.read()
-        if begun is None or self._results.ends_with(begun.job.uuid):
-            return False
-        self._slot.resume(begun.job, begun.attempt + 1)
-        if begun.attempt >= self._max_attempts:
-            message = (
-                f"the worker died {begun.attempt} times while it ran this job; "
-                "it is not run again (its log says more)"
-            )
-            facts = {"attempt": begun.attempt}
-            self._commit(begun.job, Outcome.FAILED, [message], [], facts)
-        return True
+        notes = self._in_flight.read()
+        ended = [note for note in notes if self._results.ends_with(note.job.uuid)]
+        for note in ended:
+            self._remove_note(note.job)
+        begun = [note for note in notes if note not in ended]
+        for note in begun:
+            self._slots.resume(note.job, note.attempt + 1)
+        for note in begun:
+            if note.attempt >= self._max_attempts:
+                message = (
+                    f"the worker died {note.attempt} times while it ran this job; "
+                    "it is not run again (its log says more)"
+                )
+                metadata = {"attempt": note.attempt}
+                self._commit(note.job, Outcome.FAILED, [message], [], metadata)
+        return bool(begun)
 
-    def _run(self, job: Job, held: SlotView) -> None:
+    def _run(self, held: HeldJob) -> None:
         """Raises Stopped; DeviceLost when the outcome is on disk."""
-        attempt, begun = held.attempt, self._clock()
-        self._persist(lambda: self._in_flight.write(InFlightJob(attempt=attempt, job=job)))
+        job, attempt, begun = held.job, held.attempt, self._clock()
+        self._write_with_retry(lambda: self._in_flight.write(InFlightJob(attempt=attempt, job=job)))
         lost: DeviceLost | None = None
         outcome, errors = Outcome.FAILED, [""]
         pictures: list[GeneratedImage] = []
@@ -121,7 +126,7 @@ class Runner:
             pictures = self._generate(job)
             outcome, errors = Outcome.SUCCEEDED, []
         except Stopped:
-            self._uncount(job, attempt)
+            self._undo_attempt(job, attempt)
             raise
         except Canceled:
             outcome, errors = Outcome.CANCELED, ["canceled while it ran"]
@@ -139,12 +144,12 @@ class Runner:
         try:
             self._commit(job, outcome, errors, pictures, facts)
         except Stopped:
-            self._uncount(job, attempt)
+            self._undo_attempt(job, attempt)
             raise
         if lost is not None:
             raise lost
 
-    def _uncount(self, job: Job, attempt: int) -> None:
+    def _undo_attempt(self, job: Job, attempt: int) -> None:
         """A clean stop is no fault of the job: the next worker begins it anew, uncounted."""
         try:
             self._in_flight.write(InFlightJob(attempt=attempt - 1, job=job))
@@ -159,17 +164,17 @@ class Runner:
             step: int, steps: int, preview: Callable[[], Image.Image] | None = None
         ) -> None:
             now = self._clock()
-            self._slot.advance(step, steps, (now - begun) / step if step else None)
+            self._slots.advance(job.uuid, step, steps, (now - begun) / step if step else None)
             if self._preview is not None and preview is not None:
                 self._preview.offer(job.uuid, preview)
             self._deadline.move(now)
             if self._stopping():
                 raise Stopped
-            if self._slot.view().canceled:
+            if self._slots.is_canceled(job.uuid):
                 raise Canceled
 
         try:
-            if self._slot.view().canceled:
+            if self._slots.is_canceled(job.uuid):
                 raise Canceled
             return self._pipeline.generate(job, on_step)
         finally:
@@ -189,21 +194,29 @@ class Runner:
         said = {
             **self._pipeline.facts_of(job.request),
             **facts,
-            **self._slot.reached(),
+            **self._slots.progress(job.uuid),
             "ended_time": ended,
         }
         try:
             records = outcome_records(job, outcome, errors, pictures, said, texts=self._png_texts)
-            self._persist(lambda: self._results.append_all(records))
+            self._write_with_retry(lambda: self._results.append_all(records))
         except (MemoryError, RecordTooLong) as error:
             # A picture in a record is several times as large.
             log.error("job %s: %s", job.uuid, error_message(error))
             records = outcome_records(job, Outcome.FAILED, [error_message(error)], [], said)
-            self._persist(lambda: self._results.append_all(records))
-        self._slot.release(self._results.position)
+            self._write_with_retry(lambda: self._results.append_all(records))
+        self._remove_note(job)
+        self._slots.release(job.uuid, self._results.position)
         self._idle_since = self._clock()
 
-    def _persist(self, write: Callable[[], None]) -> None:
+    def _remove_note(self, job: Job) -> None:
+        """The log has the outcome, so a note that stays does no harm."""
+        try:
+            self._in_flight.remove(job.uuid)
+        except OSError as error:
+            log.warning("the note of the job %s stays: %s", job.uuid, error)
+
+    def _write_with_retry(self, write: Callable[[], None]) -> None:
         """Write, again and again while the disk does not take it: nothing that was made is lost.
 
         Raises:
@@ -215,36 +228,36 @@ class Runner:
             except OSError as error:
                 why = f"the disk does not take the result: {error.strerror or error}"
                 log.error("%s; trying again", why)
-                self._slot.troubled(why, RETRY_S)
+                self._slots.set_storage_error(why, RETRY_S)
             else:
-                self._slot.untroubled()
+                self._slots.clear_storage_error()
                 return
             if self._stopping():
                 raise Stopped
 
-    def _switch(self, wish: Wish) -> None:
+    def _run_command(self, command: ModelCommand) -> None:
         """Load or unload; a model that cannot be loaded is reported, and the worker serves on."""
         error: str | None = None
         self._deadline.arm(self._clock())
         try:
-            if wish.unload:
+            if command.unload:
                 self._pipeline.unload()
             else:
-                self._pipeline.load(wish.model)
+                self._pipeline.load(command.model)
         except Exception as refusal:
-            log.exception("the model %s could not be loaded", wish.model)
-            error = error_text(f"{wish.model}: {refusal}")
+            log.exception("the model %s could not be loaded", command.model)
+            error = error_text(f"{command.model}: {refusal}")
         finally:
             self._deadline.cancel()
-        self._idle_since = self._clock() if not wish.unload else math.inf
-        self._slot.ready(error)
+        self._idle_since = self._clock() if not command.unload else math.inf
+        self._slots.ready(error)
 
-    def _begin_segment(self) -> None:
+    def _rotate(self) -> None:
         try:
             # Once the old segment may be merged, the log's end no longer says that the last job
             # has its outcome: the note goes first.
             self._in_flight.clear()
-            self._results.begin_segment()
+            self._results.rotate()
         except OSError as error:
             log.warning("no new segment could be begun: %s", error)
-        self._slot.began_segment(self._results.position)
+        self._slots.rotated(self._results.position)

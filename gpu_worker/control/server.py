@@ -13,8 +13,8 @@ import zmq
 from gpu_worker.contract import protocol
 from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
-from gpu_worker.contract.protocol import ProtocolError, Reply, Request, WorkerStatus
-from gpu_worker.control.slot import Slot, Wish
+from gpu_worker.contract.protocol import ModelCommand, ProtocolError, Reply, Request, WorkerStatus
+from gpu_worker.control.slots import Slots
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,12 @@ class ControlServer:
         self,
         endpoint: str,
         status: Callable[[], WorkerStatus],
-        slot: Slot,
+        slots: Slots,
         describe: Callable[[], Capabilities] = Capabilities,
     ) -> None:
         self._endpoint = endpoint
         self._status = status
-        self._slot = slot
+        self._slots = slots
         self._describe = describe
 
     def start(self) -> None:
@@ -78,13 +78,13 @@ class ControlServer:
             case Request(op="status"):
                 return True
             case Request(op="submit", job=Job() as job):
-                return self._slot.offer(job)
+                return self._slots.offer(job)
             case Request(op="cancel", uuid=str(uuid)):
-                return self._slot.cancel(uuid)
+                return self._slots.cancel(uuid)
             case Request(op="load", model=model):
-                return self._slot.wish(Wish(model))
+                return self._slots.request_command(ModelCommand(model))
             case Request(op="unload"):
-                return self._slot.wish(Wish(unload=True))
-            case Request(op="seal", log=str(log_name)):
-                return self._slot.seal(log_name)
+                return self._slots.request_command(ModelCommand(unload=True))
+            case Request(op="rotate", log=str(log_name)):
+                return self._slots.request_rotation(log_name)
         raise ProtocolError(f"{request.op} lacks what it is about")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gpu_worker.contract.request import SIDE_MULTIPLE_PX
+from gpu_worker.contract.field_types import SIDE_MULTIPLE_PX
 
 PROGRAM = "stable-diffusion-environment"
 

@@ -75,10 +75,10 @@ class ResultLog:
         if not self._file.is_open:
             self.open()
         if self._leaving or self._file.committed >= self._segment_bytes:
-            self.begin_segment()
+            self.rotate()
         self._file.append(lines)
 
-    def begin_segment(self) -> None:
+    def rotate(self) -> None:
         """Leave the newest segment as it is and append to a new one from now on.
 
         Raises:

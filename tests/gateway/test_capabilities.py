@@ -13,7 +13,7 @@ import pytest
 from gateway.admission.capabilities import WorkerCapabilities
 from gateway.errors import NotDescribed, UnknownModel
 from gpu_worker.contract.capabilities import Capabilities
-from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.protocol import WorkerState, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.contract.validation_errors import Unsupported
 from tests.pipelines.describes import FULL, PLAIN
@@ -119,7 +119,9 @@ def test_the_worker_is_asked_again_after_its_restart(folder: Path) -> None:
 
 
 def status(boot_id: str = "a", described: int = 1) -> WorkerStatus:
-    return WorkerStatus(state="idle", boot_id=boot_id, log="", committed=0, described=described)
+    return WorkerStatus(
+        state=WorkerState.IDLE, boot_id=boot_id, log="", committed=0, described=described
+    )
 
 
 def test_it_is_asked_once_a_boot_and_a_change() -> None:

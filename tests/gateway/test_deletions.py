@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ResultDeleted
+from gateway.errors import ResultDeleted, StorageUnavailable
 from gateway.fsck import __main__
 from gateway.jobs.broker import Broker
+from gateway.jobs.deletion import ResultDeletion
 from gateway.jobs.journal import Journal
-from gateway.jobs.removal import Removal
 from gateway.store import tombstones
 from gateway.store.index_db import files
 from gateway.store.index_file import INDEX_NAME
@@ -40,13 +40,12 @@ class Store:
         self.log.open()
         self.journal.open()
         self.index.open(self.journal.deleted)
-        own = ResultLog(data / "disk_backups", "gateway")
         inputs = InputStore(data / "inputs")
-        self.removal = Removal(Broker(["gpu-0"], 0), self.journal, self.index, own, inputs)
+        self.deletion = ResultDeletion(Broker(["gpu-0"], 0), self.journal, self.index, inputs)
 
     def _bury(self, deleted: dict[str, str | None]) -> None:
         tombstones.append(self.file, deleted)
-        self.index.bury()
+        self.index.index_tombstones()
 
     def fill(self, count: int) -> list[dict[str, Any]]:
         records = [
@@ -76,9 +75,9 @@ def test_a_compaction_moves_them_and_they_stay_known(tmp_path: Path) -> None:
     store = Store(tmp_path)
     records = store.fill(12)
     for each in records[:10]:
-        assert store.removal.delete(each["uuid"]) == 1
+        assert store.deletion.delete(each["uuid"]) == 1
         assert store.knows_deleted(each)
-    assert len(store.journal.deleted) < 5 and len(store.index._reading.deleted) < 5
+    assert len(store.journal.deleted) < 5 and len(store.index._indexer.deleted) < 5
     assert (tmp_path / "journal" / "jobs.jsonl").stat().st_size < 1500
     for _ in range(2):
         store.close()
@@ -96,7 +95,7 @@ def test_the_gateway_itself_moves_them(tmp_path: Path) -> None:
     begun = Begun(tmp_path)
     begun.index.refresh(*begun.log.position)
     begun.journal._compact_bytes = 1
-    begun.removal.delete(begun.uuid)
+    begun.deletion.delete(begun.uuid)
     assert begun.journal.deleted == set()
     begun.index.close()
     assert begun.uuid in (tmp_path / "journal" / "deleted.jsonl").read_text()
@@ -119,7 +118,7 @@ def test_nothing_of_them_is_read_again_at_a_start(
 
     monkeypatch.setattr(tombstones, "read", refuse)
     again = Store(tmp_path)
-    assert again.journal.deleted == again.index._reading.deleted == set()
+    assert again.journal.deleted == again.index._indexer.deleted == set()
     assert again.index.is_deleted("00000000-0000-4000-8000-000000002999")
     assert not again.index.is_deleted("00000000-0000-4000-8000-000000003000")
     again.close()
@@ -135,7 +134,7 @@ def test_an_index_that_has_lost_them_reads_them_again(tmp_path: Path, what: str)
     shutil.copy(index, tmp_path / "old")
     store = Store(tmp_path)
     for each in records[:10]:
-        store.removal.delete(each["uuid"])
+        store.deletion.delete(each["uuid"])
     store.close()
     for part in files(index):
         part.unlink(missing_ok=True)
@@ -156,7 +155,7 @@ def test_an_index_that_is_newer_than_the_file_is_made_anew(tmp_path: Path) -> No
     shutil.copytree(tmp_path / "journal", tmp_path / "before")
     store = Store(tmp_path, compact_bytes=1)
     for each in records[:2]:
-        store.removal.delete(each["uuid"])
+        store.deletion.delete(each["uuid"])
     assert [line["uuid"] for line in served(store.index)] == [records[2]["uuid"]]
     store.close()
     shutil.rmtree(tmp_path / "journal")
@@ -170,7 +169,7 @@ def test_fsck_mends_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     store = Store(tmp_path, compact_bytes=1)
     records = store.fill(4)
     for each in records[:3]:
-        store.removal.delete(each["uuid"])
+        store.deletion.delete(each["uuid"])
     store.close()
     text = store.file.read_bytes()
     store.file.write_bytes(text.replace(records[1]["uuid"].encode(), b"x" * 36) + b'{"v":1,"ev')
@@ -189,7 +188,7 @@ def test_fsck_knows_an_index_that_calls_deleted_what_was_not(
 ) -> None:
     store = Store(tmp_path)
     (kept,) = store.fill(1)
-    store.index._kept.db.buried.add([(kept["uuid"], None)], 0)
+    store.index.db.tombstones.add([(kept["uuid"], None)], 0)
     store.close()
     assert __main__.main(["--data-dir", str(tmp_path)], {}) == 1
     assert f"misleads: {kept['uuid']} was never deleted" in capsys.readouterr().out
@@ -217,8 +216,8 @@ def test_no_failing_call_brings_a_deleted_result_back(tmp_path: Path, vice: str)
                 store = Store(data)
                 for each in records[:6]:
                     tried.append(each["uuid"])
-                    with contextlib.suppress(OSError, RuntimeError):
-                        store.removal.delete(each["uuid"])
+                    with contextlib.suppress(OSError, StorageUnavailable):
+                        store.deletion.delete(each["uuid"])
                         gone.append(each)
             untouched = 0 <= disk.calls < number
         if store is not None:

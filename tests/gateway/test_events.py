@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 import requests
 from PIL import Image
 
+from gateway.jobs.job_entry import JobState, JobView
 from gateway.routes.events import END_ID, HEARTBEAT_S, LOOK_S, MAX_STREAMS, EventStream, event_id
 from gpu_worker.output.preview_file import LEAST_PAUSE_S, PreviewFile
 from tests.support.service import Service, eventually, running
@@ -354,8 +355,24 @@ def test_a_preview_that_fails_costs_no_picture_and_old_ones_go(folder: Path) -> 
     assert [path.name for path in folder.iterdir()] == ["gpu-1.other.jpg"]
 
 
-def view(state: str, **more: Any) -> dict[str, Any]:
-    return {"state": state, "position": None, "step": 0, "steps": 9, "attempts": 0, **more}
+QUEUED = JobView(
+    uuid=NEVER,
+    state=JobState.QUEUED,
+    position=None,
+    step=0,
+    steps=9,
+    eta_s=None,
+    attempts=0,
+    cancel_requested=False,
+    created_time="",
+    started_time=None,
+    ended_time=None,
+    errors=[],
+)
+
+
+def view(state: str, **more: Any) -> JobView:
+    return replace(QUEUED, state=JobState(state), **more)
 
 
 def test_ids_follow_from_the_state_alone() -> None:
@@ -375,7 +392,7 @@ def test_silence_is_broken_by_a_heartbeat() -> None:
     clock = Clock()
     pauses: list[float] = []
 
-    def look(wait_s: float, told: dict[str, Any] | None) -> dict[str, Any]:
+    def look(wait_s: float, sent: JobView | None) -> JobView:
         pauses.append(wait_s)
         clock.now += wait_s
         return view("queued", position=0)

@@ -25,6 +25,7 @@ from gateway.fsck import __main__
 from gateway.jobs import journal
 from gateway.jobs.journal import Journal
 from gateway.store import consolidation
+from gateway.store.index_db import IndexDb
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.job import Job, Outcome, result_record
 from gpu_worker.contract.request import GenerationRequest
@@ -103,7 +104,7 @@ class Store:
             found = [entry.uuid for entry in index.newest_first(1000)][::-1]
             for each in found:
                 assert json.loads(index.read(each) or b"")["uuid"] == each
-            assert index.totals().damaged_lines == 0
+            assert index.query(IndexDb.totals).damaged_lines == 0
             return found
         finally:
             index.close()
@@ -121,9 +122,8 @@ class Store:
             file.write(journal.encode({"event": "deleted", "uuid": uuid, "submission": None}))
 
     def note(self, given: Job, gpu: int = 0) -> Path:
-        path = self.folder / f"gpu-{gpu}.in_flight.json"
-        InFlight(path).write(InFlightJob(attempt=1, job=given))
-        return path
+        InFlight(self.folder, f"gpu-{gpu}").write(InFlightJob(attempt=1, job=given))
+        return self.folder / f"gpu-{gpu}.in_flight.{given.uuid}.json"
 
     def saved(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (self.folder / "damaged").glob("*")}
@@ -251,7 +251,7 @@ class TestLines:
     def test_a_monstrous_line_is_moved_without_being_held(
         self, store: Store, check: Check, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("gpu_worker.store.scan.MAX_LINE_BYTES", 1 << 20)
+        monkeypatch.setattr("gpu_worker.contract.output_size.MAX_LINE_BYTES", 1 << 20)
         with open(store.folder / FIRST, "r+b") as file:
             file.seek(sum(map(len, store.lines[:3])) + (5 << 20))
             file.write(b"\n")
@@ -686,7 +686,7 @@ class TestNotes:
         assert check("--fix")[0] == 0 and note.exists() and other.exists()
 
     def test_an_unreadable_one(self, store: Store, check: Check) -> None:
-        note = store.folder / "gpu-0.in_flight.json"
+        note = store.folder / f"gpu-0.in_flight.{store.jobs[0].uuid}.json"
         for junk in (b"", b"{", b"\xff\xfe", b'{"attempt":1}'):
             note.write_bytes(junk)
             code, said = check()
@@ -743,7 +743,7 @@ def everything_wrong(store: Store) -> None:
     store.write("gpu-1.00000003.jsonl.tmp", b"half")
     store.append(NEWEST, store.lines[0][:50])
     (store.folder / "index.sqlite").write_bytes(b"junk" * 999)
-    (store.folder / "gpu-1.in_flight.json").write_bytes(b"{")
+    (store.folder / f"gpu-1.in_flight.{uuid.uuid4()}.json").write_bytes(b"{")
     store.journal.write_bytes(b"junk\n" + store.journal.read_bytes() + b"torn")
 
 

@@ -13,12 +13,12 @@ import pytest
 
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
-from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.protocol import WorkerState, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
 from tests.support.disk import Crash, FaultyDisk
 from tests.support.journal_jobs import job
 
-IDLE = WorkerStatus(state="idle", boot_id="b", log="l", committed=0)
+IDLE = WorkerStatus(state=WorkerState.IDLE, boot_id="b", log="l", committed=0)
 
 
 def opened(path: Path, compact_bytes: int = 1 << 20) -> Journal:
@@ -133,7 +133,7 @@ def test_a_clock_that_jumps_changes_no_order() -> None:
     for each in reversed(jobs):
         broker.enqueue(each)
     assert [each.sequence for each in jobs] == [1, 2, 3]
-    assert [view["uuid"] for view in broker.views(9)] == [each.uuid for each in reversed(jobs)]
+    assert [view.uuid for view in broker.views(9)] == [each.uuid for each in reversed(jobs)]
     taken = broker.take("gpu-0")
     assert taken is not None and taken.job == jobs[0]
 
@@ -154,8 +154,8 @@ def test_ten_thousand_waiting_jobs_are_looked_at_quickly() -> None:
     sys.setprofile(counted)
     views = broker.views(1000)
     sys.setprofile(None)
-    assert [view["position"] for view in views] == list(range(4999, 3999, -1))
-    assert broker.view(jobs[3].uuid)["eta_s"] > broker.view(jobs[2].uuid)["eta_s"]
+    assert [view.position for view in views] == list(range(4999, 3999, -1))
+    assert broker.view(jobs[3].uuid).eta_s > broker.view(jobs[2].uuid).eta_s
     assert calls < 100_000, "the work grows with jobs, not with their square"
 
 

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import sqlite3
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from client import errors as client_errors
 from client.tables import facts_of_all
 from gateway.admission.capabilities import WorkerCapabilities
 from gateway.jobs.broker import Broker
+from gateway.jobs.cancellation import JobCancellation
+from gateway.jobs.deletion import ResultDeletion
 from gateway.jobs.journal import Journal
-from gateway.jobs.removal import Removal
 from gateway.jobs.retention import Housekeeping, Retention
 from gateway.store import consolidation, record_reader
 from gateway.store.index_db import IndexDb
@@ -31,9 +31,9 @@ from gateway.workers.dispatcher import Dispatcher
 from gateway.workers.model_commands import CommandQueue
 from gateway.workers.worker_link import WorkerLink
 from gpu_worker.contract.job import GenerationRequest
-from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.protocol import SlotStatus, WorkerStatus
 from gpu_worker.control.server import ControlServer
-from gpu_worker.control.slot import Slot
+from gpu_worker.control.slots import Slots
 from gpu_worker.store import outcomes
 from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.record_line import encode, parse
@@ -72,7 +72,7 @@ def taken_in(folder: Path, name: str = NAME) -> list[tuple[str, int]]:
     """What a reader takes in of a segment whose writer says nothing, in the order of the file."""
     catalog = IndexDb(Path(":memory:"))
     with contextlib.closing(catalog):
-        Indexer(folder).take_in(catalog, name, None)
+        Indexer(folder).index_segment(catalog, name, None)
         return [(entry.uuid, entry.image_index) for entry in catalog.of_segment(name)]
 
 
@@ -259,7 +259,7 @@ class TestReading:
         assert (tmp_path / NAME).stat().st_size == size
         index = index_of(tmp_path)
         assert served(index) == [*before, *left, *after]
-        assert index.totals().damaged_lines == 1
+        assert index.query(IndexDb.totals).damaged_lines == 1
         first = index.find(job[0]["uuid"])
         assert first is not None and first.image_index == left[0]["image_index"]
         assert index.find_image(job[0]["uuid"], number) is None
@@ -280,7 +280,9 @@ class TestReading:
         content = text_of(job[:1]) + b"\n" * 10_000 + text_of([*job[1:], *other])
         (tmp_path / NAME).write_bytes(content)
         index = index_of(tmp_path)
-        assert served(index) == [*job, *other] and index.totals().damaged_lines == 10_000
+        assert (
+            served(index) == [*job, *other] and index.query(IndexDb.totals).damaged_lines == 10_000
+        )
 
     def test_the_first_outcome_of_a_job_counts(self, tmp_path: Path) -> None:
         job, canceled = several(3, 1), several(2, 2)
@@ -341,8 +343,8 @@ class TestIndex:
             for _ in range(2):  # looked up, then where it stood
                 assert json.loads(index.read(name) or b"")["image_index"] == 0
             assert index.find_image(name, len(job)) is None
-        assert index.totals().results == 5
-        assert sum(index.live_bytes().values()) == (tmp_path / NAME).stat().st_size
+        assert index.query(IndexDb.totals).results == 5
+        assert sum(index.query(IndexDb.live_bytes).values()) == (tmp_path / NAME).stat().st_size
 
     def test_a_submission_finds_its_job(self, tmp_path: Path) -> None:
         digest = "a" * 32
@@ -435,12 +437,11 @@ class Stand:
         self.journal = Journal(folder / "journal" / "jobs.jsonl")
         self.journal.open()
         self.index = index_of(self.folder)
-        own = ResultLog(self.folder, "gateway")
-        self.removal = Removal(
-            Broker(["gpu-0"], 0), self.journal, self.index, own, InputStore(folder / "inputs")
+        self.deletion = ResultDeletion(
+            Broker(["gpu-0"], 0), self.journal, self.index, InputStore(folder / "inputs")
         )
         self.housekeeping = Housekeeping(
-            self.index, self.removal, retention, 1 << 20, lambda _: None
+            self.index, self.deletion, retention, 1 << 20, lambda _: None
         )
 
     def left(self) -> list[int]:
@@ -484,8 +485,8 @@ def test_retention_by_age_deletes_whole_jobs(tmp_path: Path) -> None:
 def test_a_deletion_is_counted_by_job(tmp_path: Path) -> None:
     stand = Stand(tmp_path, Retention())
     names = [job[0]["uuid"] for job in stand.jobs]
-    assert stand.removal.delete(names[1], names[3], names[1]) == 2
-    assert stand.left() == [1, 0, 2, 0] and stand.removal.rewrite == {NAME}
+    assert stand.deletion.delete(names[1], names[3], names[1]) == 2
+    assert stand.left() == [1, 0, 2, 0] and stand.deletion.rewrite == {NAME}
 
 
 def test_a_job_ends_once_when_all_its_results_are_there(folder: Path) -> None:
@@ -493,21 +494,21 @@ def test_a_job_ends_once_when_all_its_results_are_there(folder: Path) -> None:
     (folder / "run").mkdir()
     log = ResultLog(folder / "disk_backups", "gpu-0")
     log.open()
-    slot = Slot(log.position)
+    slots = Slots(log.position)
     endpoint = f"ipc://{folder}/run/gpu-0.sock"
 
     def status() -> WorkerStatus:
-        view = slot.view()
+        view = slots.view()
         return WorkerStatus(
-            state=view.state.value,
+            state=view.state,
             boot_id="a",
             log=view.log,
             committed=view.committed,
-            uuid=view.job.uuid if view.job else None,
+            slots=[SlotStatus(uuid=held.job.uuid) for held in view.held],
         )
 
-    ControlServer(endpoint, status, slot).start()
-    slot.ready()
+    ControlServer(endpoint, status, slots).start()
+    slots.ready()
     index = index_of(folder / "disk_backups")
     broker = Broker(["gpu-0"], 1)
     ended: list[int] = []
@@ -519,39 +520,28 @@ def test_a_job_ends_once_when_all_its_results_are_there(folder: Path) -> None:
 
     counting = Counting(folder / "journal" / "jobs.jsonl")
     counting.open()
-    removal = Removal(
-        broker,
-        counting,
-        index,
-        ResultLog(folder / "disk_backups", "gateway"),
-        InputStore(folder / "inputs"),
-    )
+    own_log = ResultLog(folder / "disk_backups", "gateway")
     dispatcher = Dispatcher(
         "gpu-0",
         WorkerLink(endpoint),
         broker,
         counting,
         index,
-        removal,
+        JobCancellation(broker, counting, index, own_log),
         WorkerCapabilities(),
         CommandQueue(),
     )
-    worker = threading.Thread(target=dispatcher.run)
-    worker.start()
-    try:
-        eventually(broker.available, "the worker is seen")
-        job = broker.reserve(GenerationRequest(prompt="a"))
-        counting.accept(job)
-        broker.enqueue(job)
-        held = eventually(lambda: slot.take(0.1), "the job is submitted")
-        assert held.job == job
-        log.append_all([each | {"uuid": job.uuid} for each in several(3, job.sequence)])
-        slot.release(log.position)
-        eventually(lambda: broker.view(job.uuid)["state"] == "succeeded", "it is seen to end")
-        eventually(broker.available, "the worker is free")
-    finally:
-        dispatcher.stop()
-        worker.join()
+    dispatcher.start()
+    eventually(broker.available, "the worker is seen")
+    job = broker.reserve(GenerationRequest(prompt="a"))
+    counting.accept(job)
+    broker.enqueue(job)
+    held = eventually(lambda: slots.take(0.1), "the job is submitted")
+    assert held.job == job
+    log.append_all([each | {"uuid": job.uuid} for each in several(3, job.sequence)])
+    slots.release(job.uuid, log.position)
+    eventually(lambda: broker.view(job.uuid).state == "succeeded", "it is seen to end")
+    eventually(broker.available, "the worker is free")
     assert ended == [3] and counting.pending == {}
 
 

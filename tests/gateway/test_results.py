@@ -17,7 +17,8 @@ from gateway.http.json_array import array
 from gateway.store import consolidation
 from gateway.store.index_db import IndexDb
 from gateway.store.result_index import ResultIndex
-from gpu_worker.store import durable, scan, segments
+from gpu_worker.contract import output_size
+from gpu_worker.store import durable, segments
 from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.record_line import encode, parse
 from gpu_worker.store.result_log import ResultLog
@@ -180,12 +181,12 @@ class TestIndex:
         (tmp_path / NAME).write_bytes(encode(one) + junk + encode(two))
         index = index_of(tmp_path)
         assert served(index) == ([one] if glued else [one, two])
-        assert index.totals().damaged_lines == 1
+        assert index.query(IndexDb.totals).damaged_lines == 1
 
     def test_a_monstrous_line_costs_no_memory(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(scan, "MAX_LINE_BYTES", 1 << 20)
+        monkeypatch.setattr(output_size, "MAX_LINE_BYTES", 1 << 20)
         one, two = record("one", 1), record("two", 2)
         with open(tmp_path / NAME, "wb") as file:
             file.write(encode(one))
@@ -193,7 +194,7 @@ class TestIndex:
             file.write(b"\n" + encode(two))
         index = index_of(tmp_path)
         assert served(index) == [one, two]
-        assert index.totals().damaged_lines == 1
+        assert index.query(IndexDb.totals).damaged_lines == 1
 
     def test_a_record_damaged_after_indexing_is_left_out(self, tmp_path: Path) -> None:
         one, two = record("one", 1), record("two", 2)
@@ -408,7 +409,7 @@ def work(folder: Path, records: list[dict[str, Any]], acknowledged: list[dict[st
     index = ResultIndex(folder)
     index.open()
     with contextlib.suppress(OSError):
-        log.begin_segment()
+        log.rotate()
     merge_all(index)
     stubbornly(lambda: log.append(records[4]))
     acknowledged.append(records[4])
@@ -472,7 +473,7 @@ def test_a_damaged_line_is_not_merged_away(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(text.replace(b'"format":1', b'"format":2'))
     index = index_of(tmp_path)
     merge_all(index)
-    assert (tmp_path / NAME).exists() and index.totals().damaged_lines > 0
+    assert (tmp_path / NAME).exists() and index.query(IndexDb.totals).damaged_lines > 0
     assert [line["uuid"] for line in served(index)] == [
         each["uuid"] for each in records[text.count(b"\n") :]
     ]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.jobs.broker import Broker
+from gateway.jobs.deletion import ResultDeletion
 from gateway.jobs.journal import Journal
-from gateway.jobs.removal import Removal
 from gateway.jobs.retention import Housekeeping, Retention
 from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
@@ -36,13 +36,12 @@ class Store:
         self.journal.open()
         self.index = ResultIndex(self.folder)
         self.index.open()
-        own = ResultLog(self.folder, "gateway")
-        self.removal = Removal(
-            Broker(["gpu-0"], 0), self.journal, self.index, own, InputStore(folder / "inputs")
+        self.deletion = ResultDeletion(
+            Broker(["gpu-0"], 0), self.journal, self.index, InputStore(folder / "inputs")
         )
-        self.sealed: list[str] = []
+        self.rotated: list[str] = []
         self.housekeeping = Housekeeping(
-            self.index, self.removal, retention, 1 << 20, self.sealed.append, lambda: now
+            self.index, self.deletion, retention, 1 << 20, self.rotated.append, lambda: now
         )
 
     def left(self) -> list[int]:
@@ -97,7 +96,7 @@ def test_one_deleted_result_leaves_the_disk_with_the_next_round(tmp_path: Path) 
     store = Store(tmp_path, Retention(), NOON_OF_DAY_10)
     store.housekeeping.once()  # merges the small ones
     gone = store.records[1]["uuid"]
-    assert store.removal.delete(gone) == 1 and gone in store.text()
+    assert store.deletion.delete(gone) == 1 and gone in store.text()
     store.housekeeping.once()
     assert gone not in store.text()
     assert store.left() == [0, *range(2, 10)]
@@ -105,13 +104,13 @@ def test_one_deleted_result_leaves_the_disk_with_the_next_round(tmp_path: Path) 
 
 def test_a_deletion_in_the_newest_segment_has_its_writer_leave_it(tmp_path: Path) -> None:
     store = Store(tmp_path, Retention(), NOON_OF_DAY_10)
-    store.removal.delete(store.records[9]["uuid"])
+    store.deletion.delete(store.records[9]["uuid"])
     assert store.housekeeping.once() is True
-    (asked,) = store.sealed
+    (asked,) = store.rotated
     writer = ResultLog(store.folder, "gpu-0")
     writer.open()
     assert writer.position[0] == asked
-    writer.begin_segment()
+    writer.rotate()
     store.housekeeping.once()
     assert store.records[9]["uuid"] not in store.text()
     assert store.left() == list(range(9))

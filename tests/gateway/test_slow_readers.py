@@ -18,6 +18,7 @@ import psutil
 import pytest
 import waitress.wasyncore
 
+from gateway.errors import TooManyStreams
 from gateway.http.concurrency_limit import ConcurrencyLimit
 from gateway.http.json_array import MAX_STREAMS
 from gateway.http.waitress_channel import STALLED_S, STALLED_UNDER_PRESSURE_S, maintenance
@@ -121,7 +122,7 @@ def test_who_does_not_read_stops_nobody(impatient: Service) -> None:
     assert answers.count(b"HTTP/1.1 200 OK") == MAX_STREAMS
     assert answers.count(b"HTTP/1.1 503 Service Unavailable") == len(stalled) - MAX_STREAMS
     assert max(map(len, came)) < RECORDS * PICTURE_BYTES  # none of them has it all
-    assert "let go of 127.0.0.1" in impatient.output()
+    assert "closed the connection of 127.0.0.1" in impatient.output()
 
 
 def test_a_slow_reader_gets_all(impatient: Service) -> None:
@@ -199,14 +200,14 @@ def large(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[b
 
 
 @pytest.mark.parametrize(
-    ("count", "seconds", "is_let_go"),
+    ("count", "seconds", "loses_one"),
     [
         (1, STALLED_UNDER_PRESSURE_S, False),
         (1, STALLED_S, True),
         (8, STALLED_UNDER_PRESSURE_S, True),
     ],
 )
-def test_patience_ends_sooner_when_much_waits(count: int, seconds: float, is_let_go: bool) -> None:
+def test_patience_ends_sooner_when_much_waits(count: int, seconds: float, loses_one: bool) -> None:
     with serving(large) as (server, port), who_never_read(port, "/", count) as stalled:
 
         def waiting() -> list[Any]:
@@ -217,10 +218,10 @@ def test_patience_ends_sooner_when_much_waits(count: int, seconds: float, is_let
         connections = eventually(waiting, "the replies wait for their readers")
         since = min(one.last_activity for one in connections)
         maintenance(server, since + seconds)
-        assert not any(one.let_go for one in connections)
+        assert not any(one.stalled_since for one in connections)
         maintenance(server, time.time() + seconds + 1)
-        assert is_let_go or not any(one.let_go for one in connections)
-        if is_let_go:
+        assert loses_one or not any(one.stalled_since for one in connections)
+        if loses_one:
 
             def gone() -> bool:
                 maintenance(server, time.time() + seconds + 1)
@@ -233,11 +234,11 @@ def test_patience_ends_sooner_when_much_waits(count: int, seconds: float, is_let
 
 def test_a_place_is_given_back_once() -> None:
     places = ConcurrencyLimit(1, "tests", retry_after_s=1)
-    leave = places.take()
-    leave()
-    leave()
-    again = places.take()
-    with pytest.raises(RuntimeError, match="too many tests are being sent"):
-        places.take()
+    release = places.acquire()
+    release()
+    release()
+    again = places.acquire()
+    with pytest.raises(TooManyStreams, match="too many tests are being sent"):
+        places.acquire()
     again()
-    places.take()
+    places.acquire()

@@ -84,10 +84,10 @@ def test_a_deletion_in_the_midst_of_the_end_stands(tmp_path: Path) -> None:
     """An HTTP thread that comes between the index's news of a result and the broker's."""
     begun = Begun(tmp_path)
     news = begun.index.refresh(*begun.log.position)
-    assert begun.removal.delete(begun.uuid) == 1
+    assert begun.deletion.delete(begun.uuid) == 1
     for entry in news:
         begun.dispatcher._end(entry)
     with pytest.raises(ResultDeleted):
         begun.view(begun.uuid)
-    assert begun.broker.running("gpu-0") is None and begun.broker.views(9) == []
-    assert begun.dispatcher._next() is None
+    assert begun.broker.running("gpu-0") == [] and begun.broker.views(9) == []
+    assert begun.broker.take("gpu-0") is None

@@ -12,18 +12,18 @@ import orjson
 import pytest
 import requests
 
+from gateway.store.index_db import IndexDb
 from gateway.store.result_index import ResultIndex
 from gateway.workers.dispatcher import MAX_OFFERS
 from gpu_worker import pipeline
 from gpu_worker.assets.library_file import LibraryFile
-from gpu_worker.contract import protocol
-from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract import output_size, protocol
+from gpu_worker.contract.protocol import SlotStatus, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.control.runner import Runner
 from gpu_worker.control.server import ControlServer
-from gpu_worker.control.slot import Slot
+from gpu_worker.control.slots import Slots
 from gpu_worker.pipeline_api import Pipeline
-from gpu_worker.store import scan
 from gpu_worker.store.in_flight import InFlight
 from gpu_worker.store.result_log import ResultLog
 from tests.pipelines.instant import Instant
@@ -37,25 +37,25 @@ def outcome(folder: Path, made_by: Pipeline, **asked: Any) -> list[dict[str, Any
     """What the index serves of a job that a real runner has run."""
     log = ResultLog(folder / "disk_backups", "gpu-0")
     log.open()
-    slot = Slot(log.position)
+    slots = Slots(log.position)
     runner = Runner(
-        slot,
+        slots,
         log,
-        InFlight(folder / "disk_backups" / "gpu-0.in_flight.json"),
+        InFlight(folder / "disk_backups", "gpu-0"),
         made_by,
         step_timeout_s=60,
         max_attempts=2,
         stopping=lambda: log.position[1] > 0,
     )
     offered = threading.Thread(
-        target=lambda: eventually(lambda: slot.offer(job(**asked)), "it is idle")
+        target=lambda: eventually(lambda: slots.offer(job(**asked)), "it is idle")
     )
     offered.start()
     runner.run()
     offered.join()
     index = ResultIndex(folder / "disk_backups")
     index.open(set())
-    assert index.totals().damaged_lines == 0
+    assert index.query(IndexDb.totals).damaged_lines == 0
     lines = [index.read(entry) for entry in index.find_all(job().uuid)]
     return [orjson.loads(line or b"null") for line in lines]
 
@@ -63,7 +63,7 @@ def outcome(folder: Path, made_by: Pipeline, **asked: Any) -> list[dict[str, Any
 def test_a_record_that_no_reader_would_take_becomes_one_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(output_size, "MAX_LINE_BYTES", 1 << 20)
     asked = {"width": 1024, "height": 512, "num_images_per_prompt": 2, "num_inference_steps": 1}
     (record,) = outcome(tmp_path, Instant(), **asked)
     assert (record["state"], record["data"], record["num_images"]) == ("failed", None, 1)
@@ -126,29 +126,29 @@ def test_a_job_that_gets_no_outcome_is_ended_after_some_tries(folder: Path) -> N
     (folder / "run").mkdir()
     log = ResultLog(folder / "disk_backups", "gpu-0")
     log.open()
-    slot = Slot(log.position)
+    slots = Slots(log.position)
 
     def status() -> WorkerStatus:
-        view = slot.view()
+        view = slots.view()
         return WorkerStatus(
-            state=view.state.value,
+            state=view.state,
             boot_id="a",
             log=view.log,
             committed=view.committed,
-            uuid=view.job.uuid if view.job else None,
+            slots=[SlotStatus(uuid=held.job.uuid) for held in view.held],
         )
 
-    ControlServer(protocol.endpoint(folder / "run", 0), status, slot).start()
-    slot.ready()
+    ControlServer(protocol.endpoint(folder / "run", 0), status, slots).start()
+    slots.ready()
     with running(folder, "gateway") as service:
         service.wait_available()
         uuid, taken = service.submit(), 0
         while service.job(uuid)["state"] in ("queued", "running"):
-            held = slot.take(0.1)
-            if held is not None and held.job is not None:
+            held = slots.take(0.1)
+            if held is not None:
                 assert held.job.uuid == uuid and taken < MAX_OFFERS
                 taken += 1
-                slot.release(log.position)
+                slots.release(uuid, log.position)
         record = service.result(uuid)
         assert taken == MAX_OFFERS
         assert (record["state"], record["data"]) == ("failed", None)
@@ -156,9 +156,9 @@ def test_a_job_that_gets_no_outcome_is_ended_after_some_tries(folder: Path) -> N
         assert f"has taken this job {MAX_OFFERS} times" in record["errors"][0]
         service.wait_available()
         other = service.submit()
-        held = eventually(lambda: slot.take(0.1), "the next one is offered")
+        held = eventually(lambda: slots.take(0.1), "the next one is offered")
         assert held.job is not None and held.job.uuid == other
-        slot.release(log.position)
+        slots.release(uuid, log.position)
 
 
 def test_a_restarted_gateway_knows_since_when_a_job_runs(folder: Path) -> None:

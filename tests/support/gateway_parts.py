@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from gateway.assembly import assemble
-from gateway.routes.jobs import JobLookup
+from gateway.jobs.job_entry import JobView
 from gateway.settings import GatewaySettings
 from gpu_worker.contract.job import Outcome, result_record
-from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.protocol import WorkerState, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.store.result_log import ResultLog
 
@@ -20,14 +19,15 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         settings = GatewaySettings.model_validate({"SDE_DATA_DIR": folder})
         gateway = assemble(settings, {"gpu-0": "ipc://" + str(folder / "run" / "x")})
+        self.services = gateway.services
         self.dispatcher = gateway.dispatchers["gpu-0"]
-        self.broker = self.dispatcher._broker
-        self.index = self.dispatcher._index
-        self.removal = self.dispatcher._removal
-        self.journal = self.dispatcher._journal
+        self.broker = gateway.services.broker
+        self.index = gateway.services.index
+        self.deletion = gateway.services.deletion
+        self.journal = gateway.services.journal
 
-    def view(self, uuid: str) -> dict[str, Any]:
-        return JobLookup(self.broker, self.index).view(uuid)
+    def view(self, uuid: str) -> JobView:
+        return self.services.lookup.view(uuid)
 
 
 class Begun(Parts):
@@ -37,7 +37,9 @@ class Begun(Parts):
         for name in ("disk_backups", "inputs", "run"):
             (folder / name).mkdir(parents=True)
         super().__init__(folder)
-        self.broker.observe("gpu-0", WorkerStatus(state="idle", boot_id="b", log="", committed=0))
+        self.broker.observe(
+            "gpu-0", WorkerStatus(state=WorkerState.IDLE, boot_id="b", log="", committed=0)
+        )
         job = self.broker.reserve(GenerationRequest(prompt="a"))
         self.uuid = job.uuid
         self.journal.accept(job)

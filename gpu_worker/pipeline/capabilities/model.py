@@ -12,7 +12,8 @@ from typing import Any
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract.capabilities import WITH_CONTROLNETS, ModelCapabilities, ModelDefaults
 from gpu_worker.contract.checks import Mode
-from gpu_worker.contract.request import DEFAULT_STEPS, GenerationRequest, metadata_of
+from gpu_worker.contract.field_types import DEFAULT_STEPS
+from gpu_worker.contract.request import GenerationRequest, metadata_of
 from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.families import call_parameters, family_of
 from gpu_worker.pipeline.loading import sources, task_pipelines

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from gpu_worker.assets.model_library import Defaults
-from gpu_worker.contract.request import SIDE_MULTIPLE_PX
+from gpu_worker.contract.field_types import SIDE_MULTIPLE_PX
 from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.families import call_parameters, family_of
 from gpu_worker.pipeline.loading import machine_size

@@ -12,7 +12,7 @@ from typing import Any
 import diffusers
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from gpu_worker.contract.request import MAX_OPTION
+from gpu_worker.contract.field_types import MAX_OPTION
 from gpu_worker.pipeline.families import family_of
 
 MORE = ("LCMScheduler", "TCDScheduler")

@@ -1,0 +1,100 @@
+"""Cancels a job, and writes the outcome of one that no worker holds. Both survive a restart."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from datetime import UTC, datetime
+
+from gateway.errors import AlreadyEnded, StorageUnavailable
+from gateway.jobs.broker import Broker
+from gateway.jobs.job_entry import JobEntry, JobState, iso_time
+from gateway.jobs.journal import Journal
+from gateway.store.result_index import ResultIndex
+from gpu_worker.contract.job import Outcome, result_record
+from gpu_worker.store.result_log import ResultLog
+
+log = logging.getLogger(__name__)
+
+NEVER_RUN = "canceled before it ran"
+
+
+class JobCancellation:
+    """Ends jobs before their time. Thread-safe.
+
+    Args:
+        own_log: the gateway's own result log, for outcomes of jobs that no worker ran.
+    """
+
+    def __init__(
+        self, broker: Broker, journal: Journal, index: ResultIndex, own_log: ResultLog
+    ) -> None:
+        self._broker = broker
+        self._journal = journal
+        self._index = index
+        self._own_log = own_log
+        self._lock = threading.Lock()
+
+    def cancel(self, uuid: str) -> None:
+        """End a job: a queued one now, a running one between two of its steps.
+
+        Raises:
+            UnknownJob: there is no such job.
+            AlreadyEnded: it has succeeded or failed.
+            StorageUnavailable: the disk does not take it; the job goes on.
+        """
+        state = self._broker.view(uuid).state
+        if state is JobState.CANCELED:
+            return
+        if state.ended:
+            raise AlreadyEnded(f"the job {uuid} has {state} already")
+        try:
+            self._journal.cancel(uuid)
+        except OSError as error:
+            raise StorageUnavailable.refusing("the cancellation", error) from error
+        entry = self._broker.cancel(uuid)
+        if entry.worker is None and not entry.state.ended:
+            try:
+                self.end_unrun(entry)
+            except OSError as error:
+                # The cancellation is on the disk: whoever takes the job next ends it instead.
+                log.error("the outcome of %s cannot be written yet: %s", uuid, error)
+                self._broker.requeue(entry, cancel=True)
+
+    def end_unrun(
+        self, entry: JobEntry, outcome: Outcome = Outcome.CANCELED, reason: str = NEVER_RUN
+    ) -> None:
+        """Write the outcome of a job that no worker holds. Raises OSError."""
+        uuid = entry.job.uuid
+        record = result_record(
+            entry.job,
+            outcome=outcome,
+            errors=[reason],
+            data=None,
+            facts={
+                "image_index": 0,
+                "num_images": 1,
+                "attempt": 0,
+                "step": 0,
+                "steps": entry.job.request.steps,
+                "ended_time": iso_time(datetime.now(UTC)),
+            },
+        )
+        with self._lock:
+            if entry.state.ended or self._index.find(uuid) is not None:
+                return
+            self._own_log.append(record)
+            self._broker.end(uuid, record)
+            try:
+                self._index.refresh(*self._own_log.position)
+            except (OSError, sqlite3.Error) as error:
+                log.error("the outcome of %s is written but not indexed yet: %s", uuid, error)
+            else:
+                self._journal.end(uuid)
+
+    def rotate(self) -> None:
+        """Start a new segment of the gateway's own log, so that the newest can be merged. Raises
+        OSError."""
+        with self._lock:
+            self._own_log.rotate()

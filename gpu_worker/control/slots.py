@@ -1,0 +1,211 @@
+"""The jobs that a worker holds: loading, idle or busy, with their steps. Thread-safe; runs nothing.
+
+The control thread offers, cancels and looks; the main thread takes, counts steps and releases.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from gpu_worker.contract.job import Job
+from gpu_worker.contract.protocol import ModelCommand, WorkerState
+
+
+class ForbiddenTransition(RuntimeError):
+    """A call that the state does not allow."""
+
+
+@dataclass(frozen=True)
+class HeldJob:
+    """A job in a slot. `started_time`, ISO 8601: since when it is held."""
+
+    job: Job
+    attempt: int
+    started_time: str
+    step: int = 0
+    steps: int = 0
+    canceled: bool = False
+
+
+@dataclass(frozen=True)
+class SlotsView:
+    """What the slots looked like at one moment.
+
+    `held` are the jobs in the order in which they were offered. `step_s` is seconds a step,
+    measured. `log` and `committed`: the newest segment, and how many bytes of it are on disk for
+    good. `trouble` says why the disk does not take what must be written.
+    """
+
+    state: WorkerState = WorkerState.LOADING
+    held: tuple[HeldJob, ...] = ()
+    step_s: float | None = None
+    log: str = ""
+    committed: int = 0
+    trouble: str | None = None
+    load_error: str | None = None
+
+    def find(self, uuid: str) -> HeldJob | None:
+        """The held job of this uuid."""
+        return next((each for each in self.held if each.job.uuid == uuid), None)
+
+
+class Slots:
+    """Holds at most `capacity` jobs; those of an earlier process count too, however many."""
+
+    def __init__(self, position: tuple[str, int] = ("", 0), capacity: int = 1) -> None:
+        self.capacity = capacity
+        self._changed = threading.Condition()
+        self._view = SlotsView(log=position[0], committed=position[1])
+        self._rotate_after: str | None = None
+        self._command: ModelCommand | None = None
+
+    def view(self) -> SlotsView:
+        """One consistent look."""
+        with self._changed:
+            return self._view
+
+    def ready(self, load_error: str | None = None) -> None:
+        """Loading is over, well or not: jobs may be offered."""
+        with self._changed:
+            self._require({WorkerState.LOADING}, WorkerState.IDLE)
+            self._set(state=WorkerState.IDLE, load_error=load_error)
+
+    def offer(self, job: Job) -> bool:
+        """Hold the job if a slot is free; offering a held job again is accepted too."""
+        with self._changed:
+            held = self._view.find(job.uuid)
+            if held is not None:
+                return held.job == job
+            is_free = len(self._view.held) < self.capacity
+            if self._view.state is WorkerState.LOADING or not is_free:
+                return False
+            self._hold(job, attempt=1)
+            return True
+
+    def resume(self, job: Job, attempt: int) -> None:
+        """Hold a job that an earlier process began, before any other can be offered."""
+        with self._changed:
+            self._require({WorkerState.LOADING, WorkerState.BUSY}, WorkerState.BUSY)
+            self._hold(job, attempt)
+
+    def cancel(self, uuid: str) -> bool:
+        """Ask for the end of a held job; the main thread ends it."""
+        with self._changed:
+            if self._view.find(uuid) is None:
+                return False
+            self._update(uuid, canceled=True)
+            return True
+
+    def request_rotation(self, log: str) -> bool:
+        """Ask for a new segment after `log`, if that is the newest; the main thread makes it."""
+        with self._changed:
+            if self._view.log != log:
+                return False
+            self._rotate_after = log
+            self._changed.notify_all()
+            return True
+
+    def request_command(self, command: ModelCommand) -> bool:
+        """Ask an idle worker for another model; it takes no job before that is done."""
+        with self._changed:
+            if self._view.state is not WorkerState.IDLE:
+                return False
+            self._command = command
+            self._set(state=WorkerState.LOADING)
+            return True
+
+    def take_command(self) -> ModelCommand | None:
+        """The command that was asked for; the caller runs it and then calls ready()."""
+        with self._changed:
+            command, self._command = self._command, None
+            return command
+
+    def take(self, timeout_s: float) -> HeldJob | None:
+        """Wait for a held job; None when none came in time, or something else comes first."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._view.held or self._command is not None or self.wants_rotation(),
+                timeout_s,
+            )
+            return self._view.held[0] if self._view.held else None
+
+    def wants_rotation(self) -> bool:
+        """Whether a new segment has been asked for, and has not been begun yet."""
+        with self._changed:
+            return self._rotate_after is not None and self._rotate_after == self._view.log
+
+    def rotated(self, position: tuple[str, int]) -> None:
+        """The log goes on in a new segment, or could not."""
+        with self._changed:
+            self._rotate_after = None
+            self._set(log=position[0], committed=position[1])
+
+    def advance(self, uuid: str, step: int, steps: int, step_s: float | None) -> None:
+        """The pipeline has done `step` of `steps` of a job."""
+        with self._changed:
+            self._require({WorkerState.BUSY}, WorkerState.BUSY)
+            self._update(uuid, step=step, steps=steps)
+            self._view = replace(self._view, step_s=step_s or self._view.step_s)
+
+    def set_storage_error(self, message: str, timeout_s: float) -> None:
+        """Say why the disk does not take what must be written, and wait before the next try."""
+        with self._changed:
+            self._require({WorkerState.BUSY}, WorkerState.BUSY)
+            self._view = replace(self._view, trouble=message)
+            self._changed.wait(timeout_s)
+
+    def clear_storage_error(self) -> None:
+        """The disk takes it again."""
+        with self._changed:
+            self._view = replace(self._view, trouble=None)
+
+    def is_canceled(self, uuid: str) -> bool:
+        """Whether the end of a held job is wanted."""
+        held = self.view().find(uuid)
+        return held is not None and held.canceled
+
+    def progress(self, uuid: str) -> dict[str, int]:
+        """How many steps of how many a held job has done, as its record says it."""
+        held = self.view().find(uuid)
+        return {} if held is None else {"step": held.step, "steps": held.steps}
+
+    def release(self, uuid: str, position: tuple[str, int]) -> None:
+        """A job has its outcome on disk, at the end of the log's `position`."""
+        with self._changed:
+            self._require({WorkerState.BUSY}, WorkerState.IDLE)
+            held = tuple(each for each in self._view.held if each.job.uuid != uuid)
+            self._set(
+                state=WorkerState.BUSY if held else WorkerState.IDLE,
+                held=held,
+                log=position[0],
+                committed=position[1],
+                trouble=None,
+                load_error=None,
+            )
+
+    # ---- under the lock -----------------------------------------------------------------------
+
+    def _hold(self, job: Job, attempt: int) -> None:
+        started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        held = HeldJob(job, attempt, started, steps=job.request.steps)
+        self._set(state=WorkerState.BUSY, held=(*self._view.held, held), trouble=None)
+
+    def _update(self, uuid: str, **changes: object) -> None:
+        held = tuple(
+            replace(each, **changes) if each.job.uuid == uuid else each  # type: ignore[arg-type]
+            for each in self._view.held
+        )
+        self._set(held=held)
+
+    def _set(self, **changes: object) -> None:
+        self._view = replace(self._view, **changes)  # type: ignore[arg-type]
+        self._changed.notify_all()
+
+    def _require(self, allowed: set[WorkerState], target: WorkerState) -> None:
+        if self._view.state not in allowed:
+            names = " or ".join(sorted(allowed))
+            raise ForbiddenTransition(
+                f"to become {target} the worker must be {names} but is {self._view.state}"
+            )
