@@ -21,10 +21,10 @@ install: $(STAMP)
 
 # spandrel comes without its torchvision, which ESRGANs do not need and which wants the very torch
 # that it was built with.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml client/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,gateway,worker,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gateway,worker,test]' -e ./client
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps spandrel
 	@touch $@
 
@@ -62,4 +62,4 @@ chaos: $(STAMP)
 	$(BIN)/python -m tests.support.chaos
 
 clean:
-	rm -rf $(VENV) *.egg-info build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) *.egg-info client/*.egg-info build client/build .mypy_cache .ruff_cache .pytest_cache

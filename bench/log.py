@@ -1,4 +1,4 @@
-"""Measures the result log beside SQLite as the store, the seed's rewritten list, and a bare append.
+"""Measures the result log beside SQLite as the store, version 1's list, and a bare append.
 
 In one run and turn about, each store in a process of its own; files are in the page cache. Goals:
 lookup and start-up at most 1.5 times SQLite's, 64 MiB, an append that costs the same at any size.

@@ -1,4 +1,4 @@
-"""What bench/log.py compares: our log, SQLite as the store, the seed's list, and a bare append.
+"""What bench/log.py compares: our log, SQLite as the store, version 1's list, and a bare append.
 
 Each keeps the same records, and an append that returns is on disk. They measure nothing.
 """

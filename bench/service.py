@@ -1,4 +1,4 @@
-"""Measures the whole service beside one built as the seed describes its own (bench/seed_server.py).
+"""Measures the whole service beside one built as version 1 describes its own (bench/v1_server.py).
 
 Both run a pipeline that does nothing, turn about, in fresh folders each round. Goal: a result can
 be read at most 10 ms (median) after the worker has written it.
@@ -73,23 +73,23 @@ def ours(pipeline: str) -> Iterator[Service]:
 
 @contextmanager
 def seeds(synced: bool) -> Iterator[int]:
-    """The port of the seed's way."""
+    """The port of version 1."""
     port = free_port()
     with fresh_folder() as folder:
-        command = [sys.executable, "-m", "bench.seed_server", "--port", str(port)]
+        command = [sys.executable, "-m", "bench.v1_server", "--port", str(port)]
         command += ["--folder", str(folder), "--queue-size", str(QUEUE_SIZE)]
         child = subprocess.Popen(command + ["--synced"] * synced, cwd=ROOT)
 
         def answers() -> bool:
             if child.poll() is not None:
-                raise SystemExit("bench.seed_server has ended; it says why above")
+                raise SystemExit("bench.v1_server has ended; it says why above")
             try:
                 return requests.get(f"http://127.0.0.1:{port}/server/status", timeout=5).ok
             except requests.ConnectionError:
                 return False
 
         try:
-            eventually(answers, "the seed's way answers")
+            eventually(answers, "version 1 answers")
             yield port
         finally:
             child.send_signal(signal.SIGTERM)
@@ -134,7 +134,7 @@ def slow_jobs(figures: Figures, jobs: int) -> None:
 
 
 def table(figures: dict[str, Figures]) -> str:
-    """Markdown; the ratio is against the seed's way."""
+    """Markdown; the ratio is against version 1."""
     timed = {
         "POST, one client": "posts",
         "POST to result, looking each ms": "polled",

@@ -1,6 +1,6 @@
 """The load of bench/service.py: one client after another, many at once, and a look at the disk.
 
-Knows the seed's contract, which both servers keep, and starts none of them.
+Knows version 1's contract, which both servers keep, and starts none of them.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from typing import Any
 import falcon
 import falcon.testing
 import pytest
+from sde_client.commands.app import app as cli
 from typer.testing import CliRunner
 
-from client.cli import app as cli
 from gateway import errors
 from gateway.http import problems
 from gateway.jobs import journal

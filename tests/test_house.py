@@ -11,11 +11,10 @@ import pytest
 from gateway.settings import GatewaySettings
 from gpu_worker.settings import NAMES, WorkerSettings
 from tests.support.service import ROOT
+from tests.support.source_tree import PACKAGES
 
 SOURCES = sorted(
-    path
-    for package in ("client", "gateway", "gpu_worker")
-    for path in (ROOT / package).rglob("*.py")
+    path for package, root in PACKAGES.items() for path in (root / package).rglob("*.py")
 )
 
 REFUSE = """
@@ -51,7 +50,7 @@ def test_the_refusal_itself_works() -> None:
 
 def test_the_client_needs_neither_server_nor_torch() -> None:
     refused = (*HEAVY, "PIL", "gateway", "gpu_worker", "zmq", "falcon", "pydantic", "orjson")
-    done = imports_without("client.cli", refused)
+    done = imports_without("sde_client.commands.app", refused)
     assert done.returncode == 0, done.stderr
 
 

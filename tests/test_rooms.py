@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.service import ROOT
 from tests.support.source_tree import modules
 
 ARROWS: dict[str, set[str]] = {
-    "client": set(),
     "gateway": {
         "gateway.admission",
         "gateway.http",
@@ -121,16 +119,17 @@ ARROWS: dict[str, set[str]] = {
     },
     "gpu_worker.pipeline.upscaling": {"gpu_worker.assets", "gpu_worker.pipeline.loading"},
     "gpu_worker.store": {"gpu_worker.contract"},
+    "sde_client": {"sde_client.commands"},
+    "sde_client.commands": {"sde_client"},
 }
 """A room, and the rooms of ours that its files import from, beside itself."""
 
-MAX_FILES, MAX_FILE_LINES, MAX_BODY_LINES = 24, 350, 41
+MAX_FILES, MAX_FILE_LINES, MAX_BODY_LINES = 14, 350, 40
 
 
 def room_of(module: str) -> str:
     """The folder that a module lies in."""
-    path = modules()[module]
-    return ".".join(path.relative_to(ROOT).parts[:-1])
+    return module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
 
 
 def imports_of(path: Path) -> Iterator[str]:

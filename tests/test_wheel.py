@@ -9,13 +9,14 @@ import zipfile
 from pathlib import Path
 
 from tests.support.service import ROOT
-from tests.support.source_tree import PACKAGES, modules
+from tests.support.source_tree import modules
 
 IMPORT_ALL = """
 import importlib, sys, warnings
 from pathlib import Path
-from gpu_worker import quantizers
-quantizers.prepare("none")
+if any(name.startswith("gpu_worker") for name in sys.argv[2:]):
+    from gpu_worker import quantization_libraries
+    quantization_libraries.hide_unused("none")
 warnings.simplefilter("ignore")
 for name in sys.argv[2:]:
     found = importlib.import_module(name)
@@ -23,32 +24,56 @@ for name in sys.argv[2:]:
 """
 
 
-def test_the_wheel_has_every_module(tmp_path: Path) -> None:
-    source = tmp_path / "source"  # in the tree itself an old build/ would be packed too
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, source / package)
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, source / file)
+def wheel_of(folder: Path, source: Path) -> tuple[Path, set[str]]:
+    """Build a distribution into `folder`: where its files lie, and its top-level modules."""
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    command += ["--quiet", "--wheel-dir", str(tmp_path), str(source)]
-    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    inside = tmp_path / "inside"
+    command += ["--quiet", "--wheel-dir", str(folder), str(source)]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = folder.glob("*.whl")
+    inside = folder / "inside"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(inside)
-    tops = {path.name for path in inside.iterdir() if path.suffix != ".dist-info"}
-    assert tops == set(PACKAGES)
-    data = {path.relative_to(ROOT) for path in (ROOT / "gpu_worker/demo_model").rglob("*.*")}
-    kept = {path for path in data if "__pycache__" not in path.parts}
-    assert {path for path in kept if not (inside / path).is_file()} == set()
-    names = [name for name in modules() if not name.endswith("__main__")]
-    tried = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL, str(inside), *names],
+    return inside, {path.name for path in inside.iterdir() if path.suffix != ".dist-info"}
+
+
+def import_all(inside: Path, *packages: str) -> None:
+    """Import every module of the packages from a wheel's files."""
+    names = [name for name in modules() if name.startswith(packages)]
+    command = [sys.executable, "-c", IMPORT_ALL, str(inside)]
+    command += [name for name in names if not name.endswith("__main__")]
+    done = subprocess.run(
+        command,
         cwd=inside,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(inside)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert tried.returncode == 0, tried.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def copy_source(source: Path, root: Path, *packages: str) -> None:
+    """Copy what is built: in the tree itself an old build/ would be packed too."""
+    for package in packages:
+        shutil.copytree(root / package, source / package)
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / file, source / file)
+
+
+def test_the_servers_wheel_has_every_module(tmp_path: Path) -> None:
+    copy_source(tmp_path / "source", ROOT, "gateway", "gpu_worker")
+    inside, tops = wheel_of(tmp_path, tmp_path / "source")
+    assert tops == {"gateway", "gpu_worker"}
+    data = {path.relative_to(ROOT) for path in (ROOT / "gpu_worker/demo_model").rglob("*.*")}
+    kept = {path for path in data if "__pycache__" not in path.parts}
+    assert {path for path in kept if not (inside / path).is_file()} == set()
+    import_all(inside, "gateway", "gpu_worker")
+
+
+def test_the_clients_wheel_has_every_module(tmp_path: Path) -> None:
+    copy_source(tmp_path / "source", ROOT / "client", "sde_client")
+    inside, tops = wheel_of(tmp_path, tmp_path / "source")
+    assert tops == {"sde_client"}
+    assert (inside / "sde_client" / "py.typed").is_file()
+    import_all(inside, "sde_client")

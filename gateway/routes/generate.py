@@ -1,4 +1,4 @@
-"""POST, GET and DELETE /image/generate: the seed's contract, pages, and deletion of results."""
+"""POST, GET and DELETE /image/generate: version 1's contract, pages, and deletion of results."""
 
 from __future__ import annotations
 

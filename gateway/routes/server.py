@@ -1,4 +1,4 @@
-"""Resources under /server: the seed's status, and the workers; /healthz for process watchers."""
+"""Resources under /server: version 1's status, and the workers; /healthz for process watchers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def worker_view(name: str, status: WorkerStatus | None) -> dict[str, Any]:
 
 
 class StatusResource:
-    """GET /server/status: the seed's one key and nothing else."""
+    """GET /server/status: version 1's one key and nothing else."""
 
     def __init__(self, broker: Broker, storage: DiskSpace) -> None:
         self._broker = broker

@@ -53,7 +53,7 @@ def result_record(
     data: str | None,
     facts: dict[str, Any],
 ) -> dict[str, Any]:
-    """The record of docs/results-format.md: the seed's five keys in its order, then ours.
+    """The record of docs/results-format.md: version 1's five keys in its order, then ours.
 
     Args:
         data: base64 of the PNG, or None when there is no picture.

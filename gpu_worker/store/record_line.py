@@ -63,7 +63,7 @@ class ParsedLine:
 
 
 def encode(record: dict[str, Any]) -> bytes:
-    """One line with its newline. Needs the seed's five keys, `state` and `sequence`.
+    """One line with its newline. Needs version 1's five keys, `state` and `sequence`.
 
     Raises:
         KeyError: one of them is missing.

@@ -11,10 +11,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from sde_client import errors
+from sde_client.commands.console import EXIT_CODES, exit_code
+from sde_client.commands.rendering import plain
 
-from client import errors
-from client.tables import plain
-from client.terminal import EXIT_CODES, exit_code
 from tests.support.command import COMMAND, NEVER, options, sde
 from tests.support.service import (
     DEADLINE_S,

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import sde_client as sde
 from PIL import Image
+from sde_client import Client
+from sde_client.records import Job
 
-import client as sde
-from client import Client
-from client.records import Job
 from tests.support.service import DEADLINE_S, Service, eventually, free_port, running
 from tests.support.stored import store
 from tests.support.stub_gateway import Reply, answering
@@ -279,7 +279,7 @@ def test_jobs_are_listed_canceled_and_awaited(folder: Path) -> None:
         for pending in (first, third):
             with pytest.raises(sde.Conflict, match="cancel it, or wait for its end"):
                 remote.delete(pending)
-            with pytest.raises(sde.NoPicture, match="has no picture"):
+            with pytest.raises(sde.NoImage, match="has no picture"):
                 remote.picture(pending)
         assert remote.cancel(first).cancel_requested
         with pytest.raises(sde.GenerationCanceled):
@@ -317,12 +317,12 @@ def test_a_result_is_deleted_once_and_for_good(remote: Client) -> None:
 
 def test_a_picture_that_is_not_there(remote: Client) -> None:
     (result,) = remote.generate("one picture")
-    with pytest.raises(sde.NoPicture, match=f"{result.uuid} has no picture 2"):
+    with pytest.raises(sde.NoImage, match=f"{result.uuid} has no picture 2"):
         remote.picture(result.uuid, 2)
-    with pytest.raises(sde.NoPicture, match=NEVER):
+    with pytest.raises(sde.NoImage, match=NEVER):
         remote.picture(NEVER)
     for wrong in ("x", "../jobs", ""):
-        with pytest.raises((sde.InvalidRequest, sde.NoPicture)):
+        with pytest.raises((sde.InvalidRequest, sde.NoImage)):
             remote.picture(wrong)
     reply = (200, JSON, b"<html>")
     with answering({"GET /image/files/u.png": reply}) as url, pytest.raises(sde.UnexpectedReply):

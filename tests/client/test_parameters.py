@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import typer
+from sde_client import Client, UnreadableFile
+from sde_client.commands import option_parsers
+from sde_client.request_body import body, parse_digest, with_images
 
-from client import Client, UnreadableFile, options
-from client.parameters import body, digest_of, with_pictures
 from tests.support.command import NEVER, sde
 from tests.support.stub_gateway import Reply, answering
 
@@ -56,10 +57,10 @@ def test_pictures_are_read_wherever_they_stand(pictures: dict[str, Path]) -> Non
 
 def test_digests_of_a_record_are_known_for_what_they_are() -> None:
     digest = "a1" * 32
-    assert digest_of(f"sha256:{digest}") == digest
-    assert digest_of("sha256:../../etc/passwd") is digest_of(b"sha256:") is None
+    assert parse_digest(f"sha256:{digest}") == digest
+    assert parse_digest("sha256:../../etc/passwd") is parse_digest(b"sha256:") is None
     given = {"image": f"sha256:{digest}", "controlnets": [{"name": "n", "image": b"as it is"}]}
-    fetched = with_pictures(given, lambda each: b"!" if digest_of(each) else each)
+    fetched = with_images(given, lambda each: b"!" if parse_digest(each) else each)
     assert fetched == {"image": b"!", "controlnets": [{"name": "n", "image": b"as it is"}]}
     assert given["image"] == f"sha256:{digest}", "the caller's own is left alone"
 
@@ -214,17 +215,17 @@ def test_models_are_listed_loaded_and_let_go() -> None:
 @pytest.mark.parametrize(
     ("parse", "text"),
     [
-        (options.lora, "a:b"),
-        (options.controlnet, "canny"),
-        (options.controlnet, "canny:edges.png:much"),
-        (options.controlnet, "canny:edges.png:end=late"),
-        (options.hires, "big"),
-        (options.hires, "2:latent:lanczos"),
-        (options.hires, "2:steps=few"),
-        (options.hires, "2:strenght=0.5"),
-        (options.refiner, "xl:late"),
-        (options.scheduler_option, "karras"),
-        (options.size, "12"),
+        (option_parsers.lora, "a:b"),
+        (option_parsers.controlnet, "canny"),
+        (option_parsers.controlnet, "canny:edges.png:much"),
+        (option_parsers.controlnet, "canny:edges.png:end=late"),
+        (option_parsers.hires, "big"),
+        (option_parsers.hires, "2:latent:lanczos"),
+        (option_parsers.hires, "2:steps=few"),
+        (option_parsers.hires, "2:strenght=0.5"),
+        (option_parsers.refiner, "xl:late"),
+        (option_parsers.scheduler_option, "karras"),
+        (option_parsers.size, "12"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_told(parse: Any, text: str) -> None:
@@ -235,14 +236,18 @@ def test_an_option_that_makes_no_sense_is_told(parse: Any, text: str) -> None:
 def test_a_colon_in_a_files_name_is_no_scale(tmp_path: Path) -> None:
     odd = tmp_path / "a:1"
     odd.write_bytes(b"")
-    assert options.controlnet(f"canny:{odd}") == {"name": "canny", "image": odd}
+    assert option_parsers.controlnet(f"canny:{odd}") == {"name": "canny", "image": odd}
     shares = {"guidance_start": 0.2, "guidance_end": 0.7}
-    asked = options.controlnet(f"canny:{odd}:end=0.7:start=0.2")
+    asked = option_parsers.controlnet(f"canny:{odd}:end=0.7:start=0.2")
     assert asked == {"name": "canny", "image": odd} | shares
     share = tmp_path / "a:end=1"
     share.write_bytes(b"")
-    assert options.controlnet(f"canny:{share}") == {"name": "canny", "image": share}
-    assert options.hires("2:strength=0.5") == {"scale": 2.0, "strength": 0.5}
-    assert options.refiner("xl") == {"name": "xl"}
-    assert options.refiner("xl:0.7") == {"name": "xl", "switch_at": 0.7}
-    assert options.ip_adapter(f"face:{odd}:0.5") == {"name": "face", "image": odd, "scale": 0.5}
+    assert option_parsers.controlnet(f"canny:{share}") == {"name": "canny", "image": share}
+    assert option_parsers.hires("2:strength=0.5") == {"scale": 2.0, "strength": 0.5}
+    assert option_parsers.refiner("xl") == {"name": "xl"}
+    assert option_parsers.refiner("xl:0.7") == {"name": "xl", "switch_at": 0.7}
+    assert option_parsers.ip_adapter(f"face:{odd}:0.5") == {
+        "name": "face",
+        "image": odd,
+        "scale": 0.5,
+    }

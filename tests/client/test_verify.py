@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from sde_client import Client, NoImage, NotComparable, Result, comparison
+from sde_client.request_body import to_request
 
-from client import Client, Incomparable, NoPicture, Result, comparison
-from client.parameters import request_of
 from gpu_worker.store import record_line
 from tests.support.command import NEVER, sde
 from tests.support.service import Service, running
@@ -94,7 +94,7 @@ def test_like_makes_the_same_but_for_what_is_said(
     apart = sde(real.url, "diff", first.uuid, found[1].uuid)
     assert apart.returncode == 1
     assert "seed: 7 -> 8\n" in apart.stdout and "guidance_scale: 4.0 -> 5.0\n" in apart.stdout
-    assert "they part at step 1: other latents at timestep " in apart.stdout
+    assert "they diverge at step 1: other latents at timestep " in apart.stdout
     assert "PSNR" in apart.stdout
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_compared_is_told(remote: Client, real: Service) -> None:
     done = sde(real.url, "diff", uuid, uuid)
     assert done.returncode == 0 and "was made without a log of its steps" in done.stderr
     failed = dataclasses.replace(next(remote.results(uuid)), png=None)
-    with pytest.raises(NoPicture):
+    with pytest.raises(NoImage):
         remote.verify(failed)
 
 
@@ -175,7 +175,7 @@ def test_another_environment_is_named_and_measured(folder: Path) -> None:
     assert "attention: SlicedAttnProcessor -> AttnProcessor2_0" in said
     assert any(row.startswith("torch: 1.0 -> ") for row in said)
     assert any(row.startswith("scheduler_config.beta_end: 0.5 -> ") for row in said)
-    assert said[-2].startswith("they part at step 1: other latents at timestep ")
+    assert said[-2].startswith("they diverge at step 1: other latents at timestep ")
     assert "the pixels differ: PSNR " in said[-1] and said[-1].endswith(" of 255")
 
 
@@ -204,15 +204,15 @@ def result(**extra: Any) -> Result:
 def test_two_logs_part_where_they_first_differ() -> None:
     rows = [{"step": n, "timestep": 9 - n, "latents_sha256": str(n), "seconds": n} for n in (1, 2)]
     other = [rows[0] | {"seconds": 7}, rows[1] | {"latents_sha256": "another"}]
-    assert comparison.parting(result(steps_log=rows), result(steps_log=rows)) is None
-    found = comparison.parting(result(steps_log=rows), result(steps_log=other))
+    assert comparison.divergence(result(steps_log=rows), result(steps_log=rows)) is None
+    found = comparison.divergence(result(steps_log=rows), result(steps_log=other))
     assert found is not None and (found.step, found.first) == (2, rows[1])
-    shorter = comparison.parting(result(steps_log=rows), result(steps_log=rows[:1]))
+    shorter = comparison.divergence(result(steps_log=rows), result(steps_log=rows[:1]))
     assert shorter is not None and (shorter.step, shorter.second) == (2, None)
 
 
 def test_a_record_that_says_nothing_of_its_pixels_is_not_called_identical() -> None:
-    with pytest.raises(Incomparable):
+    with pytest.raises(NotComparable):
         comparison.compare(result(), result())
 
 
@@ -231,9 +231,9 @@ def test_a_record_becomes_its_request() -> None:
     }
     text = {"prompt": "x", "seed": 5, "num_inference_steps": 50, "guidance_scale": 7.5}
     size = {"width": 64, "height": 72}
-    assert request_of(result(**kept)) == text | size
+    assert to_request(result(**kept)) == text | size
     asked = {"seed": 3, "num_images_per_prompt": 3, "model": "xl", "clip_skip": 2}
-    found = request_of(result(**kept, request=asked))
+    found = to_request(result(**kept, request=asked))
     assert found == text | size | {"model": "xl", "clip_skip": 2}
     for further in (
         {"image": digest, "strength": 0.5},
@@ -241,4 +241,4 @@ def test_a_record_becomes_its_request() -> None:
         {"hires": {}},
         {"image": digest, "upscale": {}},
     ):
-        assert request_of(result(**kept, request=further)) == text | further
+        assert to_request(result(**kept, request=further)) == text | further

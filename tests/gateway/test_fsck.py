@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 import typer
+from sde_client.commands import server_tools as command
 
-from client import fsck as command
 from gateway.fsck import __main__
 from gateway.jobs import journal
 from gateway.jobs.journal import Journal

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from sde_client import Client, NoImage
 
-from client import Client, NoPicture
 from gpu_worker.store import record_line
 from tests.support.service import running
 
@@ -80,10 +80,10 @@ def test_a_client_gets_them_back_to_ask_again(folder: Path) -> None:
     store(folder)
     with running(folder, "gateway") as service, Client(service.url) as remote:
         (found,) = remote.results(WITH)
-        with pytest.raises(NoPicture, match="is gone"):
-            remote.request_of(found)
+        with pytest.raises(NoImage, match="is gone"):
+            remote.to_request(found)
         (folder / "inputs" / WITH / sha256(b"gone")).write_bytes(b"gone")
-        asked = remote.request_of(found)
+        asked = remote.to_request(found)
         assert asked["image"] == PNG
         assert asked["controlnets"] == [{"name": "canny", "image": PAGE}]
         assert asked["ip_adapter"] == {"name": "face", "image": b"gone"}

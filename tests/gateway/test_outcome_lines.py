@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import requests
+from sde_client import Client
+from sde_client import errors as client_errors
+from sde_client.commands.rendering import facts_of_all
 
-from client import Client
-from client import errors as client_errors
-from client.tables import facts_of_all
 from gateway.admission.capabilities import WorkerCapabilities
 from gateway.jobs.broker import Broker
 from gateway.jobs.cancellation import JobCancellation

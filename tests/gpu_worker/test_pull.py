@@ -144,7 +144,7 @@ def hub(repository: Path) -> Iterator[Hub]:
 def sde_pull(hub: Hub | str, data: Path, *given: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("SDE_", "HF_"))}
     return subprocess.run(
-        [sys.executable, "-m", "client.cli", "pull", *given],
+        [sys.executable, "-m", "sde_client", "pull", *given],
         env={
             **kept,
             "HF_ENDPOINT": hub if isinstance(hub, str) else hub.url,

@@ -91,7 +91,7 @@ def test_inpainting(service: Service) -> None:
 
 
 def test_a_result_with_pictures_is_verified(service: Service) -> None:
-    from client import Client
+    from sde_client import Client
 
     _, record = made(service, image=base64_of(picture()))
     with Client(service.url) as sde:

@@ -10,7 +10,7 @@ from tests.support.service import DEADLINE_S, ROOT, environment
 
 NEVER = "00000000-0000-4000-8000-000000000000"
 
-COMMAND = [sys.executable, "-m", "client"]
+COMMAND = [sys.executable, "-m", "sde_client"]
 
 
 def options(url: str) -> dict[str, str]:

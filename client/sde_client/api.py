@@ -10,22 +10,22 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from client import comparison, picture_file
-from client.comparison import Comparison
-from client.connection import Connection
-from client.errors import (
+from sde_client import comparison, image_file
+from sde_client.comparison import Comparison
+from sde_client.connection import Connection
+from sde_client.errors import (
     GatewayUnreachable,
     GenerationCanceled,
     GenerationFailed,
-    NoPicture,
+    NoImage,
     SdeError,
     UnexpectedReply,
     UnknownJob,
 )
-from client.parameters import body, digest_of, request_of, with_pictures
-from client.records import Job, Result
-from client.routes import Routes
-from client.waiting import Watch
+from sde_client.http_api import HttpApi
+from sde_client.polling import Poller
+from sde_client.records import Job, Result
+from sde_client.request_body import body, parse_digest, to_request, with_images
 
 DEFAULT_URL = "http://127.0.0.1:9090"
 
@@ -35,7 +35,7 @@ PATIENCE_S = 60.0
 OnProgress = Callable[[Job], None]
 
 
-class Client(Routes):
+class Client(HttpApi):
     """A gateway at `url`. Every method raises GatewayUnreachable when nobody answers there.
 
     Args:
@@ -104,7 +104,7 @@ class Client(Routes):
             how: `scale`, above 1 to 4; `upscaler`, lanczos or a name of models()["upscalers"].
 
         Raises:
-            NoPicture: there is no such picture; Deleted: its result was deleted.
+            NoImage: there is no such picture; Deleted: its result was deleted.
             else: as submit().
         """
         request = {"generation_uuid": uuid, "image_index": image_index, **how}
@@ -117,9 +117,9 @@ class Client(Routes):
         except GatewayUnreachable as error:
             if not error.reached:
                 raise
-        watch = Watch(key, None, self._patience_s)
+        poller = Poller(key, None, self._patience_s)
         try:
-            return watch.patiently(lambda: self._submit_once(request, key, path))
+            return poller.retry_while_away(lambda: self._submit_once(request, key, path))
         except GatewayUnreachable as error:
             reason = (
                 f"{error.reason}, and whether it took the job is not known: "
@@ -147,13 +147,13 @@ class Client(Routes):
             UnknownJob: the server has neither a job nor a result of this uuid.
             Deleted: it had a result, which has been deleted.
         """
-        watch = Watch(uuid, timeout_s, self._patience_s)
+        poller = Poller(uuid, timeout_s, self._patience_s)
         try:
-            last: Job | None = self._last_look(uuid, watch, on_progress)
+            last: Job | None = self._poll_once(uuid, poller, on_progress)
         except UnknownJob:
             # The job table of an older server forgets; its log of results does not.
             last = None
-        found = watch.patiently(lambda: list(self.results(uuid)))
+        found = poller.retry_while_away(lambda: list(self.results(uuid)))
         if not found and last is not None and last.state == "succeeded":
             self.job(uuid)  # raises Deleted when it went between the two
             raise UnexpectedReply(f"job {uuid} has succeeded, but the server sent no result of it")
@@ -165,18 +165,18 @@ class Client(Routes):
         """submit() and wait() in one. Raises what these raise."""
         return self.wait(self.submit(prompt, **parameters), on_progress=on_progress)
 
-    def request_of(self, result: Result) -> dict[str, Any]:
+    def to_request(self, result: Result) -> dict[str, Any]:
         """What submit() takes to ask for a result's picture again, its own pictures fetched.
 
         Raises:
-            NoPicture: the server has one of them no more.
+            NoImage: the server has one of them no more.
         """
 
         def fetched(picture: Any) -> Any:
-            digest = digest_of(picture)
+            digest = parse_digest(picture)
             return picture if digest is None else self.input(result.uuid, digest)
 
-        return with_pictures(request_of(result), fetched)
+        return with_images(to_request(result), fetched)
 
     def verify(
         self, result: Result, *, keep: bool = False, on_progress: OnProgress | None = None
@@ -187,12 +187,12 @@ class Client(Routes):
         and wait() raise.
 
         Raises:
-            NoPicture: the result has none.
-            Incomparable: see `client.comparison.compare`.
+            NoImage: the result has none.
+            NotComparable: see `client.comparison.compare`.
         """
         if result.png is None:
-            raise NoPicture(f"{result.uuid} has no picture to compare with")
-        uuid = self.submit(**self.request_of(result))
+            raise NoImage(f"{result.uuid} has no picture to compare with")
+        uuid = self.submit(**self.to_request(result))
         try:
             return comparison.compare(result, self.wait(uuid, on_progress=on_progress)[0])
         except KeyboardInterrupt:
@@ -211,17 +211,17 @@ class Client(Routes):
         Raises:
             NotSaved: no picture in the result, a directory, no such folder, or the disk's reason.
         """
-        return picture_file.write(result.png, Path(path))
+        return image_file.write(result.png, Path(path))
 
-    def _last_look(self, uuid: str, watch: Watch, on_progress: OnProgress | None) -> Job:
+    def _poll_once(self, uuid: str, poller: Poller, on_progress: OnProgress | None) -> Job:
         while True:
-            job = watch.patiently(lambda: self.job(uuid, watch.hold_s()))
+            job = poller.retry_while_away(lambda: self.job(uuid, poller.hold_s()))
             if on_progress is not None:
                 on_progress(job)
             if job.ended:
                 return job
             # The estimate moves by itself: that is no change.
-            watch.after(replace(job, eta_s=None), job.eta_s)
+            poller.after(replace(job, eta_s=None), job.eta_s)
 
 
 def _pictures(uuid: str, last: Job | None, found: list[Result]) -> list[Result]:

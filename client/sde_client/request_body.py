@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from client.errors import UnreadableFile
-from client.records import Result
+from sde_client.errors import UnreadableFile
+from sde_client.records import Result
 
 FIELDS = (
     *("negative_prompt", "model", "num_inference_steps", "guidance_scale", "width", "height"),
@@ -36,10 +36,10 @@ def body(prompt: str, parameters: dict[str, Any]) -> dict[str, Any]:
         UnreadableFile: a picture cannot be read.
     """
     given = {name: value for name, value in parameters.items() if value is not None}
-    return {"prompt": prompt, **with_pictures(given, _encoded)}
+    return {"prompt": prompt, **with_images(given, _encoded)}
 
 
-def with_pictures(given: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+def with_images(given: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
     """A copy in which each picture is what `change` makes of it."""
 
     def changed(holder: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -54,13 +54,13 @@ def with_pictures(given: dict[str, Any], change: Callable[[Any], Any]) -> dict[s
     return made
 
 
-def digest_of(picture: object) -> str | None:
+def parse_digest(picture: object) -> str | None:
     """The 64 digits of a picture that a record names; None when it is no such name."""
     found = _DIGEST.fullmatch(picture) if isinstance(picture, str) else None
     return found[1] if found else None
 
 
-def request_of(result: Result) -> dict[str, Any]:
+def to_request(result: Result) -> dict[str, Any]:
     """What asks for this very picture again: `prompt` and parameters, its own seed, one image.
 
     What the server filled in for what was not asked is asked for now, where any pipeline takes it:

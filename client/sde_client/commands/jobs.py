@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from client import errors, tables
-from client.api import Client
-from client.routes import MAX_PAGE
-from client.terminal import AsJson, Uuid, exit_code, out, say
+from sde_client import errors
+from sde_client.api import Client
+from sde_client.commands import rendering
+from sde_client.commands.console import AsJson, Uuid, exit_code, out, say
+from sde_client.http_api import MAX_PAGE
 
 POLL_S = 0.25
 
@@ -39,11 +40,11 @@ def status(
     if as_json:
         listed = [dataclasses.asdict(worker) for worker in workers]
         facts = {"is_available": available, "workers": listed}
-        tables.print_json({**facts, "storage": dataclasses.asdict(storage)})
+        rendering.print_json({**facts, "storage": dataclasses.asdict(storage)})
     else:
         print("available" if available else "not available")
-        tables.print_workers(workers)
-        tables.print_trouble(storage)
+        rendering.print_workers(workers)
+        rendering.print_trouble(storage)
     raise typer.Exit(0 if available else 1)
 
 
@@ -71,9 +72,9 @@ def jobs(context: typer.Context, as_json: AsJson = False) -> None:
     if len(live) == MAX_PAGE:
         say(f"only the newest {MAX_PAGE} jobs are listed")
     if as_json:
-        tables.print_json([tables.job_facts(job) for job in live])
+        rendering.print_json([rendering.job_facts(job) for job in live])
     else:
-        tables.print_rows(out, tables.JOB_COLUMNS, map(tables.job_row, live))
+        rendering.print_rows(out, rendering.JOB_COLUMNS, map(rendering.job_row, live))
 
 
 def list_results(
@@ -85,20 +86,20 @@ def list_results(
     client: Client = context.obj
     found = list(client.results(limit=limit, data=False))[::-1]
     if as_json:
-        tables.print_json([tables.result_facts(result) for result in found])
+        rendering.print_json([rendering.result_facts(result) for result in found])
     else:
-        tables.print_rows(out, tables.RESULT_COLUMNS, map(tables.result_row, found))
+        rendering.print_rows(out, rendering.RESULT_COLUMNS, map(rendering.result_row, found))
 
 
 def show(context: typer.Context, uuid: Uuid, as_json: AsJson = False) -> None:
     """Show where a job stands, and what its result says."""
     client: Client = context.obj
-    facts: dict[str, Any] = tables.job_facts(client.job(uuid))
-    facts |= tables.facts_of_all(list(client.results(uuid, data=False)))
+    facts: dict[str, Any] = rendering.job_facts(client.job(uuid))
+    facts |= rendering.facts_of_all(list(client.results(uuid, data=False)))
     if as_json:
-        tables.print_json(facts)
+        rendering.print_json(facts)
     else:
-        tables.print_facts(facts)
+        rendering.print_facts(facts)
 
 
 def cancel(context: typer.Context, uuid: Uuid) -> None:
@@ -128,8 +129,8 @@ def delete(
             # The others would fail likewise, each after its own timeout.
             raise
         except errors.SdeError as error:
-            say(f"sde: {tables.plain(uuid)} is not deleted: {tables.plain(error)}")
+            say(f"sde: {rendering.plain(uuid)} is not deleted: {rendering.plain(error)}")
             code = code or exit_code(error)
         else:
-            print(f"deleted {tables.plain(uuid)}")
+            print(f"deleted {rendering.plain(uuid)}")
     raise typer.Exit(code)

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from client.errors import Incomparable
-from client.records import Result
+from sde_client.errors import NotComparable
+from sde_client.records import Result
 
 VOLATILE = frozenset(
     {
@@ -49,7 +49,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Parting:
+class Divergence:
     """The first step at which two logs of steps differ, counted from 1, as each has it; None where
     a log has ended before."""
 
@@ -62,7 +62,7 @@ def compare(first: Result, second: Result) -> Comparison:
     """Both with their pictures.
 
     Raises:
-        Incomparable: a record says nothing of its pixels, and Pillow is not here to look at them.
+        NotComparable: a record says nothing of its pixels, and Pillow is not here to look at them.
     """
     one, other = _pixels(first), _pixels(second)
     found = [*_alterations(first), *differences(first, second)]
@@ -79,7 +79,7 @@ def differences(first: Result, second: Result) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def parting(first: Result, second: Result) -> Parting | None:
+def divergence(first: Result, second: Result) -> Divergence | None:
     """Where the logs of steps part; None when they do not.
 
     Raises:
@@ -96,7 +96,7 @@ def parting(first: Result, second: Result) -> Parting | None:
         left = one[place] if place < len(one) else None
         right = other[place] if place < len(other) else None
         if left is None or right is None or _state(left) != _state(right):
-            return Parting(place + 1, left, right)
+            return Divergence(place + 1, left, right)
     return None
 
 
@@ -123,7 +123,7 @@ def _pixels(result: Result) -> str:
     """Of the picture as it is; of the record where nobody can look."""
     found = pixels_sha256(result.png) or result.extra.get("pixels_sha256")
     if not isinstance(found, str):
-        raise Incomparable(result.uuid)
+        raise NotComparable(result.uuid)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import requests
 
-from client.errors import (
+from sde_client.errors import (
     Conflict,
     Deleted,
     GatewayUnreachable,

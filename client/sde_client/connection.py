@@ -15,15 +15,15 @@ from urllib.parse import parse_qsl, urlsplit
 import requests
 from urllib3.exceptions import NewConnectionError
 
-from client import record_stream
-from client.errors import (
+from sde_client import json_array_reader
+from sde_client.errors import (
     BadAddress,
     GatewayUnreachable,
     InvalidRequest,
     SdeError,
     UnexpectedReply,
 )
-from client.refusals import refusal
+from sde_client.http_errors import refusal
 
 CHUNK_BYTES = 1 << 20
 
@@ -97,8 +97,8 @@ class Connection:
     def _elements(self, reply: requests.Response) -> Iterator[object]:
         with reply:
             try:
-                yield from record_stream.records(reply.iter_content(CHUNK_BYTES))
-            except record_stream.CutOff:
+                yield from json_array_reader.records(reply.iter_content(CHUNK_BYTES))
+            except json_array_reader.CutOff:
                 raise GatewayUnreachable(
                     self.url, "the reply ended too early", reached=True
                 ) from None

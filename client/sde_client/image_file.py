@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
-from client.errors import NotSaved
+from sde_client.errors import NotSaved
 
 
 def check(path: Path) -> Path:

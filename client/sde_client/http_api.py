@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-from client import records
-from client.connection import Connection
-from client.errors import NoPicture, SdeError, UnexpectedReply, UnknownJob, UnknownModel
-from client.records import Job, Result, Storage, Worker
-from client.refusals import NotFound
+from sde_client import records
+from sde_client.connection import Connection
+from sde_client.errors import NoImage, SdeError, UnexpectedReply, UnknownJob, UnknownModel
+from sde_client.http_errors import NotFound
+from sde_client.records import Job, Result, Storage, Worker
 
 MAX_PAGE = 1000
 """Results or jobs that the server sends in one reply at most."""
@@ -21,7 +21,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """https://www.w3.org/TR/png-3/#5PNG-file-signature"""
 
 
-class Routes:
+class HttpApi:
     """What the Client can ask of the gateway that `connection` leads to."""
 
     def __init__(self, connection: Connection) -> None:
@@ -123,13 +123,13 @@ class Routes:
         """The PNG file of a job's `number`-th picture, from 1.
 
         Raises:
-            NoPicture: the server has none, and says why; Deleted: it had one.
+            NoImage: the server has none, and says why; Deleted: it had one.
         """
         name = quote(uuid, safe="") + (f"-{number}" if number != 1 else "")
         try:
             png = self._connection.get_bytes(f"/image/files/{name}.png")
         except NotFound as error:
-            raise NoPicture(str(error) or f"there is no picture {number} of {uuid!r}") from None
+            raise NoImage(str(error) or f"there is no picture {number} of {uuid!r}") from None
         if not png.startswith(PNG_SIGNATURE):
             raise UnexpectedReply(f"{self.url}/image/files/{name}.png is not a PNG file")
         return png
@@ -138,13 +138,13 @@ class Routes:
         """A picture that came with a job's request, as its record names it without `sha256:`.
 
         Raises:
-            NoPicture: the server has none, and says why.
+            NoImage: the server has none, and says why.
         """
         path = f"{_job_path(uuid)}/inputs/{quote(sha256, safe='')}"
         try:
             return self._connection.get_bytes(path)
         except NotFound as error:
-            raise NoPicture(str(error) or f"no picture {sha256} came with {uuid!r}") from None
+            raise NoImage(str(error) or f"no picture {sha256} came with {uuid!r}") from None
 
     def delete(self, uuid: str) -> None:
         """Delete a job's results, the pictures with them, for good.

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from client.records import Job, Result, Storage, Worker
+from sde_client.records import Job, Result, Storage, Worker
 
 RESULT_COLUMNS = ("uuid", "created", "state", "seed", "size", "prompt")
 JOB_COLUMNS = ("uuid", "created", "state", "place", "steps", "left")

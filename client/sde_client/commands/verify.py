@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from client import comparison, errors, progress, tables
-from client.api import Client
-from client.comparison import Comparison, Distance
-from client.generating import Retry, results_of
-from client.records import Result
-from client.terminal import Uuid, err, say
+from sde_client import comparison, errors
+from sde_client.api import Client
+from sde_client.commands import progress, rendering
+from sde_client.commands.console import Uuid, err, say
+from sde_client.commands.generate import Retry, fetch_results
+from sde_client.comparison import Comparison, Distance
+from sde_client.records import Result
 
 Image = Annotated[
     int | None, typer.Option("--image", min=1, help="Of several pictures this one, from 1.")
@@ -40,7 +41,7 @@ def verify(
     """
     client: Client = context.obj
     same = True
-    found = results_of(client, uuid)
+    found = fetch_results(client, uuid)
     for number, result in _chosen(found, image):
         compared = _repeat(client, result, keep, retry)
         label = f"picture {number}: " if len(found) > 1 else ""
@@ -51,7 +52,7 @@ def verify(
         if not compared.identical:
             same = False
             if result.extra.get("steps_log"):
-                _print_parting(result, compared.second)
+                _print_divergence(result, compared.second)
             _print_distance(compared)
     raise typer.Exit(0 if same else 1)
 
@@ -62,10 +63,10 @@ def diff(context: typer.Context, first: Uuid, second: Uuid, image: Image = None)
     Exit code 0 when the pixels are the same, else 1.
     """
     client: Client = context.obj
-    pair = [_chosen(results_of(client, uuid), image or 1)[0][1] for uuid in (first, second)]
+    pair = [_chosen(fetch_results(client, uuid), image or 1)[0][1] for uuid in (first, second)]
     compared = comparison.compare(pair[0], pair[1])
     _print_differences(compared.differences)
-    _print_parting(pair[0], pair[1])
+    _print_divergence(pair[0], pair[1])
     if compared.identical:
         print("the pixels are identical")
     else:
@@ -77,7 +78,7 @@ def _chosen(found: list[Result], image: int | None) -> list[tuple[int, Result]]:
     numbered = list(enumerate(found, 1))
     chosen = numbered if image is None else numbered[image - 1 : image]
     if not chosen:
-        raise errors.NoPicture(f"{found[0].uuid} has {len(found)} pictures, not {image}")
+        raise errors.NoImage(f"{found[0].uuid} has {len(found)} pictures, not {image}")
     return chosen
 
 
@@ -89,29 +90,31 @@ def _repeat(client: Client, result: Result, keep: bool, retry: bool) -> Comparis
         except errors.NotAvailable as error:
             if not retry:
                 raise
-            say(f"{tables.plain(error)}; waiting")
+            say(f"{rendering.plain(error)}; waiting")
             time.sleep(error.retry_after_s)
 
 
 def _print_differences(differences: Iterable[tuple[str, Any, Any]]) -> None:
     for name, then, now in differences:
-        print(f"{tables.plain(name)}: {_shown(then)} -> {_shown(now)}")
+        print(f"{rendering.plain(name)}: {_shown(then)} -> {_shown(now)}")
 
 
-def _print_parting(first: Result, second: Result) -> None:
+def _print_divergence(first: Result, second: Result) -> None:
     try:
-        parting = comparison.parting(first, second)
+        divergence = comparison.divergence(first, second)
     except ValueError as error:
-        say(f"where they part is not known: {tables.plain(error)}")
+        say(f"where they part is not known: {rendering.plain(error)}")
         return
-    if parting is None:
+    if divergence is None:
         print("no step differs")
     else:
-        print(f"they part at step {parting.step}: {_step(parting.first, parting.second)}")
+        print(
+            f"they diverge at step {divergence.step}: {_step(divergence.first, divergence.second)}"
+        )
 
 
 def _shown(value: object) -> str:
-    return "(not said)" if value is None else tables.plain(value)
+    return "(not said)" if value is None else rendering.plain(value)
 
 
 def _print_distance(compared: Comparison) -> None:

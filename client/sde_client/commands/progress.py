@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from client.records import Job
+from sde_client.records import Job
 
 _PARTS = 4
 """A plain log gets a line for each quarter of the steps, not one for each step."""

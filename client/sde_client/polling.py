@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from client.errors import GatewayUnreachable, WaitTimeout, WorkerUnavailable
+from sde_client.errors import GatewayUnreachable, WaitTimeout, WorkerUnavailable
 
 SHORTEST_S, LONGEST_S = 0.02, 0.5
 """Bounds of the polling interval, in seconds."""
@@ -20,7 +20,7 @@ HOLD_S = 5.0
 Answer = TypeVar("Answer")
 
 
-class Watch:
+class Poller:
     """The clock of one wait(): its pace, its deadline, its patience with a gateway that is away.
 
     Args:
@@ -37,7 +37,7 @@ class Watch:
         self._hold_s = 0.0
         self._seen: object = None
 
-    def patiently(self, ask: Callable[[], Answer]) -> Answer:
+    def retry_while_away(self, ask: Callable[[], Answer]) -> Answer:
         """`ask()`, again and again while the gateway is away.
 
         Raises:

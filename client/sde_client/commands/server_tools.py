@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,9 +11,6 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-
-NOT_HERE = 69
-"""EX_UNAVAILABLE of sysexits.h."""
 
 _NEEDED = ("gateway", "gpu_worker", "orjson", "pydantic")
 """The package may be installed for the client alone, without what its server side needs."""
@@ -57,6 +55,6 @@ def pull(
 def _hand_over(tool: str, module: str, needed: Sequence[str], given: Sequence[str]) -> NoReturn:
     if any(find_spec(name) is None for name in needed):
         print(f"sde: {tool} runs on the server's machine, where the service is", file=sys.stderr)
-        raise typer.Exit(NOT_HERE)
+        raise typer.Exit(os.EX_UNAVAILABLE)
     command = [sys.executable, "-m", module, *given]
     raise typer.Exit(subprocess.run(command, check=False).returncode)

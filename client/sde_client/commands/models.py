@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from client import tables
-from client.api import Client
-from client.terminal import AsJson, out, say
+from sde_client.api import Client
+from sde_client.commands import rendering
+from sde_client.commands.console import AsJson, out, say
 
 KINDS = (*("loras", "embeddings", "controlnets", "ip_adapters", "vaes", "upscalers", "refiners"),)
 
@@ -29,17 +29,17 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
     client: Client = context.obj
     found = client.models()
     if as_json:
-        tables.print_json(found)
+        rendering.print_json(found)
         return
     rows = [_row(name, about, found.get("default")) for name, about in _items(found.get("models"))]
-    tables.print_rows(out, ("model", "pipeline", "modes", ""), rows)
+    rendering.print_rows(out, ("model", "pipeline", "modes", ""), rows)
     for kind in KINDS:
-        names = [tables.plain(name) for name, _ in _items(found.get(kind))]
+        names = [rendering.plain(name) for name, _ in _items(found.get(kind))]
         if names:
             print(f"{kind}: {', '.join(names)}")
     for _, broken in _items(found.get("errors")):
         for why in broken.values():
-            print(f"cannot be used: {tables.plain(str(why))}")
+            print(f"cannot be used: {rendering.plain(str(why))}")
     if found.get("models_error"):
         say(f"models.toml goes on as it was, for now it is wrong: {found['models_error']}")
 
@@ -61,10 +61,10 @@ def _row(name: str, about: dict[str, Any], default: object) -> tuple[str, ...]:
         f"cannot be loaded: {about['error']}" if about.get("error") else "",
     ]
     return (
-        tables.plain(name),
-        tables.plain(about.get("pipeline") or ""),
-        tables.plain(", ".join(map(str, modes)) if isinstance(modes, list) else ""),
-        tables.plain(", ".join(note for note in notes if note)),
+        rendering.plain(name),
+        rendering.plain(about.get("pipeline") or ""),
+        rendering.plain(", ".join(map(str, modes)) if isinstance(modes, list) else ""),
+        rendering.plain(", ".join(note for note in notes if note)),
     )
 
 
@@ -73,16 +73,16 @@ def workers(context: typer.Context, as_json: AsJson = False) -> None:
     client: Client = context.obj
     found = client.workers()
     if as_json:
-        tables.print_json([dataclasses.asdict(worker) for worker in found])
+        rendering.print_json([dataclasses.asdict(worker) for worker in found])
     else:
-        tables.print_workers(found)
+        rendering.print_workers(found)
 
 
 def load(context: typer.Context, name: Model) -> None:
     """Have a worker load a model; `sde status --wait` waits until it has."""
     client: Client = context.obj
     client.load(name)
-    print(f"{tables.plain(name)} is being loaded")
+    print(f"{rendering.plain(name)} is being loaded")
 
 
 def unload(
@@ -94,7 +94,7 @@ def unload(
     names = [name] if name is not None else _loaded(client.models())
     for each in names:
         client.unload(each)
-        print(f"{tables.plain(each)} leaves the memory")
+        print(f"{rendering.plain(each)} leaves the memory")
     if not names:
         say("no model is loaded")
 

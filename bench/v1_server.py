@@ -1,4 +1,4 @@
-"""A service as the seed describes its own, to stand beside ours: `python -m bench.seed_server`.
+"""A service as version 1 describes its own, to stand beside ours: `python -m bench.v1_server`.
 
 FastAPI on uvicorn, one process, a pool of one thread; the results are a list in memory, which is
 written anew to the disk at each. Pipeline and PNG encoder are those that ours runs in the bench.
@@ -27,7 +27,7 @@ from tests.pipelines.instant import Instant
 
 
 class Asked(pydantic.BaseModel):
-    """What a client may send; the seed has the prompt alone."""
+    """What a client may send; version 1 has the prompt alone."""
 
     prompt: str
     num_inference_steps: int = 50

@@ -8,9 +8,16 @@ from uuid import UUID
 
 import typer
 
-from client import picture_file
-from client.api import Client
-from client.generating import Key, Output, Retry, keyed, patiently, wait_and_save
+from sde_client import image_file
+from sde_client.api import Client
+from sde_client.commands.generate import (
+    Key,
+    Output,
+    Retry,
+    send_with_retry,
+    wait_and_save,
+    with_key,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +40,7 @@ def upscale(
     """Make a picture larger and save it."""
     client: Client = context.obj
     if output is not None:
-        picture_file.check(output)
+        image_file.check(output)
     how: dict[str, Any] = {"scale": scale, "upscaler": upscaler}
     stored = _is_uuid(picture)
     if not stored and image is not None:
@@ -44,7 +51,7 @@ def upscale(
             return client.upscale(picture, image_index=(image or 1) - 1, idempotency_key=key, **how)
         return client.submit(_title(picture), image=Path(picture), upscale=how, idempotency_key=key)
 
-    uuid = keyed(lambda key: patiently(lambda: send(key), retry), key)
+    uuid = with_key(lambda key: send_with_retry(lambda: send(key), retry), key)
     wait_and_save(client, uuid, output)
 
 

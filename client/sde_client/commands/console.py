@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from client import errors
+from sde_client import errors
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
@@ -16,11 +16,11 @@ EXIT_CODES: dict[type[errors.SdeError], int] = {
     errors.InvalidRequest: 64,
     errors.BadAddress: 64,
     errors.Conflict: 65,
-    errors.Incomparable: 65,
+    errors.NotComparable: 65,
     errors.UnknownJob: 66,
     errors.UnknownModel: 66,
     errors.UnreadableFile: 66,
-    errors.NoPicture: 66,
+    errors.NoImage: 66,
     errors.Deleted: 66,
     errors.GatewayUnreachable: 69,
     errors.GenerationFailed: 70,

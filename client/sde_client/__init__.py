@@ -1,18 +1,18 @@
 """The Python client of the service. HTTP is its contract: it imports nothing of the server."""
 
-from client.api import Client
-from client.comparison import Comparison, Distance
-from client.errors import (
+from sde_client.api import Client
+from sde_client.comparison import Comparison, Distance
+from sde_client.errors import (
     BadAddress,
     Conflict,
     Deleted,
     GatewayUnreachable,
     GenerationCanceled,
     GenerationFailed,
-    Incomparable,
     InvalidRequest,
-    NoPicture,
+    NoImage,
     NotAvailable,
+    NotComparable,
     NotSaved,
     SdeError,
     StorageUnavailable,
@@ -23,7 +23,7 @@ from client.errors import (
     WaitTimeout,
     WorkerUnavailable,
 )
-from client.records import Job, Result, Storage, Worker
+from sde_client.records import Job, Result, Storage, Worker
 
 __all__ = [
     "BadAddress",
@@ -35,11 +35,11 @@ __all__ = [
     "GatewayUnreachable",
     "GenerationCanceled",
     "GenerationFailed",
-    "Incomparable",
     "InvalidRequest",
     "Job",
-    "NoPicture",
+    "NoImage",
     "NotAvailable",
+    "NotComparable",
     "NotSaved",
     "Result",
     "SdeError",

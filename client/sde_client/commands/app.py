@@ -11,9 +11,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from client import commands, enlarging, errors, fsck, generating, proof, serving, tables
-from client.api import DEFAULT_URL, Client
-from client.terminal import INTERRUPTED, exit_code, say
+from sde_client import errors
+from sde_client.api import DEFAULT_URL, Client
+from sde_client.commands import generate, jobs, models, rendering, server_tools, upscale, verify
+from sde_client.commands.console import INTERRUPTED, exit_code, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +29,7 @@ app = typer.Typer(
 def _show_version(wanted: bool) -> None:
     if wanted:
         try:
-            print(f"sde {version('stable-diffusion-environment')}")
+            print(f"sde {version('sde-client')}")
         except PackageNotFoundError:
             print("sde, not installed")
         raise typer.Exit
@@ -48,12 +49,12 @@ def root(
     context.obj = context.with_resource(Client(url))
 
 
-generating.register(app)
-enlarging.register(app)
-proof.register(app)
-commands.register(app)
-serving.register(app)
-fsck.register(app)
+generate.register(app)
+upscale.register(app)
+verify.register(app)
+jobs.register(app)
+models.register(app)
+server_tools.register(app)
 
 
 def main() -> NoReturn:
@@ -64,7 +65,7 @@ def main() -> NoReturn:
     try:
         app()
     except errors.SdeError as error:
-        say(f"sde: {tables.plain(error)}")
+        say(f"sde: {rendering.plain(error)}")
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, TypeVar
 
-from client.errors import UnexpectedReply
+from sde_client.errors import UnexpectedReply
 
 ENDED = ("succeeded", "failed", "canceled")
 """The states a job never leaves."""

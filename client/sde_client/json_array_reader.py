@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from client.errors import UnexpectedReply
+from sde_client.errors import UnexpectedReply
 
 MAX_LINE_BYTES = 256 << 20
 """A 2048 px picture is about 17 MB of base64 at worst; this bounds what a stray server may cost."""

@@ -7,7 +7,7 @@ SdeError
 │   └── WorkerUnavailable 503: no worker can take a job now
 ├── InvalidRequest        400, 413, 415, 422: the request itself is wrong
 ├── UnknownJob            404: no such uuid
-├── NoPicture             404: no such picture
+├── NoImage             404: no such picture
 ├── UnknownModel          404: no such model
 ├── Conflict              409: the job's state, or an earlier request, forbids it
 ├── Deleted               410: it was there
@@ -16,7 +16,7 @@ SdeError
 ├── GenerationFailed      the job ended without a picture
 │   └── GenerationCanceled  because somebody canceled it
 ├── WaitTimeout           wait() ran out of time; the job goes on
-├── Incomparable          of two results one does not say what its pixels are
+├── NotComparable          of two results one does not say what its pixels are
 ├── UnreadableFile        a picture that was to be sent could not be read
 └── NotSaved              a picture could not be written
 """
@@ -80,7 +80,7 @@ class UnknownJob(SdeError):
         self.uuid = uuid
 
 
-class NoPicture(SdeError):
+class NoImage(SdeError):
     """The server has no such picture: the job is unknown, has none, or has not ended."""
 
 
@@ -130,7 +130,7 @@ class WaitTimeout(SdeError):
         self.uuid = uuid
 
 
-class Incomparable(SdeError):
+class NotComparable(SdeError):
     """The record does not say what its pixels are, and Pillow is not installed to look at them."""
 
     def __init__(self, uuid: str) -> None:

@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import typer
 
-from client import errors, options, picture_file, progress, tables
-from client.api import Client
-from client.records import Result
-from client.terminal import INTERRUPTED, Uuid, err, say
+from sde_client import errors, image_file
+from sde_client.api import Client
+from sde_client.commands import option_parsers, progress, rendering
+from sde_client.commands.console import INTERRUPTED, Uuid, err, say
+from sde_client.records import Result
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File; default UUID.png.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")]
@@ -33,7 +34,8 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
     size: Annotated[
-        Any, typer.Option(parser=options.size, metavar="WxH", help="Pixels, such as 512x768.")
+        Any,
+        typer.Option(parser=option_parsers.size, metavar="WxH", help="Pixels, such as 512x768."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
     images: Annotated[int | None, typer.Option("-n", "--images", help="So many pictures.")] = None,
@@ -41,14 +43,16 @@ def generate(
     scheduler: Annotated[str | None, typer.Option(help="Its class name in diffusers.")] = None,
     scheduler_option: Annotated[
         list[Any] | None,
-        typer.Option(help="Of its configuration.", parser=options.scheduler_option, metavar="K=V"),
+        typer.Option(
+            help="Of its configuration.", parser=option_parsers.scheduler_option, metavar="K=V"
+        ),
     ] = None,
     clip_skip: Annotated[int | None, typer.Option(help="Layers of the text encoder.")] = None,
     eta: Annotated[float | None, typer.Option(help="Noise of DDIM, 0 to 1.")] = None,
     guidance_rescale: Annotated[float | None, typer.Option(help="0 to 1.")] = None,
     lora: Annotated[
         list[Any] | None,
-        typer.Option(help="One or more.", parser=options.lora, metavar="NAME[:WEIGHT]"),
+        typer.Option(help="One or more.", parser=option_parsers.lora, metavar="NAME[:WEIGHT]"),
     ] = None,
     embedding: Annotated[
         list[str] | None, typer.Option(help="A textual inversion.", metavar="NAME")
@@ -65,7 +69,7 @@ def generate(
         list[Any] | None,
         typer.Option(
             help="A picture to follow.",
-            parser=options.controlnet,
+            parser=option_parsers.controlnet,
             metavar="NAME:FILE[:SCALE][:start=X][:end=X]",
         ),
     ] = None,
@@ -73,7 +77,7 @@ def generate(
         Any,
         typer.Option(
             help="A picture to imitate.",
-            parser=options.ip_adapter,
+            parser=option_parsers.ip_adapter,
             metavar="NAME:FILE[:SCALE]",
         ),
     ] = None,
@@ -81,14 +85,16 @@ def generate(
         Any,
         typer.Option(
             help="A second pass, larger.",
-            parser=options.hires,
+            parser=option_parsers.hires,
             metavar="SCALE[:UPSCALER][:strength=X][:steps=N]",
         ),
     ] = None,
     refiner: Annotated[
         Any,
         typer.Option(
-            help="It makes the last steps.", parser=options.refiner, metavar="NAME[:SWITCH_AT]"
+            help="It makes the last steps.",
+            parser=option_parsers.refiner,
+            metavar="NAME[:SWITCH_AT]",
         ),
     ] = None,
     step_log: Annotated[
@@ -103,13 +109,13 @@ def generate(
     key: Key = None,
 ) -> None:
     """Make pictures and save them. Ctrl-C leaves the job running."""
-    client: Client = context.obj
     if prompt is None and like is None:
         raise typer.BadParameter("a PROMPT is missing, or --like UUID to take one from")
     if output is not None:
-        picture_file.check(output)
+        image_file.check(output)
+    client: Client = context.obj
     width, height = size or (None, None)
-    said = {
+    options = {
         "prompt": prompt,
         "negative_prompt": negative,
         "model": model,
@@ -136,17 +142,16 @@ def generate(
         "refiner": refiner,
         "step_log": step_log or None,
     }
-    given = {name: value for name, value in said.items() if value is not None}
-    if like is not None:
-        given = _as_it_was(client, like) | given
-    uuid = keyed(lambda key: submit(client, given | {"idempotency_key": key}, retry), key)
+    parameters = _parameters_of(client, like) if like is not None else {}
+    parameters |= {name: value for name, value in options.items() if value is not None}
+    uuid = with_key(lambda key: submit(client, parameters | {"idempotency_key": key}, retry), key)
     if no_wait:
         print(uuid)
         return
     wait_and_save(client, uuid, output)
 
 
-def keyed(send: Callable[[str], str], key: str | None) -> str:
+def with_key(send: Callable[[str], str], key: str | None) -> str:
     """What `send` returns for the key, or for a new one.
 
     Ctrl-C leaves open whether the job was taken; its key settles it.
@@ -159,26 +164,26 @@ def keyed(send: Callable[[str], str], key: str | None) -> str:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _as_it_was(client: Client, uuid: str) -> dict[str, Any]:
-    """What asks for all pictures of a result again."""
-    found = results_of(client, uuid, data=False)
-    return {**client.request_of(found[0]), "num_images_per_prompt": len(found)}
+def _parameters_of(client: Client, uuid: str) -> dict[str, Any]:
+    """The parameters of a request for all images of a result again."""
+    results = fetch_results(client, uuid, data=False)
+    return {**client.to_request(results[0]), "num_images_per_prompt": len(results)}
 
 
-def results_of(client: Client, uuid: str, data: bool = True) -> list[Result]:
+def fetch_results(client: Client, uuid: str, data: bool = True) -> list[Result]:
     """A job's results. Raises UnknownJob, Deleted, or Conflict while it has none yet."""
-    found = list(client.results(uuid, data=data))
-    if not found:
+    results = list(client.results(uuid, data=data))
+    if not results:
         raise errors.Conflict(f"the job {uuid} is {client.job(uuid).state}: it has no result yet")
-    return found
+    return results
 
 
 def submit(client: Client, parameters: dict[str, Any], retry: bool) -> str:
     """The job's uuid; with `retry` as soon as the server takes it."""
-    return patiently(lambda: client.submit(**parameters), retry)
+    return send_with_retry(lambda: client.submit(**parameters), retry)
 
 
-def patiently(send: Callable[[], str], retry: bool) -> str:
+def send_with_retry(send: Callable[[], str], retry: bool) -> str:
     """What it returns; with `retry` again and again while the server is busy."""
     while True:
         try:
@@ -186,7 +191,7 @@ def patiently(send: Callable[[], str], retry: bool) -> str:
         except errors.NotAvailable as error:
             if not retry:
                 raise
-            say(f"{tables.plain(error)}; waiting")
+            say(f"{rendering.plain(error)}; waiting")
             time.sleep(error.retry_after_s)
 
 
@@ -214,5 +219,5 @@ def wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
 def save(context: typer.Context, uuid: Uuid, output: Output = None) -> None:
     """Save a job's pictures; wait for them where it has not ended."""
     if output is not None:
-        picture_file.check(output)
+        image_file.check(output)
     wait_and_save(context.obj, uuid, output)

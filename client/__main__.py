@@ -1,6 +1,0 @@
-"""`python -m client` is the `sde` command."""
-
-from client.cli import main
-
-if __name__ == "__main__":
-    main()

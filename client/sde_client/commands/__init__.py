@@ -1,0 +1,1 @@
+"""The `sde` command: one file for each group of subcommands."""
