@@ -66,22 +66,22 @@ class InputImageReader:
         Raises:
             InvalidRequest: with every fault of it, those of its pictures too.
         """
-        found: InputFiles = {}
+        images: InputFiles = {}
         size: output_size.Size | None = None
         faults: list[dict[str, Any]] = []
         for where, holder, key in image_fields(body):
-            text, seen = holder[key], None
+            text, image_size = holder[key], None
             try:
-                content, seen = self._decoded(text)
+                content, image_size = self._decoded(text)
             except UnreadableImage as refusal:
                 faults.append(
                     {"field": where, "message": str(refusal), "value": display_value(text)}
                 )
                 content = b""
             if where == "image":
-                size = seen
+                size = image_size
             digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-            found[digest] = content
+            images[digest] = content
             holder[key] = digest
         try:
             request = GenerationRequest.model_validate(body)
@@ -92,7 +92,7 @@ class InputImageReader:
             faults.append(error.error)
         if faults:
             raise InvalidRequest(faults, GenerationRequest.model_fields)
-        return request, found
+        return request, images
 
     def _decoded(self, text: str) -> tuple[bytes, output_size.Size]:
         """The bytes of a picture that decodes, and its size upright. Raises Unreadable."""

@@ -53,8 +53,8 @@ def json_body(req: falcon.Request, limit_bytes: int) -> object:
 
 def _check_type(req: falcon.Request) -> None:
     """Raises falcon.HTTPUnsupportedMediaType."""
-    said, parameters = falcon.parse_header(req.content_type or "")
-    if said.lower() != JSON:
+    media_type, parameters = falcon.parse_header(req.content_type or "")
+    if media_type.lower() != JSON:
         got = f"got {display_value(req.content_type)}" if req.content_type else "none was sent"
         raise _unsupported(f"Content-Type must be {JSON}; {got}")
     charset = parameters.get("charset", "utf-8")

@@ -16,10 +16,10 @@ _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][-+]?[0-9]{1,3})?")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 
 
-def invalid_parameter(where: str, value: str | None, why: str) -> falcon.HTTPBadRequest:
+def invalid_parameter(field: str, value: str | None, reason: str) -> falcon.HTTPBadRequest:
     """400 that names the field and its value."""
-    shown = ascii(value)[:80]
-    return falcon.HTTPBadRequest(title="Invalid request", description=f"{where}: {shown} {why}")
+    text = ascii(value)[:80]
+    return falcon.HTTPBadRequest(title="Invalid request", description=f"{field}: {text} {reason}")
 
 
 def missing_parameter(where: str, what: str) -> falcon.HTTPBadRequest:
@@ -51,11 +51,11 @@ class QueryValidator:
     ) -> None:
         """Raises falcon.HTTPBadRequest."""
         method = "GET" if req.method == "HEAD" else req.method
-        known = getattr(resource, "query", {}).get(method, ())
+        names = getattr(resource, "query", {}).get(method, ())
         for name, value in req.params.items():
-            if name not in known:
-                which = f"known are {', '.join(known)}" if known else "none is taken here"
-                raise invalid_parameter("query", name, f"is not a known parameter; {which}")
+            if name not in names:
+                hint = f"known are {', '.join(names)}" if names else "none is taken here"
+                raise invalid_parameter("query", name, f"is not a known parameter; {hint}")
             if not isinstance(value, str):
                 raise invalid_parameter(name, ",".join(value), "is given more than once")
 

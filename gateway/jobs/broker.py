@@ -104,20 +104,20 @@ class Broker:
                 entry.state, entry.worker, entry.dispatched = JobState.RUNNING, worker, True
             self._queue.add(entry)
 
-    def view(self, uuid: str, wait_s: float = 0, known: JobView | None = None) -> JobView:
+    def view(self, uuid: str, wait_s: float = 0, last_view: JobView | None = None) -> JobView:
         """The view of a job: now, or when it differs from what the caller knows.
 
         Args:
             wait_s: seconds to wait for a difference at most.
-            known: what the caller has seen; None: the view of now.
+            last_view: the view that the caller has; None returns the view of now.
 
         Raises:
             UnknownJob: it is not in the table.
         """
         with self._changed:
-            seen = known or self._view(uuid)
-            if wait_s > 0 and not seen.state.ended:
-                self._changed.wait_for(lambda: self._view(uuid).differs(seen), wait_s)
+            baseline = last_view or self._view(uuid)
+            if wait_s > 0 and not baseline.state.ended:
+                self._changed.wait_for(lambda: self._view(uuid).differs(baseline), wait_s)
             return self._view(uuid)
 
     def views(self, limit: int) -> list[JobView]:

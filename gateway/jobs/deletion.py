@@ -39,8 +39,8 @@ class ResultDeletion:
             StorageUnavailable: the disk does not take it; nothing is deleted.
         """
         with self._lock:
-            found = {uuid: self._index.find_all(uuid) for uuid in dict.fromkeys(uuids)}
-            existing = {uuid: entries for uuid, entries in found.items() if entries}
+            entries_of = {uuid: self._index.find_all(uuid) for uuid in dict.fromkeys(uuids)}
+            existing = {uuid: entries for uuid, entries in entries_of.items() if entries}
             if existing:
                 self._delete(existing)
         if rewrite:

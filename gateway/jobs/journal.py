@@ -204,7 +204,7 @@ class Journal:
         """Write what still matters into a new file and put it in the old one's place."""
         if self._bury is not None and self.deleted:
             self._bury_deleted(self._bury)
-        content = b"".join(encode(event) for event in self._kept())
+        content = b"".join(encode(event) for event in self._live_events())
         # Whatever becomes of the replacement, the next append opens what then is the journal.
         self._file.close()
         try:
@@ -229,7 +229,7 @@ class Journal:
         submissions = {uuid: f"{key}:{req}" for key, (uuid, req) in self.submissions.items()}
         return {uuid: submissions.get(uuid) for uuid in self.deleted}
 
-    def _kept(self) -> Iterator[dict[str, Any]]:
+    def _live_events(self) -> Iterator[dict[str, Any]]:
         yield {"event": "sequence", "sequence": self.last_sequence}
         for uuid, submission in self._deleted().items():
             yield {"event": "deleted", "uuid": uuid, "submission": submission}

@@ -67,7 +67,7 @@ class Housekeeping:
         self._segment_bytes = segment_bytes
         self._rotate = rotate
         self._now = now
-        self._asked: set[str] = set()
+        self._rotated: set[str] = set()
 
     def start(self) -> None:
         """Run in a daemon thread."""
@@ -95,13 +95,13 @@ class Housekeeping:
             expired = self._expired()
             for start in range(0, len(expired), _PAGE):  # others delete in between
                 self._deletion.delete(*expired[start : start + _PAGE], rewrite=False)
-        wanted = frozenset(self._deletion.rewrite)
-        for run in list(consolidation.runs(self._index, self._segment_bytes, wanted)):
+        rewrite = frozenset(self._deletion.rewrite)
+        for run in list(consolidation.runs(self._index, self._segment_bytes, rewrite)):
             self._merge(run)
-        asked = set(self._mostly_garbage())
-        for name in asked:
+        mostly_garbage = set(self._mostly_garbage())
+        for name in mostly_garbage:
             self._rotate(name)
-        more, self._asked = bool(asked - self._asked), asked
+        more, self._rotated = bool(mostly_garbage - self._rotated), mostly_garbage
         return more
 
     def _merge(self, run: list[Segment]) -> None:
@@ -121,13 +121,13 @@ class Housekeeping:
         largest = self._retention.size_bytes or totals.live_bytes
         if totals.results <= most and totals.live_bytes <= largest:
             return
-        kept, size = 0, 0
+        count, size = 0, 0
         for uuid, results in groupby(self._newest_first(), key=lambda entry: entry.uuid):
             lengths = [entry.length for entry in results]
             # By its newest result: what a job has just made is not deleted for being several.
-            if kept + 1 > most or size + lengths[0] > largest:
+            if count + 1 > most or size + lengths[0] > largest:
                 yield uuid
-            kept, size = kept + len(lengths), size + sum(lengths)
+            count, size = count + len(lengths), size + sum(lengths)
 
     def _too_old(self) -> Iterator[str]:
         if not self._retention.days:

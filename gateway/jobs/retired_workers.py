@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def reclaim_jobs(
     directory: Path,
     workers: Collection[str],
-    given: Iterable[str],
+    holders: Iterable[str],
     is_ours: Callable[[str], bool],
 ) -> set[str]:
     """Void the notes of the workers that are gone, and say who they are.
@@ -28,7 +28,7 @@ def reclaim_jobs(
     Args:
         directory: that of the results.
         workers: those of the settings; nothing of theirs is touched.
-        given: workers that the journal has given jobs to.
+        holders: workers that the journal has given jobs to.
         is_ours: whether the job of a note waits for its outcome or has one; of another, nobody
             knows what it is, and `sde fsck` says so.
 
@@ -37,7 +37,7 @@ def reclaim_jobs(
         removed: its job stays its own.
     """
     noted = {in_flight.writer_of(path) for path in in_flight.note_paths(directory)} - {None}
-    retired = sorted(filter(None, {*noted, *given}.difference(workers)))
+    retired = sorted(filter(None, {*noted, *holders}.difference(workers)))
     return {worker for worker in retired if _retire(directory, worker, is_ours)}
 
 

@@ -57,27 +57,27 @@ class JobSubmission:
         """
         if key is None:
             return self._accept(request, None, images or {}, source)
-        named, wanted = _digest(key), _digest(request.model_dump_json())
+        key_digest, request_digest = _digest(key), _digest(request.model_dump_json())
         with self._keyed:
-            made = self._made(named)
-            if made is None:
-                return self._accept(request, f"{named}:{wanted}", images or {}, source)
-            uuid, asked = made
-            if asked != wanted:
+            earlier = self._earlier_submission(key_digest)
+            if earlier is None:
+                return self._accept(request, f"{key_digest}:{request_digest}", images or {}, source)
+            uuid, earlier_digest = earlier
+            if earlier_digest != request_digest:
                 raise IdempotencyKeyReused(
                     f"Idempotency-Key: {key!r} was sent before with another request, "
                     f"which became {uuid}"
                 )
             return uuid
 
-    def _made(self, key: str) -> tuple[str, str] | None:
+    def _earlier_submission(self, key: str) -> tuple[str, str] | None:
         """The uuid and the request's digest that a key's digest stands for."""
         # The journal first: a job that ends between the two looks is in the log by then.
-        made = self._journal.submissions.get(key)
-        if made is not None:
-            return made
-        found = self._index.find_submission(key)
-        return None if found is None else (found[0], found[1].partition(":")[2])
+        earlier = self._journal.submissions.get(key)
+        if earlier is not None:
+            return earlier
+        row = self._index.find_submission(key)
+        return None if row is None else (row[0], row[1].partition(":")[2])
 
     def _accept(
         self,

@@ -26,11 +26,11 @@ class FileResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """`{uuid}.png`, or `{uuid}-N.png` for the N-th picture of a job, from 1."""
-        found = _NAME.fullmatch(name)
-        if found is None:
+        match = _NAME.fullmatch(name)
+        if match is None:
             raise invalid_parameter("name", name, "is not UUID.png or UUID-N.png")
-        uuid = parse_uuid(found[1], "uuid")
-        number = int(found[2] or 1)
+        uuid = parse_uuid(match[1], "uuid")
+        number = int(match[2] or 1)
         etag = falcon.ETag(f"{uuid}-{number}")
         entry = find_image(self._index, self._lookup, uuid, number)
         has = req.if_none_match or []

@@ -54,8 +54,8 @@ class ModelCommandResource:
         """Workers that know the model and answer. Raises UnknownModel, NotDescribed, NoWorker."""
         same_origin(req)
         statuses = self._broker.workers()
-        known = [(worker, statuses[worker]) for worker in self._capabilities.workers_of(name)]
-        reachable = {worker: status for worker, status in known if status is not None}
+        candidates = [(worker, statuses[worker]) for worker in self._capabilities.workers_of(name)]
+        reachable = {worker: status for worker, status in candidates if status is not None}
         if not reachable:
             raise NoWorker(retry_after_s=5)
         return reachable

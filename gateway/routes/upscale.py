@@ -47,8 +47,8 @@ class UpscaleResource:
         try:
             body = UpscaleRequest.model_validate(json_body(req, MAX_BODY_BYTES))
         except ValidationError as error:
-            known = UpscaleRequest.model_fields
-            raise InvalidRequest(field_errors(error, known), known) from None
+            fields = UpscaleRequest.model_fields
+            raise InvalidRequest(field_errors(error, fields), fields) from None
         uuid = parse_uuid(body.generation_uuid, "generation_uuid")
         entry = find_image(self._index, self._lookup, uuid, body.image_index + 1)
         content = read_image(self._index, entry)

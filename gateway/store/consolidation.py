@@ -39,13 +39,13 @@ def clean_up(directory: Path) -> None:
 
 def closed_segments(directory: Path) -> list[Segment]:
     """The segments that nobody appends to: all of a writer but its newest."""
-    found = segments.live_segments(directory)
-    newest = {segment.writer: segment for segment in found}
-    return [segment for segment in found if segment != newest[segment.writer]]
+    live = segments.live_segments(directory)
+    newest = {segment.writer: segment for segment in live}
+    return [segment for segment in live if segment != newest[segment.writer]]
 
 
 def runs(
-    index: ResultIndex, segment_bytes: int, wanted: frozenset[str] = frozenset()
+    index: ResultIndex, segment_bytes: int, rewrite: frozenset[str] = frozenset()
 ) -> Iterator[list[Segment]]:
     """Neighbours that are worth one file: small or mostly garbage, and together no larger than one.
 
@@ -53,16 +53,16 @@ def runs(
     what it does not know it would not copy.
 
     Args:
-        wanted: names of segments that are worth it whatever they hold.
+        rewrite: names of segments to merge whatever they hold.
     """
     live_bytes = index.query(IndexDb.live_bytes)
-    for _, own in groupby(closed_segments(index.directory), key=lambda segment: segment.writer):
+    for _, group in groupby(closed_segments(index.directory), key=lambda segment: segment.writer):
         run: list[Segment] = []
         total, any_garbage = 0, False
-        for segment in own:
+        for segment in group:
             size = (index.directory / segment.name).stat().st_size
             live = live_bytes.get(segment.name, 0)
-            is_garbage = segment.name in wanted or live < (1 - GARBAGE_RATIO) * size
+            is_garbage = segment.name in rewrite or live < (1 - GARBAGE_RATIO) * size
             worth = (is_garbage or size < segment_bytes // 2) and _is_sound(index, segment, size)
             if not worth or total + live > segment_bytes:
                 if len(run) > 1 or any_garbage:
@@ -83,9 +83,9 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
     """
     merged = Segment(run[0].writer, run[0].first, run[-1].last)
     entries = [entry for segment in run for entry in _records(index, segment)]
-    fresh = index.directory / f"{merged.name}.tmp"
+    temporary = index.directory / f"{merged.name}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(fresh, flags, 0o600)
+    descriptor = os.open(temporary, flags, 0o600)
     try:
         moved = list(_copy(index.open_segments, entries, descriptor, merged.name))
         size = os.lseek(descriptor, 0, os.SEEK_CUR)
@@ -95,11 +95,11 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
             merged.name,
             moved,
             size,
-            publish=lambda: _put(fresh, index.directory / merged.name),
+            publish=lambda: _publish(temporary, index.directory / merged.name),
         )
     except OSError:
         with contextlib.suppress(OSError):
-            fresh.unlink()
+            temporary.unlink()
         raise
     finally:
         os.close(descriptor)
@@ -131,8 +131,8 @@ def _copy(source: SegmentFiles, entries: list[Entry], target: int, name: str) ->
         offset += len(text)
 
 
-def _put(fresh: Path, target: Path) -> None:
-    fresh.replace(target)
+def _publish(temporary: Path, target: Path) -> None:
+    temporary.replace(target)
 
 
 def _remove(directory: Path, void: list[Segment]) -> None:

@@ -31,10 +31,10 @@ class DiskSpace:
     def free_bytes(self) -> int | None:
         """Room for a user's files; None when the disk does not even say that."""
         try:
-            found = os.statvfs(self._directory)
+            filesystem = os.statvfs(self._directory)
         except OSError:
             return None
-        return found.f_bavail * found.f_frsize
+        return filesystem.f_bavail * filesystem.f_frsize
 
     def trouble(self) -> str | None:
         """Why a result could not be kept now, or None."""

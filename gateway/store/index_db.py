@@ -179,13 +179,15 @@ class IndexDb:
             The entries that are new.
         """
         with self._db:
-            fresh = [entry for entry in entries if self._db.execute(INSERT_FIRST, entry).rowcount]
+            new_entries = [
+                entry for entry in entries if self._db.execute(INSERT_FIRST, entry).rowcount
+            ]
             self._db.execute(
                 "INSERT INTO segments VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
                 "read_to = excluded.read_to, damaged = damaged + excluded.damaged",
                 (name, read_to, damaged),
             )
-        return fresh
+        return new_entries
 
     def move(self, old: Iterable[str], name: str, entries: Iterable[Entry], size: int) -> None:
         """The segments `old` have become `name`: in one transaction, so that no reader sees
@@ -223,10 +225,10 @@ class IndexDb:
 
     def delete_all(self, uuids: Iterable[str]) -> None:
         """Forget many, those that are there."""
-        given = [(uuid,) for uuid in uuids]
-        if given:
+        rows = [(uuid,) for uuid in uuids]
+        if rows:
             with self._db:
-                self._db.executemany("DELETE FROM results WHERE uuid = ?", given)
+                self._db.executemany("DELETE FROM results WHERE uuid = ?", rows)
 
     def after(self, mark: tuple[int, str, int], limit: int) -> list[Entry]:
         """The records behind (sequence, uuid, image_index), oldest first."""
@@ -280,8 +282,8 @@ class Tombstones:
         transaction: a power cut that brings that back has this read once more."""
         with self._db:
             self._db.executemany("INSERT OR IGNORE INTO deletions VALUES (?, ?)", deleted)
-            gone = [(uuid,) for uuid, _ in deleted]
-            self._db.executemany("DELETE FROM results WHERE uuid = ?", gone)
+            uuid_rows = [(uuid,) for uuid, _ in deleted]
+            self._db.executemany("DELETE FROM results WHERE uuid = ?", uuid_rows)
             self._db.execute("UPDATE deletions_read SET read_to = ?", (read_to,))
 
     def has(self, uuid: str) -> bool:
@@ -294,5 +296,5 @@ class Tombstones:
         query = (
             "SELECT uuid, submission FROM deletions WHERE submission > ? AND submission < ? LIMIT 1"
         )
-        found = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
-        return (found[0], found[1]) if found else None
+        row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
+        return (row[0], row[1]) if row else None

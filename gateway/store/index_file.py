@@ -118,15 +118,15 @@ class IndexFile:
     def _return(self) -> None:
         """From memory to the file, if the disk takes it now."""
         self._try_again_at = time.monotonic() + RETRY_S
-        held = self._db
-        if held is None or not self._has_room_for(held):
+        memory_db = self._db
+        if memory_db is None or not self._has_room_for(memory_db):
             return
         try:
             self._take_up()
         except (OSError, sqlite3.DatabaseError) as error:
-            if self._db is not None and self._db is not held:
+            if self._db is not None and self._db is not memory_db:
                 self._db.close()
-            self._db = held
+            self._db = memory_db
             log.warning("the index cannot be written yet: %s", error)
             if not isinstance(error, (OSError, sqlite3.OperationalError)):
                 for part in files(self._path):  # damaged: made anew at the next try
@@ -134,9 +134,9 @@ class IndexFile:
             return
         log.info("the index can be written again")
         self._try_again_at = None
-        held.close()
+        memory_db.close()
 
-    def _has_room_for(self, held: IndexDb) -> bool:
+    def _has_room_for(self, memory_db: IndexDb) -> bool:
         try:
             disk = os.statvfs(self._path.parent)
         except OSError:
@@ -144,5 +144,5 @@ class IndexFile:
         size = 0
         with contextlib.suppress(OSError):
             size = self._path.stat().st_size
-        wanted = max(0, held.size_bytes() - size) + SPARE_BYTES
-        return disk.f_bavail * disk.f_frsize >= wanted
+        size_needed = max(0, memory_db.size_bytes() - size) + SPARE_BYTES
+        return disk.f_bavail * disk.f_frsize >= size_needed

@@ -45,14 +45,14 @@ class Indexer:
         if self._deletions is None:
             return
         size = self._deletions.stat().st_size if self._deletions.exists() else 0
-        known = db.tombstones.read_to()
-        if size < known:
-            raise sqlite3.DatabaseError(f"has read {known} of {size} bytes of deletions")
-        if size == known:
+        read_to = db.tombstones.read_to()
+        if size < read_to:
+            raise sqlite3.DatabaseError(f"has read {read_to} of {size} bytes of deletions")
+        if size == read_to:
             return
-        lines = tombstones.read(self._deletions, known)
+        lines = tombstones.read(self._deletions, read_to)
         while batch := list(islice(lines, _TOMBSTONES_AT_ONCE)):
-            db.tombstones.add([(uuid, given) for _, uuid, given in batch], batch[-1][0])
+            db.tombstones.add([(uuid, submission) for _, uuid, submission in batch], batch[-1][0])
             self.deleted.difference_update(uuid for _, uuid, _ in batch)
 
     def refresh(self, db: IndexDb, name: str, committed: int | None) -> list[Entry]:
@@ -72,15 +72,15 @@ class Indexer:
 
         An outcome that may still be being written is left for later: nobody sees a part of it.
         """
-        known = db.read_to(name)
-        start = known or 0
+        known_end = db.read_to(name)
+        start = known_end or 0
         path = self._directory / name
-        if (committed is not None and committed == known) or not path.exists():
+        if (committed is not None and committed == known_end) or not path.exists():
             return []
         if committed is not None and committed < start:
             # Its writer has cut it back below what we had read: begin with it anew.
             db.forget_segment(name)
-            known, start = None, 0
+            known_end, start = None, 0
         new_entries: list[Entry] = []
         batch: list[Entry] = []
         read_to, damaged = start, 0
@@ -97,7 +97,7 @@ class Indexer:
             if len(batch) >= _BATCH:
                 new_entries += db.add(name, batch, read_to, damaged)
                 batch, damaged = [], 0
-        if read_to > start or known is None:
+        if read_to > start or known_end is None:
             new_entries += db.add(name, batch, read_to, damaged)
         return new_entries
 
@@ -105,15 +105,15 @@ class Indexer:
         """The deletions, then all segments: those that are gone are forgotten, those that have
         grown are read on. Raises as index_tombstones() does."""
         self.index_tombstones(db)
-        known = db.segments()
+        read_to = db.segments()
         live = segments.sizes(self._directory)
-        for name in known.keys() - live.keys():
+        for name in read_to.keys() - live.keys():
             db.forget_segment(name)
         new_entries = 0
         for name, size in live.items():
-            if size < known.get(name, 0):
+            if size < read_to.get(name, 0):
                 db.forget_segment(name)
-            if size != known.get(name):
+            if size != read_to.get(name):
                 new_entries += len(self.index_segment(db, name, None))
         db.delete_all(self.deleted)
         if new_entries >= _BATCH:

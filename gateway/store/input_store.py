@@ -27,18 +27,18 @@ class InputStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def keep(self, uuid: str, pictures: InputFiles) -> None:
+    def keep(self, uuid: str, images: InputFiles) -> None:
         """Have them on disk for good; nothing is written for none.
 
         Raises:
             OSError: the disk does not take them, and nothing of them remains.
         """
-        if not pictures:
+        if not images:
             return
         folder = self._directory / uuid
         try:
             folder.mkdir(mode=0o700)
-            for digest, content in pictures.items():
+            for digest, content in images.items():
                 _write(folder / digest.removeprefix("sha256:"), content)
             durable.sync_directory(folder)
             durable.sync_directory(self._directory)

@@ -18,20 +18,20 @@ from gpu_worker.store.record_line import ParsedLine
 _NULL = b"null"
 
 
-def entry(segment: str, offset: int, length: int, drawn: ParsedLine) -> Entry:
+def entry(segment: str, offset: int, length: int, parsed: ParsedLine) -> Entry:
     """The index's entry of a line that was read there."""
     return Entry(
-        drawn.uuid,
-        drawn.image_index,
-        drawn.num_images,
-        drawn.sequence,
-        drawn.state,
+        parsed.uuid,
+        parsed.image_index,
+        parsed.num_images,
+        parsed.sequence,
+        parsed.state,
         segment,
         offset,
         length,
-        drawn.data_at,
-        drawn.data_length,
-        drawn.submission,
+        parsed.data_at,
+        parsed.data_length,
+        parsed.submission,
     )
 
 
@@ -131,12 +131,12 @@ class SegmentFiles:
                 self._open.pop(name, None)
 
     def _opened(self, name: str) -> _Descriptor:
-        fresh = _Descriptor(self._prefix + name)
+        descriptor = _Descriptor(self._prefix + name)
         with self._lock:
             while len(self._open) >= _MAX_OPEN:
                 self._open.pop(next(iter(self._open)))
-            self._open[name] = fresh
-        return fresh
+            self._open[name] = descriptor
+        return descriptor
 
 
 _MAX_LOCATIONS = 4096

@@ -79,8 +79,8 @@ class ResultIndex(IndexFile):
         with self.lock:
             publish()
             self._segments.forget(*old, name)
-            kept = [entry for entry in entries if not self._is_hidden(entry)]
-            self.db.move(old, name, kept, size)
+            visible = [entry for entry in entries if not self._is_hidden(entry)]
+            self.db.move(old, name, visible, size)
 
     def delete(self, *uuids: str) -> None:
         """These jobs' records are gone for readers; their lines leave the disk at the next
@@ -191,8 +191,8 @@ class ResultIndex(IndexFile):
                 return take(self._segments, entry)
             except (FileNotFoundError, DamagedLine):
                 self._segments.forget(entry.segment)
-                found = self.find_image(entry.uuid, entry.image_index)
-                if found == entry and not self._reread(entry.segment):
+                current = self.find_image(entry.uuid, entry.image_index)
+                if current == entry and not self._reread(entry.segment):
                     raise
                 entry = self.find_image(entry.uuid, entry.image_index)
         return None

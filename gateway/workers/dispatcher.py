@@ -60,7 +60,7 @@ class Dispatcher:
         self._commands = commands
         self._rotate_after: str | None = None
         self._offers: Counter[str] = Counter()
-        self._met = threading.Event()
+        self._first_round_over = threading.Event()
         self._progress: object = None
         self._progress_at = time.monotonic()
 
@@ -68,9 +68,9 @@ class Dispatcher:
         """Run in a daemon thread of its own, which owns the socket."""
         threading.Thread(target=self.run, name=f"dispatch-{self._worker}", daemon=True).start()
 
-    def meet(self, timeout_s: float) -> bool:
-        """Wait until the worker has been asked once, whether it answered or not."""
-        return self._met.wait(timeout_s)
+    def wait_for_first_round(self, timeout_s: float) -> bool:
+        """Wait for the first round with the worker; return whether it is over."""
+        return self._first_round_over.wait(timeout_s)
 
     def rotate(self, segment: str) -> None:
         """Have the worker begin a new segment after this one, when it answers."""
@@ -80,7 +80,7 @@ class Dispatcher:
         """Ask, collect, submit, wait; a worker that is away is asked again until it is back."""
         while True:
             status = self._round()
-            self._met.set()
+            self._first_round_over.set()
             if status is None:
                 time.sleep(IDLE_POLL_S)
             else:
