@@ -106,7 +106,9 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
 
 def _open_store(settings: GatewaySettings) -> tuple[Journal, ResultIndex]:
     index = ResultIndex(settings.results_dir, settings.deletions_path)
-    journal = Journal(settings.journal_path, bury=_tombstone_writer(settings.deletions_path, index))
+    journal = Journal(
+        settings.journal_path, write_tombstones=_tombstone_writer(settings.deletions_path, index)
+    )
     journal.open()
     try:
         consolidation.clean_up(settings.results_dir)

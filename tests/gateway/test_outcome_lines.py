@@ -73,7 +73,7 @@ def taken_in(folder: Path, name: str = NAME) -> list[tuple[str, int]]:
     catalog = IndexDb(Path(":memory:"))
     with contextlib.closing(catalog):
         Indexer(folder).index_segment(catalog, name, None)
-        return [(entry.uuid, entry.image_index) for entry in catalog.of_segment(name)]
+        return [(entry.uuid, entry.image_index) for entry in catalog.records_of(name)]
 
 
 def keys(*groups: list[dict[str, Any]]) -> list[tuple[str, int]]:
