@@ -1,4 +1,4 @@
-"""The worker's settings from the environment, and how any table of settings is read. A leaf.
+"""The worker's settings from the environment, and how any table of settings is read.
 
 Reads no environment by itself: `__main__` passes it in.
 """

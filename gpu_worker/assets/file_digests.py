@@ -1,4 +1,4 @@
-"""SHA-256 of weight files, remembered while a file's size and time stay. A leaf; loads no model."""
+"""SHA-256 of weight files, remembered while a file's size and time stay. It loads no model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""models.toml as it stands on the disk now: read again when it has changed. A leaf.
+"""models.toml as it stands on the disk now: read again when it has changed.
 
 A file that is not as it must be is told once, and what it said before goes on.
 """

@@ -1,4 +1,4 @@
-"""models.toml: what the operator has put under the models folder, and under which names. A leaf.
+"""models.toml: what the operator has put under the models folder, and under which names.
 
 A client's word is looked up here and never becomes a path. Reads the file; loads no model.
 

@@ -1,4 +1,4 @@
-"""What a job, its outcome and a result record are. A leaf; does no I/O."""
+"""What a job, its outcome and a result record are. It does no I/O."""
 
 from __future__ import annotations
 

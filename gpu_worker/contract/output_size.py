@@ -1,4 +1,4 @@
-"""How large the pictures of `hires` and `upscale` become, and how large they may. A leaf.
+"""How large the pictures of `hires` and `upscale` become, and how large they may.
 
 Checked in the gateway, where the size of the picture that came is known, and in the worker.
 """

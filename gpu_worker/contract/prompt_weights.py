@@ -1,4 +1,4 @@
-"""Reads `(word:1.3)` in a prompt: fragments and how much each counts. A leaf; knows no model.
+"""Reads `(word:1.3)` in a prompt: fragments and how much each counts. It knows no model.
 
 A1111's form with an explicit number only: parentheses without one stay what they are, and `\\(`
 and `\\)` are parentheses. Nested weights multiply.
@@ -35,21 +35,21 @@ def parse(prompt: str, field: str = "prompt") -> list[Fragment]:
     open_at: list[int] = []
     parts: list[Fragment] = []
     at = 0
-    for found in _TOKEN.finditer(prompt):
-        _add(parts, prompt[at : found.start()])
-        at = found.end()
-        if found[0][0] == "\\":
-            _add(parts, found[0][1])
-        elif found[0] == "(":
+    for match in _TOKEN.finditer(prompt):
+        _add(parts, prompt[at : match.start()])
+        at = match.end()
+        if match[0][0] == "\\":
+            _add(parts, match[0][1])
+        elif match[0] == "(":
             open_at.append(len(parts))
             parts.append(Fragment("(", 1.0))
         elif not open_at:
-            _add(parts, found[0])
-        elif found[1] is None:
+            _add(parts, match[0])
+        elif match[1] is None:
             open_at.pop()
             _add(parts, ")")
         else:
-            parts = _apply_weight(parts, open_at.pop(), float(found[1]), field)
+            parts = _apply_weight(parts, open_at.pop(), float(match[1]), field)
     _add(parts, prompt[at:])
     for part in parts:
         if not abs(part.weight) <= MAX_WEIGHT:  # nor is NaN, of an endless number times nothing

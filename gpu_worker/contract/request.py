@@ -1,4 +1,4 @@
-"""What a client may ask of a generation, by diffusers' names: fields, units and limits. A leaf.
+"""What a client may ask of a generation, by diffusers' names: fields, units and limits.
 
 Validated strictly in the gateway and again in the worker, by the same models. Does no I/O.
 """

@@ -1,4 +1,4 @@
-"""Says what is wrong with a request: field, sentence, value. A leaf."""
+"""Says what is wrong with a request: field, sentence, value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A1111's `parameters` text of a PNG, made of a result record. A leaf.
+"""A1111's `parameters` text of a PNG, made of a result record.
 
 Other programs read it, so its words and their order are theirs; the truth is the record itself.
 """

@@ -1,4 +1,4 @@
-"""What the running job looks like so far, as a small JPEG file beside the sockets. A leaf.
+"""What the running job looks like so far, as a small JPEG file beside the sockets.
 
 Costs at most a fiftieth of the time: one that takes t seconds is made when 50 t have passed since
 the one before or since the job's first step. The last one, whatever job's, tells what t is.

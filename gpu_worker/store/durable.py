@@ -1,4 +1,4 @@
-"""Files that survive: append whole lines, replace whole files, one checksum a line. A leaf.
+"""Files that survive: append whole lines, replace whole files, one checksum a line.
 
 All or nothing, and on disk when a call returns. Knows nothing of what the lines say.
 

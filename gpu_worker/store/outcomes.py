@@ -1,4 +1,4 @@
-"""Which lines belong together: the outcome of one job, a line a picture, in their order. A leaf.
+"""Which lines belong together: the outcome of one job, a line a picture, in their order.
 
 An outcome counts as a whole. Written at once, only its tail can be missing after a crash, and each
 line says whether more follow.

@@ -1,4 +1,4 @@
-"""Reads a segment's lines one after another: what is whole, what is damaged. A leaf.
+"""Reads a segment's lines one after another: what is whole, what is damaged.
 
 Memory stays flat: a line longer than MAX_LINE_BYTES is damage, and is never held whole.
 """

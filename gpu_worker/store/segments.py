@@ -1,4 +1,4 @@
-"""The log's files: their names, their order, and which have been replaced by others. A leaf.
+"""The log's files: their names, their order, and which have been replaced by others.
 
 gpu-0.00000007.jsonl            segment 7 of the writer gpu-0
 gpu-0.00000001-00000006.jsonl   segments 1 to 6 of it, merged: these, if still there, are void
