@@ -67,10 +67,10 @@ def _segment(folder: Path, segment: Segment, grows: bool, survey: Report) -> Non
             _unfinished(path, segment.writer, group.lines, survey)
             break
         for at in group.lines:
-            if at.drawn is not None:
-                last = at.drawn.uuid
+            if at.parsed is not None:
+                last = at.parsed.uuid
                 _record(
-                    path, record_reader.entry(segment.name, at.offset, at.length, at.drawn), survey
+                    path, record_reader.entry(segment.name, at.offset, at.length, at.parsed), survey
                 )
     if path in survey.read_to:
         survey.end_segment(segment, survey.read_to[path], last)
@@ -98,7 +98,7 @@ def _record(path: Path, entry: Entry, survey: Report) -> None:
 def _unfinished(path: Path, writer: str, lines: list[ScannedLine], survey: Report) -> None:
     """The first records of an outcome whose others its writer has not, or not yet, written."""
     survey.read_to[path] = lines[0].offset
-    records = [at.drawn for at in lines if at.drawn is not None]
+    records = [at.parsed for at in lines if at.parsed is not None]
     reason = f"{len(lines)} of the {records[0].num_images} records of {records[0].uuid}"
     is_fault = not survey.is_live(writer)
     reason += ", without the others" if is_fault else f": {writer} is appending the others"

@@ -72,7 +72,7 @@ class JobCancellation:
             outcome=outcome,
             errors=[reason],
             data=None,
-            facts={
+            metadata={
                 "image_index": 0,
                 "num_images": 1,
                 "attempt": 0,

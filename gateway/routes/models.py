@@ -74,9 +74,7 @@ class ModelCommandResource:
         idle = [worker for worker, status in workers.items() if status.state is WorkerState.IDLE]
         if not idle:
             state = next(iter(workers.values())).state
-            raise WorkerBusy(
-                f"the worker is {state}; send the command for {name} again when it is idle"
-            )
+            raise WorkerBusy(f"the worker is {state}; ask for {name} again when it is idle")
         status = self._commands[idle[0]].submit(command)
         resp.status = falcon.HTTP_ACCEPTED
         resp.data = orjson.dumps(worker_view(idle[0], status))

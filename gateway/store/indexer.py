@@ -86,11 +86,11 @@ class Indexer:
                 break
             for at in group.lines:
                 read_to = at.offset + at.length
-                if at.drawn is None:
+                if at.parsed is None:
                     damaged += 1
                     log.warning("%s: the line at %d is skipped: it %s", name, at.offset, at.reason)
-                elif not self.is_deleted(db, at.drawn.uuid):
-                    batch.append(record_reader.entry(name, at.offset, at.length, at.drawn))
+                elif not self.is_deleted(db, at.parsed.uuid):
+                    batch.append(record_reader.entry(name, at.offset, at.length, at.parsed))
             if len(batch) >= _BATCH:
                 new_entries += db.add(name, batch, read_to, damaged)
                 batch, damaged = [], 0

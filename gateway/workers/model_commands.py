@@ -64,9 +64,7 @@ class CommandQueue:
                 pending.reply.set_result(reply.status)
             else:
                 pending.reply.set_exception(
-                    WorkerBusy(
-                        f"the worker is {reply.status.state}; send the command again when it is idle"
-                    )
+                    WorkerBusy(f"the worker is {reply.status.state}; try again when it is idle")
                 )
             return reply
         return None

@@ -15,7 +15,7 @@ from gpu_worker.contract.protocol import ProtocolError, Reply, Request
 
 SEND_TIMEOUT_S = 0.5
 REPLY_TIMEOUT_S = 2.0
-"""The control thread's slowest answer, while torch was imported, took 0.25 s: this is 8 times it."""
+"""The control thread's slowest answer, while torch was imported, took 0.25 s; this is 8 times."""
 
 
 class WorkerUnavailable(RuntimeError):

@@ -50,7 +50,7 @@ def job(sequence: int, prompt: str = "a") -> Job:
 
 def record_of(given: Job, data: str) -> dict[str, Any]:
     return result_record(
-        given, outcome=Outcome.SUCCEEDED, errors=[], data=data, facts={"attempt": 1}
+        given, outcome=Outcome.SUCCEEDED, errors=[], data=data, metadata={"attempt": 1}
     )
 
 
