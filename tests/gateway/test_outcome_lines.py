@@ -14,7 +14,7 @@ import pytest
 import requests
 from sde_client import Client
 from sde_client import errors as client_errors
-from sde_client.commands.rendering import facts_of_all
+from sde_client.commands.rendering import merged_fields
 
 from gateway.admission.capabilities import WorkerCapabilities
 from gateway.jobs.broker import Broker
@@ -678,4 +678,4 @@ class TestClient:
 
 
 def test_of_no_results_there_is_nothing_to_say() -> None:
-    assert facts_of_all([]) == {}
+    assert merged_fields([]) == {}

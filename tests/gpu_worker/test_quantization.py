@@ -191,5 +191,5 @@ def test_verify_names_the_quantisation_as_what_differs(folder: Path) -> None:
     with running(folder, *processes, **real) as service:
         done = sde(service.url, "verify", uuid)
     assert done.returncode == 1, done
-    assert "quantization: torchao-int8 -> (not said)" in done.stdout.splitlines(), done
+    assert "quantization: torchao-int8 -> (none)" in done.stdout.splitlines(), done
     assert "the pixels differ: PSNR " in done.stdout
