@@ -1,4 +1,4 @@
-"""Defines every refusal of the gateway, with its HTTP status and title."""
+"""Everything the gateway refuses, named by the fact, with its answer's status and title."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from gpu_worker.contract.validation_errors import MAX_ERRORS, join_errors
 
 
 class RequestRefused(Exception):
-    """The gateway refuses a request.
+    """A request is refused. `status` and `title` are those of its problem document (RFC 9457).
 
-    `status` and `title` go into its problem document (RFC 9457). `retry_after_s` is the number of
-    seconds after which the client may try again; None if that is unknown.
+    `retry_after_s`: seconds until another try makes sense; None where that is not known.
+    `further`: members of the document beside type, title, status and detail.
     """
 
     status: ClassVar[int]
@@ -21,7 +21,7 @@ class RequestRefused(Exception):
 
     @property
     def detail(self) -> str:
-        """Return one sentence for the client."""
+        """One sentence for the client."""
         text = str(self)
         return (
             text if self.retry_after_s is None else f"{text}; try again in {self.retry_after_s} s"
@@ -29,61 +29,57 @@ class RequestRefused(Exception):
 
     @property
     def further(self) -> dict[str, Any]:
-        """Return members of the problem document beside type, title, status and detail."""
+        """Nothing, unless a class says otherwise."""
         return {}
 
 
 class QueueFull(RequestRefused):
-    """No worker is idle and the queue is full."""
+    """No worker is idle and the queue has no free place."""
 
     status, title = 429, "Not available"
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(
-            "the service cannot accept a generation now: no worker is idle and the queue is full"
-        )
+        super().__init__("the service is not available for a generation right now")
         self.retry_after_s = retry_after_s
 
 
 class NoWorker(RequestRefused):
-    """No worker answers."""
+    """No worker can be reached."""
 
     status, title = 503, "No worker"
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__("no GPU worker answers; a worker that died is restarted")
+        super().__init__("no GPU worker can be reached; it is restarted when it has died")
         self.retry_after_s = retry_after_s
 
 
 class StorageUnavailable(RequestRefused):
-    """The disk rejects a write; the text gives the reason."""
+    """The disk does not take what would have to be written; the text says why."""
 
     status, title = 507, "Insufficient storage"
 
     @classmethod
     def refusing(cls, what: str, error: OSError) -> StorageUnavailable:
-        """Return the refusal for a failed write of `what`."""
-        return cls(f"the disk cannot store {what}: {error.strerror or 'the write failed'}")
+        """The disk did not take this."""
+        return cls(f"the disk does not take {what}: {error.strerror or error}")
 
 
 class InvalidRequest(RequestRefused):
-    """Fields of the request are invalid.
-
-    `errors` has the first MAX_ERRORS errors, each as `{field, message, value}`.
+    """Fields are wrong: `errors` are `{field, message, value}`, the first MAX_ERRORS of them.
 
     Args:
-        known_fields: the known fields, listed when the client sent an unknown one.
+        known: the fields there are, for a client that sent another one.
     """
 
     status, title = 422, "Invalid request"
 
-    def __init__(self, errors: list[dict[str, Any]], known_fields: Iterable[str] = ()) -> None:
-        super().__init__(join_errors(errors, known_fields))
+    def __init__(self, errors: list[dict[str, Any]], known: Iterable[str] = ()) -> None:
+        super().__init__(join_errors(errors, known))
         self.errors = errors[:MAX_ERRORS]
 
     @property
     def further(self) -> dict[str, Any]:
-        """Return the errors, one an invalid field."""
+        """The errors, one by one."""
         return {"errors": self.errors}
 
 
@@ -100,19 +96,19 @@ class NotDescribed(RequestRefused):
 
 
 class NotLoaded(RequestRefused):
-    """No worker has loaded the model, so none can unload it."""
+    """A model that no worker has in its memory cannot be unloaded."""
 
     status, title = 409, "Not loaded"
 
 
 class WorkerBusy(RequestRefused):
-    """The worker is loading or busy; the client may send the command again later."""
+    """The worker does something else; the command can be sent again when it is idle."""
 
     status, title = 409, "Worker busy"
 
 
 class TooManyStreams(RequestRefused):
-    """The limit of concurrent long responses is reached."""
+    """Every place for long responses is taken."""
 
     status, title = 503, "Too many streams"
 
@@ -122,13 +118,13 @@ class TooManyStreams(RequestRefused):
 
 
 class IdempotencyKeyReused(RequestRefused):
-    """A client sent an Idempotency-Key again with a different body."""
+    """An Idempotency-Key came with another body than the first time."""
 
     status, title = 409, "Key reused"
 
 
 class UnknownJob(RequestRefused):
-    """No job has this uuid."""
+    """No job of this uuid was ever seen."""
 
     status, title = 404, "Unknown job"
 
@@ -137,27 +133,27 @@ class UnknownJob(RequestRefused):
 
 
 class ResultDeleted(RequestRefused):
-    """The result of the job has been deleted."""
+    """The job had a result, which has been deleted."""
 
     status, title = 410, "Deleted"
 
     def __init__(self, uuid: str) -> None:
-        super().__init__(f"the result of the job {uuid} has been deleted")
+        super().__init__(f"the result of {uuid} has been deleted")
 
 
 class NoImage(RequestRefused):
-    """The job has no such image, or does not have it yet."""
+    """The job has no such image, or not yet."""
 
-    status, title = 404, "No image"
+    status, title = 404, "No picture"
 
 
 class AlreadyEnded(RequestRefused):
-    """The job has ended, so it cannot be canceled."""
+    """A job that has its outcome cannot be canceled."""
 
     status, title = 409, "Already ended"
 
 
 class NotEnded(RequestRefused):
-    """The job has not ended, so it has no result to delete."""
+    """A job that has no outcome yet has no result to delete."""
 
     status, title = 409, "Not ended"

@@ -1,4 +1,4 @@
-"""The libraries that have weights in fewer bits, one for each SDE_QUANTIZATION.
+"""The libraries that have weights in fewer bits, one for each SDE_QUANTIZATION. A leaf.
 
 Imports none of them: it hides those that the setting does not ask for, and has the others quiet.
 """

@@ -1,4 +1,4 @@
-"""Runs the `sde` command as `python -m sde_client`."""
+"""`python -m sde_client` is the `sde` command."""
 
 from sde_client.commands.app import main
 

@@ -1,6 +1,6 @@
-"""Keeps the file of tombstones: deletions that left the gateway's journal, a line for each job.
+"""The file of deletions: what leaves the gateway's journal for good, a line a job. A leaf.
 
-Its one writer is the gateway. The lines are the journal's own (docs/results-format.md).
+One writer, the gateway. Its lines are the journal's own; docs/results-format.md draws them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ VERSION = 1
 
 
 def append(path: Path, deleted: Mapping[str, str | None]) -> None:
-    """Append deletions, uuid -> submission; they are on disk when this returns.
+    """Have the deletions, uuid -> submission, on disk behind those that are there.
 
     Raises:
-        OSError: the disk refuses them; the next call cuts what was written in part.
+        OSError: they are not there; the file is as it was, or will be before the next.
     """
     file = AppendFile(path)
     cut = file.open()
     if cut:
-        log.warning("%s: a torn line of %d bytes was cut", path.name, cut)
+        log.warning("%s: cut a torn line of %d bytes", path.name, cut)
     try:
         file.append(b"".join(encode(uuid, submission) for uuid, submission in deleted.items()))
     finally:
@@ -36,22 +36,20 @@ def append(path: Path, deleted: Mapping[str, str | None]) -> None:
 
 
 def encode(uuid: str, submission: str | None) -> bytes:
-    """Return one line with its newline."""
+    """One line with its newline."""
     event = {"v": VERSION, "event": "deleted", "uuid": uuid, "submission": submission}
     return durable.with_checksum(orjson.dumps(event)[:-1])
 
 
 def read(path: Path, start: int) -> Iterator[tuple[int, str, str | None]]:
-    """Yield the end, uuid and submission of each whole line from an offset on.
-
-    A damaged line is skipped and logged. Raises OSError.
-    """
+    """Of each whole line from an offset on: where it ends, uuid and submission. What is damaged is
+    skipped and reported. Raises OSError."""
     with open(path, "rb", buffering=scan.CHUNK_BYTES) as file:
         for offset, length, text in scan.whole_lines(file, start):
             try:
                 uuid, submission = _decode(text or b"")
             except DamagedLine as error:
-                log.warning("%s: the line at %d is skipped: it %s", path.name, offset, error)
+                log.warning("%s: skipped the line at %d: it %s", path.name, offset, error)
             else:
                 yield offset + length, uuid, submission
 
@@ -61,4 +59,4 @@ def _decode(text: bytes) -> tuple[str, str | None]:
     match orjson.loads(text):
         case {"v": 1, "event": "deleted", "uuid": str(uuid), "submission": str() | None as given}:
             return uuid, given
-    raise DamagedLine(f"is not a tombstone of version {VERSION}")
+    raise DamagedLine(f"is no deletion of version {VERSION}")

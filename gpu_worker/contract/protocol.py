@@ -1,4 +1,4 @@
-"""The messages between gateway and worker and their version: docs/architecture.md.
+"""The messages between gateway and worker and their version: docs/architecture.md. A leaf.
 
 Codec only: bytes to models and back. No sockets, no pictures: those travel through the result log.
 """

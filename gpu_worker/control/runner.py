@@ -1,4 +1,4 @@
-"""Runs the main thread's loop: take, generate, append, release. It knows no socket and no torch."""
+"""The main thread's loop: take -> generate -> append -> release. Knows no socket and no torch."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from gpu_worker.store.result_log import RecordTooLong, ResultLog
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-"""Seconds between two tries to write what the disk refused."""
+"""Pause between two tries to write what the disk did not take."""
 
 
 class _JobInterrupted(BaseException):
-    """Raised between two steps. It is no Exception, so that pipelines do not catch it."""
+    """Between two steps: no Exception, for pipelines must not catch it."""
 
 
 class Stopped(_JobInterrupted):
-    """The worker is to stop."""
+    """The worker was asked to stop."""
 
 
 class Canceled(_JobInterrupted):
-    """A client canceled the job."""
+    """The client does not want the picture any more."""
 
 
 class Runner:
-    """Runs the held jobs one after another until the worker is to stop."""
+    """Runs the slot's jobs one after another until it is told to stop."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Runner:
         self._idle_since = clock()
 
     def run(self) -> None:
-        """Finish the jobs of an earlier process, then serve until the worker is to stop.
+        """Finish what an earlier process began, then serve until stopped.
 
         Raises:
             DeviceLost: after its job has its outcome on disk.
@@ -97,15 +97,15 @@ class Runner:
             return
 
     def _recover(self) -> bool:
-        """Resume the jobs of an earlier process; return whether there were any."""
+        """Take up what an earlier process began; whether there was something."""
         notes = self._in_flight.read()
         ended = [note for note in notes if self._results.ends_with(note.job.uuid)]
         for note in ended:
             self._remove_note(note.job)
-        unfinished = [note for note in notes if note not in ended]
-        for note in unfinished:
+        begun = [note for note in notes if note not in ended]
+        for note in begun:
             self._slots.resume(note.job, note.attempt + 1)
-        for note in unfinished:
+        for note in begun:
             if note.attempt >= self._max_attempts:
                 message = (
                     f"the worker died {note.attempt} times while it ran this job; "
@@ -113,17 +113,17 @@ class Runner:
                 )
                 metadata = {"attempt": note.attempt}
                 self._commit(note.job, Outcome.FAILED, [message], [], metadata)
-        return bool(unfinished)
+        return bool(begun)
 
     def _run(self, held: HeldJob) -> None:
-        """Run a job to its outcome. Raises Stopped, or DeviceLost after the outcome is on disk."""
-        job, attempt, start = held.job, held.attempt, self._clock()
+        """Raises Stopped; DeviceLost when the outcome is on disk."""
+        job, attempt, begun = held.job, held.attempt, self._clock()
         self._write_with_retry(lambda: self._in_flight.write(InFlightJob(attempt=attempt, job=job)))
-        device_error: DeviceLost | None = None
+        lost: DeviceLost | None = None
         outcome, errors = Outcome.FAILED, [""]
-        images: list[GeneratedImage] = []
+        pictures: list[GeneratedImage] = []
         try:
-            images = self._generate(job)
+            pictures = self._generate(job)
             outcome, errors = Outcome.SUCCEEDED, []
         except Stopped:
             self._undo_attempt(job, attempt)
@@ -131,40 +131,40 @@ class Runner:
         except Canceled:
             outcome, errors = Outcome.CANCELED, ["canceled while it ran"]
         except DeviceLost as error:
-            device_error, errors = error, [f"the device was lost: {error}"]
+            lost, errors = error, [f"the device was lost: {error}"]
         except Exception as error:
             if not isinstance(error, (OutOfMemory, Refusal)):
                 log.exception("job %s failed", job.uuid)
             errors = [error_message(error)]
-        metadata = {
+        facts = {
             "attempt": attempt,
             "started_time": held.started_time,
-            "seconds": round(self._clock() - start, 3),
+            "seconds": round(self._clock() - begun, 3),
         }
         try:
-            self._commit(job, outcome, errors, images, metadata)
+            self._commit(job, outcome, errors, pictures, facts)
         except Stopped:
             self._undo_attempt(job, attempt)
             raise
-        if device_error is not None:
-            raise device_error
+        if lost is not None:
+            raise lost
 
     def _undo_attempt(self, job: Job, attempt: int) -> None:
-        """Do not count the attempt, because a clean stop is not the job's fault."""
+        """A clean stop is no fault of the job: the next worker begins it anew, uncounted."""
         try:
             self._in_flight.write(InFlightJob(attempt=attempt - 1, job=job))
         except OSError as error:
-            log.warning("the stop counts as an attempt of the job %s: %s", job.uuid, error)
+            log.warning("job %s: this stop counts as an attempt: %s", job.uuid, error)
 
     def _generate(self, job: Job) -> list[GeneratedImage]:
-        start = self._clock()
-        self._deadline.arm(start)
+        begun = self._clock()
+        self._deadline.arm(begun)
 
         def on_step(
             step: int, steps: int, preview: Callable[[], Image.Image] | None = None
         ) -> None:
             now = self._clock()
-            self._slots.advance(job.uuid, step, steps, (now - start) / step if step else None)
+            self._slots.advance(job.uuid, step, steps, (now - begun) / step if step else None)
             if self._preview is not None and preview is not None:
                 self._preview.offer(job.uuid, preview)
             self._deadline.move(now)
@@ -187,48 +187,48 @@ class Runner:
         job: Job,
         outcome: Outcome,
         errors: list[str],
-        images: list[GeneratedImage],
-        metadata: dict[str, Any],
+        pictures: list[GeneratedImage],
+        facts: dict[str, Any],
     ) -> None:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        metadata = {
+        said = {
             **self._pipeline.facts_of(job.request),
-            **metadata,
+            **facts,
             **self._slots.progress(job.uuid),
             "ended_time": ended,
         }
         try:
-            records = outcome_records(job, outcome, errors, images, metadata, texts=self._png_texts)
+            records = outcome_records(job, outcome, errors, pictures, said, texts=self._png_texts)
             self._write_with_retry(lambda: self._results.append_all(records))
         except (MemoryError, RecordTooLong) as error:
-            # An image in a record is several times as large.
+            # A picture in a record is several times as large.
             log.error("job %s: %s", job.uuid, error_message(error))
-            records = outcome_records(job, Outcome.FAILED, [error_message(error)], [], metadata)
+            records = outcome_records(job, Outcome.FAILED, [error_message(error)], [], said)
             self._write_with_retry(lambda: self._results.append_all(records))
         self._remove_note(job)
         self._slots.release(job.uuid, self._results.position)
         self._idle_since = self._clock()
 
     def _remove_note(self, job: Job) -> None:
-        """Remove the note. One that stays does no harm, because the log has the outcome."""
+        """The log has the outcome, so a note that stays does no harm."""
         try:
             self._in_flight.remove(job.uuid)
         except OSError as error:
-            log.warning("the note of the job %s cannot be removed: %s", job.uuid, error)
+            log.warning("the note of the job %s stays: %s", job.uuid, error)
 
     def _write_with_retry(self, write: Callable[[], None]) -> None:
-        """Write, and try again while the disk refuses it, so that no result is lost.
+        """Write, again and again while the disk does not take it: nothing that was made is lost.
 
         Raises:
-            Stopped: the process is to stop; the next one runs the job again.
+            Stopped: the process has to leave; the job is begun anew by the next.
         """
         while True:
             try:
                 write()
             except OSError as error:
-                reason = f"the disk refuses the result: {error.strerror}"
-                log.error("%s; it is tried again", reason)
-                self._slots.set_storage_error(reason, RETRY_S)
+                why = f"the disk does not take the result: {error.strerror or error}"
+                log.error("%s; trying again", why)
+                self._slots.set_storage_error(why, RETRY_S)
             else:
                 self._slots.clear_storage_error()
                 return
@@ -236,7 +236,7 @@ class Runner:
                 raise Stopped
 
     def _run_command(self, command: ModelCommand) -> None:
-        """Load or unload a model. A load error is reported, and the worker goes on."""
+        """Load or unload; a model that cannot be loaded is reported, and the worker serves on."""
         error: str | None = None
         self._deadline.arm(self._clock())
         try:
@@ -254,10 +254,10 @@ class Runner:
 
     def _rotate(self) -> None:
         try:
-            # When the old segment is merged, the end of the log no longer shows that the last job
-            # has its outcome. So its note is removed first.
+            # Once the old segment may be merged, the log's end no longer says that the last job
+            # has its outcome: the note goes first.
             self._in_flight.clear()
             self._results.rotate()
         except OSError as error:
-            log.warning("a new segment could not be created: %s", error)
+            log.warning("no new segment could be begun: %s", error)
         self._slots.rotated(self._results.position)

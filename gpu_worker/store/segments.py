@@ -1,7 +1,7 @@
-"""Names and orders the log's files, and says which others have replaced.
+"""The log's files: their names, their order, and which have been replaced by others. A leaf.
 
 gpu-0.00000007.jsonl            segment 7 of the writer gpu-0
-gpu-0.00000001-00000006.jsonl   segments 1 to 6, merged: they no longer count if they exist
+gpu-0.00000001-00000006.jsonl   segments 1 to 6 of it, merged: these, if still there, are void
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Segment:
         return f"{self.writer}.{span}.jsonl"
 
     def covers(self, other: Segment) -> bool:
-        """Return whether this segment has everything that the other has."""
+        """Whether this one holds all that the other does."""
         return (
             self != other
             and self.writer == other.writer
@@ -40,60 +40,60 @@ class Segment:
 
 
 def parse(name: str) -> Segment | None:
-    """Return the segment of this name; None for another file."""
-    match = _NAME.fullmatch(name)
-    if match is None:
+    """The segment of this name; None when it is another file."""
+    found = _NAME.fullmatch(name)
+    if found is None:
         return None
-    first = int(match[2])
-    return Segment(match[1], first, int(match[3] or first))
+    first = int(found[2])
+    return Segment(found[1], first, int(found[3] or first))
 
 
 def list_all(directory: Path) -> list[Segment]:
-    """Return every segment of a directory by writer and number, replaced ones included."""
-    parsed = (parse(path.name) for path in directory.iterdir())
-    return sorted(segment for segment in parsed if segment is not None)
+    """Every segment file of a directory, by writer and number, replaced ones included."""
+    found = (parse(path.name) for path in directory.iterdir())
+    return sorted(segment for segment in found if segment is not None)
 
 
 def replaced_segments(segments: Iterable[Segment]) -> list[Segment]:
-    """Return segments whose content is also in a merged one: an interrupted merge left them."""
-    replaced: list[Segment] = []
+    """Those whose content is in a merged one too: a merge died before it could remove them."""
+    void: list[Segment] = []
     widest: Segment | None = None
-    # By writer and first number, the widest first, so that what covers a segment precedes it.
+    # By writer and first number, the widest first: whatever covers a segment stands before it.
     for segment in sorted(segments, key=lambda s: (s.writer, s.first, -s.last)):
         if widest is not None and widest.covers(segment):
-            replaced.append(segment)
+            void.append(segment)
         else:
             widest = segment
-    return replaced
+    return void
 
 
 def live_segments(directory: Path) -> list[Segment]:
-    """Return the segments that count by writer and number."""
+    """The segments that count, by writer and number."""
     return _without_replaced(list_all(directory))
 
 
 def sizes(directory: Path) -> dict[str, int]:
-    """Return name and bytes of the segments that count. Raises OSError."""
+    """Name and bytes of the segments that count, by writer and number. Raises OSError."""
     with os.scandir(directory) as entries:
-        files = {segment: entry for entry in entries if (segment := parse(entry.name))}
+        found = {segment: entry for entry in entries if (segment := parse(entry.name))}
         return {
-            segment.name: files[segment].stat().st_size
-            for segment in _without_replaced(sorted(files))
+            segment.name: found[segment].stat().st_size
+            for segment in _without_replaced(sorted(found))
         }
 
 
-def _without_replaced(segments: list[Segment]) -> list[Segment]:
-    replaced = set(replaced_segments(segments))
-    return [segment for segment in segments if segment not in replaced]
+def _without_replaced(found: list[Segment]) -> list[Segment]:
+    void = set(replaced_segments(found))
+    return [segment for segment in found if segment not in void]
 
 
 def open_segments(live: Iterable[Segment]) -> set[Segment]:
-    """Return the segments that their writers append to: each newest one that is not merged."""
+    """Of the segments that count those that their writers append to: the newest, but no merged."""
     newest = {segment.writer: segment for segment in sorted(live)}
     return {segment for segment in newest.values() if segment.first == segment.last}
 
 
 def newest(directory: Path, writer: str) -> Segment | None:
-    """Return a writer's newest segment; None when it has none."""
+    """The one that its writer may still append to; None when it has none."""
     own = [segment for segment in live_segments(directory) if segment.writer == writer]
     return max(own, key=lambda segment: segment.last, default=None)

@@ -1,4 +1,5 @@
-"""Commands that inspect the service, its jobs and its results, cancel a job or delete a result."""
+"""The commands about what is there already: look at the service, its jobs and results; end a job,
+delete a result."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ POLL_S = 0.25
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to `sde`."""
+    """Add them to the `sde` command."""
     app.command()(status)
     app.command()(jobs)
     app.command("list")(list_results)
@@ -29,21 +30,17 @@ def register(app: typer.Typer) -> None:
 
 def status(
     context: typer.Context,
-    wait: Annotated[float, typer.Option(min=0, help="Wait at most this many seconds.")] = 0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for it, at most.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Report whether the service accepts a job now. Exit code 0 if yes, 1 if no."""
+    """Say whether a job would be taken now: exit code 0, else 1."""
     client: Client = context.obj
     available = _await_available(client, wait)
     workers, storage = client.workers(), client.storage()
     if as_json:
-        rendering.print_json(
-            {
-                "is_available": available,
-                "workers": [dataclasses.asdict(worker) for worker in workers],
-                "storage": dataclasses.asdict(storage),
-            }
-        )
+        listed = [dataclasses.asdict(worker) for worker in workers]
+        facts = {"is_available": available, "workers": listed}
+        rendering.print_json({**facts, "storage": dataclasses.asdict(storage)})
     else:
         print("available" if available else "not available")
         rendering.print_workers(workers)
@@ -52,80 +49,76 @@ def status(
 
 
 def _await_available(client: Client, wait_s: float) -> bool:
-    """Poll until the service accepts jobs, for at most `wait_s` seconds.
-
-    Raises:
-        GatewayUnreachable: the gateway is still unreachable at the end.
-    """
-    deadline = time.monotonic() + wait_s
+    """Raises GatewayUnreachable when nobody answers until the end."""
+    ends = time.monotonic() + wait_s
     while True:
-        is_last = time.monotonic() >= deadline
+        late = time.monotonic() >= ends
         try:
             if client.is_available():
                 return True
-            if is_last:
+            if late:
                 return False
         except errors.GatewayUnreachable:
-            if is_last:
+            if late:
                 raise
         time.sleep(POLL_S)
 
 
 def jobs(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the running and queued jobs in the order of the queue."""
+    """List the jobs that run and wait, in their order."""
     client: Client = context.obj
     newest = client.jobs(MAX_PAGE)
     live = [job for job in reversed(newest) if not job.ended]
     if len(live) == MAX_PAGE:
         say(f"only the newest {MAX_PAGE} jobs are listed")
     if as_json:
-        rendering.print_json([rendering.job_fields(job) for job in live])
+        rendering.print_json([rendering.job_facts(job) for job in live])
     else:
         rendering.print_rows(out, rendering.JOB_COLUMNS, map(rendering.job_row, live))
 
 
 def list_results(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="Number of results.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The newest N.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest results; the newest comes last."""
+    """List the newest results, the newest last."""
     client: Client = context.obj
-    results = list(client.results(limit=limit, data=False))[::-1]
+    found = list(client.results(limit=limit, data=False))[::-1]
     if as_json:
-        rendering.print_json([rendering.result_fields(result) for result in results])
+        rendering.print_json([rendering.result_facts(result) for result in found])
     else:
-        rendering.print_rows(out, rendering.RESULT_COLUMNS, map(rendering.result_row, results))
+        rendering.print_rows(out, rendering.RESULT_COLUMNS, map(rendering.result_row, found))
 
 
 def show(context: typer.Context, uuid: Uuid, as_json: AsJson = False) -> None:
-    """Show a job's state and the metadata of its results."""
+    """Show where a job stands, and what its result says."""
     client: Client = context.obj
-    fields: dict[str, Any] = rendering.job_fields(client.job(uuid))
-    fields |= rendering.merged_fields(list(client.results(uuid, data=False)))
+    facts: dict[str, Any] = rendering.job_facts(client.job(uuid))
+    facts |= rendering.facts_of_all(list(client.results(uuid, data=False)))
     if as_json:
-        rendering.print_json(fields)
+        rendering.print_json(facts)
     else:
-        rendering.print_fields(fields)
+        rendering.print_facts(facts)
 
 
 def cancel(context: typer.Context, uuid: Uuid) -> None:
-    """Cancel a job.
+    """End a job.
 
-    A queued job ends at once. A running job ends before its next step.
+    A waiting one ends at once, a running one before its next step.
     """
     client: Client = context.obj
     job = client.cancel(uuid)
-    print(f"canceled {job.uuid}" if job.ended else f"{job.uuid} will end before its next step")
+    print(f"canceled {job.uuid}" if job.ended else f"{job.uuid} ends before its next step")
 
 
 def delete(
     context: typer.Context,
-    uuids: Annotated[list[str], typer.Argument(metavar="UUID", help="Jobs that have ended.")],
+    uuids: Annotated[list[str], typer.Argument(metavar="UUID", help="Of jobs that have ended.")],
 ) -> None:
-    """Delete results and their images permanently.
+    """Delete results for good, their pictures too.
 
-    There is no confirmation prompt. If one deletion fails, the others still take place.
+    It asks nothing. One that fails does not keep the others.
     """
     client: Client = context.obj
     code = 0
@@ -133,10 +126,10 @@ def delete(
         try:
             client.delete(uuid)
         except errors.GatewayUnreachable:
-            # Each further deletion would fail too, after its own timeout.
+            # The others would fail likewise, each after its own timeout.
             raise
         except errors.SdeError as error:
-            say(f"sde: {rendering.plain(uuid)} was not deleted: {rendering.plain(error)}")
+            say(f"sde: {rendering.plain(uuid)} is not deleted: {rendering.plain(error)}")
             code = code or exit_code(error)
         else:
             print(f"deleted {rendering.plain(uuid)}")

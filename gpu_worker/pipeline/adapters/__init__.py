@@ -1,1 +1,1 @@
-"""Adds what a job names to its pipeline, and removes it afterwards."""
+"""What a job adds to a pipeline, and takes off again."""

@@ -1,4 +1,7 @@
-"""Measures a job's memory, on the GPU or else of this process, and recognises memory errors."""
+"""How much memory a job takes: of the GPU where there is one, else of this process. Frees none.
+
+And whether an error says that it did not suffice.
+"""
 
 from __future__ import annotations
 
@@ -18,37 +21,32 @@ _OUT_OF_MEMORY_MESSAGES = (
     "std::bad_alloc",
     "STATUS_ALLOC_FAILED",
 )
-"""Texts of RuntimeErrors after which the process can continue.
-
-They are of torch's CPU allocator (c10/core/impl/alloc_cpu.cpp), its MPS allocator and CUDA error 2,
-C++, cuBLAS and cuDNN.
-"""
+"""Of RuntimeErrors: torch's CPU allocator (c10/core/impl/alloc_cpu.cpp), its MPS allocator and
+CUDA's own error 2, C++, cuBLAS and cuDNN. The process can go on after each."""
 
 _NO_PRIMITIVE = "could not create a primitive"
-"""The error of oneDNN on a CPU, which cannot recover after a failed allocation.
-
-Its assembler keeps the error in that thread, however much memory is free later.
-"""
+"""oneDNN's, on a CPU. Once it found no room for the code that it makes, it makes none any more in
+that thread, however much room there is: its assembler keeps the error."""
 
 
 def out_of_memory_message(size: machine_size.Size | None, device: str) -> str:
-    """Return the error text for a job; `size` is None where MACHINE_SIZE has no effect."""
+    """What a job that found too little is told; `size` None: MACHINE_SIZE has no part in it."""
     if size is None:
-        return f"out of memory on {device}: try a smaller image"
+        return f"out of memory on {device}: try a smaller picture"
     smaller = machine_size.next_smaller(size)
-    advice = f"MACHINE_SIZE={smaller} or a smaller image" if smaller else "a smaller image"
+    advice = f"MACHINE_SIZE={smaller} or a smaller picture" if smaller else "a smaller picture"
     return f"out of memory with MACHINE_SIZE={size} on {device}: try {advice}"
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether the error, or one of its causes, is an out-of-memory error."""
+    """Whether the error, or one that it was made of, says that the memory did not suffice."""
     while error is not None:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             return True
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
         if isinstance(error, RuntimeError) and any(
-            text in str(error) for text in _OUT_OF_MEMORY_MESSAGES
+            each in str(error) for each in _OUT_OF_MEMORY_MESSAGES
         ):
             return True
         error = error.__cause__ or error.__context__
@@ -56,19 +54,19 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def is_fatal_device_error(error: Exception) -> bool:
-    """Return whether the process can no longer compute and must be replaced."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, torch.AcceleratorError):
+    """Whether this process can compute nothing more: it has to be replaced."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, torch.AcceleratorError):
             return True
-        if isinstance(cause, RuntimeError) and _NO_PRIMITIVE in str(cause):
+        if isinstance(at, RuntimeError) and _NO_PRIMITIVE in str(at):
             return True
-        cause = cause.__cause__ or cause.__context__
+        at = at.__cause__ or at.__context__
     return False
 
 
 class PeakMemory:
-    """The peak memory since its creation: torch's allocations on CUDA, else resident memory."""
+    """The most bytes in use since it was made: torch's own on CUDA, else the resident memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -76,30 +74,30 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             return
         try:
-            # 5 resets the peak (proc_pid_clear_refs(5)).
+            # 5 makes the kernel forget the peak so far (proc_pid_clear_refs(5)).
             (_SELF / "clear_refs").write_text("5")
         except OSError:
             return
 
     def read(self) -> int:
-        """Return the peak in bytes, since the process start where the kernel cannot reset it."""
+        """In bytes. Where the kernel forgets nothing, the peak since the process began."""
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
         return _resident("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def bytes_in_use(device: torch.device) -> int | None:
-    """Return the bytes in use now; None where they are unknown."""
+    """Bytes at this moment; None where nobody says."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return _resident("VmRSS")
 
 
 def _resident(name: str) -> int | None:
-    """Return a field of /proc/self/status, which is in KiB, in bytes. Linux only."""
+    """A field of /proc/self/status, which counts in KiB; Linux only."""
     try:
         lines = (_SELF / "status").read_text().splitlines()
     except OSError:
         return None
-    values = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
-    return int(values[0]) * 1024 if values else None
+    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(found[0]) * 1024 if found else None

@@ -1,7 +1,8 @@
-"""Moves offload hooks between the loaded pipeline and a job's pipeline, which share modules.
+"""Keeps offload hooks right while a job's pipeline has other parts than the loaded one.
 
-The hooks are removed before a part is added, set for the job's pipeline, and restored afterwards.
-Without offload, new parts are moved to the device. On a CPU their weights are aligned.
+Hooks sit on the modules that both share. They come off before a part is added, go on for the job's
+pipeline, and are as before afterwards. Without offload: new parts are moved to the device.
+On a CPU their weights are aligned.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Offload = Literal["none", "model", "sequential"]
 
 
 def current_offload(pipe: Any) -> Offload:
-    """Return the pipeline's offload, according to its hooks."""
+    """How the pipeline's modules wait outside the device, as its hooks say."""
     if getattr(pipe, "_all_hooks", None):
         return "model"
     modules = (part for part in pipe.components.values() if isinstance(part, torch.nn.Module))
@@ -27,7 +28,7 @@ def current_offload(pipe: Any) -> Offload:
 
 @contextlib.contextmanager
 def restored_on_error(pipe: Any) -> Iterator[None]:
-    """Offload the modules that a job leaves on the device when it ends between two steps."""
+    """A job that is stopped between two steps leaves modules on the device; they go back."""
     try:
         yield
     except BaseException:
@@ -37,7 +38,7 @@ def restored_on_error(pipe: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def suspended(pipe: Any) -> Iterator[Offload]:
-    """Remove the loaded pipeline's hooks for the duration of the context, and restore them."""
+    """Within, the loaded pipeline has no hooks and waits on the CPU; then they are back."""
     offload = current_offload(pipe)
     if offload != "none":
         pipe.remove_all_hooks()
@@ -50,7 +51,7 @@ def suspended(pipe: Any) -> Iterator[Offload]:
 
 @contextlib.contextmanager
 def applied(pipe: Any, offload: Offload, device: torch.device) -> Iterator[None]:
-    """Put the job's pipeline on its device, or set the hooks that move it there."""
+    """Within, the job's pipeline is on its device or has the hooks that bring it there."""
     if offload == "none":
         pipe.to(device)
         alignment.align(pipe, device)

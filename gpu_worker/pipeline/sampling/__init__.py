@@ -1,1 +1,1 @@
-"""Generates the images of a job: encode, denoise, decode."""
+"""Makes the images of a job: encode, denoise, decode."""
