@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -75,7 +75,7 @@ class JobView:
 
     def json(self) -> dict[str, Any]:
         """The members of the JSON object."""
-        return asdict(self) | {"state": self.state.value}
+        return vars(self) | {"state": self.state.value}
 
     def differs(self, other: JobView) -> bool:
         """Whether something has changed that is worth waking a client for."""
