@@ -70,6 +70,7 @@ class Runner:
         self._png_texts = png_texts
         self._clock = clock
         self._idle_since = clock()
+        self._stale_notes: set[str] = set()
 
     def run(self) -> None:
         """Finish what an earlier process began, then serve until stopped.
@@ -118,7 +119,7 @@ class Runner:
     def _run(self, held: HeldJob) -> None:
         """Raises Stopped; DeviceLost when the outcome is on disk."""
         job, attempt, begun = held.job, held.attempt, self._clock()
-        self._write_with_retry(lambda: self._in_flight.write(InFlightJob(attempt=attempt, job=job)))
+        self._write_with_retry(lambda: self._write_note(InFlightJob(attempt=attempt, job=job)))
         lost: DeviceLost | None = None
         outcome, errors = Outcome.FAILED, [""]
         pictures: list[GeneratedImage] = []
@@ -209,11 +210,22 @@ class Runner:
         self._slots.release(job.uuid, self._results.position)
         self._idle_since = self._clock()
 
+    def _write_note(self, note: InFlightJob) -> None:
+        """Write the note of a job that begins. Raises OSError.
+
+        A note of an ended job that could not be removed goes first: once the log ends with another
+        job, nothing else shows that its job has an outcome.
+        """
+        self._in_flight.clear(self._stale_notes)
+        self._stale_notes.clear()
+        self._in_flight.write(note)
+
     def _remove_note(self, job: Job) -> None:
-        """The log has the outcome, so a note that stays does no harm."""
+        """Remove the note of an ended job. One that stays does no harm until the next job."""
         try:
             self._in_flight.remove(job.uuid)
         except OSError as error:
+            self._stale_notes.add(job.uuid)
             log.warning("the note of the job %s stays: %s", job.uuid, error)
 
     def _write_with_retry(self, write: Callable[[], None]) -> None:

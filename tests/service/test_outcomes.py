@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,15 +20,17 @@ from gateway.workers.dispatcher import MAX_OFFERS
 from gpu_worker import pipeline
 from gpu_worker.assets.library_file import LibraryFile
 from gpu_worker.contract import output_size, protocol
+from gpu_worker.contract.job import Job
 from gpu_worker.contract.protocol import SlotStatus, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.control.runner import Runner
 from gpu_worker.control.server import ControlServer
 from gpu_worker.control.slots import Slots
-from gpu_worker.pipeline_api import Pipeline
-from gpu_worker.store.in_flight import InFlight
+from gpu_worker.pipeline_api import GeneratedImage, OnStep, Pipeline
+from gpu_worker.store.in_flight import InFlight, note_paths
 from gpu_worker.store.result_log import ResultLog
 from tests.pipelines.instant import Instant
+from tests.support import journal_jobs
 from tests.support.pipeline_jobs import ignore, job, settings
 from tests.support.service import eventually, running
 
@@ -180,3 +184,41 @@ def test_a_worker_refuses_what_becomes_too_large(tmp_path: Path) -> None:
     asked = {"hires": {"scale": 4.0}, "width": 1032, "height": 1032}
     with pytest.raises(ValueError, match=r"hires\.scale: .* 4128 x 4128.* \(got 4\.0\)"):
         ours.generate(job(**asked), ignore)
+
+
+def test_a_note_that_could_not_be_removed_goes_before_the_next_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the job of the old note would run again after a crash: the log ends with another."""
+    folder = tmp_path / "disk_backups"
+    log, jobs = ResultLog(folder, "gpu-0"), [journal_jobs.job(1), journal_jobs.job(2)]
+    log.open()
+    slots, stop = Slots(log.position), threading.Event()
+    seen: list[list[str]] = []
+
+    class Looking(Instant):
+        def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
+            seen.append([path.name for path in note_paths(folder)])
+            return super().generate(job, on_step)
+
+    def refuse(notes: InFlight, uuid: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(InFlight, "remove", refuse)
+    runner = Runner(
+        slots,
+        log,
+        InFlight(folder, "gpu-0"),
+        Looking(),
+        step_timeout_s=60,
+        max_attempts=2,
+        stopping=stop.is_set,
+    )
+    worker = threading.Thread(target=runner.run)
+    worker.start()
+    for each in jobs:
+        eventually(lambda each=each: slots.offer(each), "it is idle")  # type: ignore[misc]
+        eventually(lambda: slots.view().held == (), "it has its outcome")
+    stop.set()
+    worker.join()
+    assert seen == [[f"gpu-0.in_flight.{each.uuid}.json"] for each in jobs]
