@@ -188,7 +188,7 @@ class Client(HttpApi):
 
         Raises:
             NoImage: the result has none.
-            NotComparable: see `client.comparison.compare`.
+            NotComparable: see `sde_client.comparison.compare`.
         """
         if result.png is None:
             raise NoImage(f"{result.uuid} has no picture to compare with")

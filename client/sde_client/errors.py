@@ -7,7 +7,7 @@ SdeError
 │   └── WorkerUnavailable 503: no worker can take a job now
 ├── InvalidRequest        400, 413, 415, 422: the request itself is wrong
 ├── UnknownJob            404: no such uuid
-├── NoImage             404: no such picture
+├── NoImage               404: no such picture
 ├── UnknownModel          404: no such model
 ├── Conflict              409: the job's state, or an earlier request, forbids it
 ├── Deleted               410: it was there
@@ -16,7 +16,7 @@ SdeError
 ├── GenerationFailed      the job ended without a picture
 │   └── GenerationCanceled  because somebody canceled it
 ├── WaitTimeout           wait() ran out of time; the job goes on
-├── NotComparable          of two results one does not say what its pixels are
+├── NotComparable         of two results one does not say what its pixels are
 ├── UnreadableFile        a picture that was to be sent could not be read
 └── NotSaved              a picture could not be written
 """

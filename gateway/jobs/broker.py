@@ -168,10 +168,11 @@ class Broker:
         """Remember what a worker said, or that it said nothing."""
         with self._changed:
             before, self._workers[worker] = self._workers[worker], status
-            for entry in self._queue.running(worker) if status else ():
-                slot = status.slot(entry.job.uuid) if status else None
-                if status is not None and slot is not None:
-                    entry.observe(slot, status.trouble)
+            if status is not None:
+                for entry in self._queue.running(worker):
+                    slot = status.slot(entry.job.uuid)
+                    if slot is not None:
+                        entry.observe(slot, status.trouble)
             if status != before:
                 self._changed.notify_all()
 

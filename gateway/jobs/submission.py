@@ -51,8 +51,8 @@ class JobSubmission:
             source: where its `image` is from, when that is a stored image.
 
         Raises:
-            UnsupportedField: no worker can do it.
-            KeyReused: the key stands for another request.
+            Unsupported: no worker can do it.
+            IdempotencyKeyReused: the key stands for another request.
             StorageUnavailable, NoWorker, QueueFull: it is not accepted, and will not run.
         """
         if key is None:

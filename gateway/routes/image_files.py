@@ -44,7 +44,7 @@ class FileResource:
 
 
 def read_image(index: ResultIndex, entry: Entry) -> bytes:
-    """The picture's own bytes. Raises DeletedJob when its result has just been deleted."""
+    """The picture's own bytes. Raises ResultDeleted when its result has just been deleted."""
     data = index.read_data(entry)
     if data is None:
         raise ResultDeleted(entry.uuid)
@@ -55,8 +55,8 @@ def find_image(index: ResultIndex, lookup: JobLookup, uuid: str, number: int) ->
     """Where the N-th picture of a job stands, from 1.
 
     Raises:
-        NoPicture: it has none, or not so many, or not yet.
-        UnknownJob, DeletedJob: there is no such job any more, or never was.
+        NoImage: it has none, or not so many, or not yet.
+        UnknownJob, ResultDeleted: there is no such job any more, or never was.
     """
     entry = index.find_image(uuid, number - 1)
     if entry is not None and entry.data_length:

@@ -20,13 +20,13 @@ from gateway.routes.image_files import find_image, read_image
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract import output_size
 from gpu_worker.contract.job import Source
-from gpu_worker.contract.request import GenerationRequest, Strict, Upscale
+from gpu_worker.contract.request import GenerationRequest, Upscale
 from gpu_worker.contract.validation_errors import Unsupported, field_errors
 
 MAX_BODY_BYTES = 4096
 
 
-class UpscaleRequest(Upscale, Strict):
+class UpscaleRequest(Upscale):
     """Which picture of which job, from 0, and how."""
 
     generation_uuid: str
