@@ -1,27 +1,27 @@
 #!/bin/sh
-# From nothing to a picture: starts the service on a free port, makes demo.png, stops everything.
+# Starts the service on a free port, generates demo.png and stops the service.
 # ./demo.sh [FILE]
-# Its data are its own (data/demo), so it runs beside a service that is already there.
+# It has a data folder of its own (data/demo), so it can run beside another service.
 set -eu
 cd "$(dirname "$0")"
-picture=${1:-$PWD/demo.png}
+image=${1:-$PWD/demo.png}
 PATH=$PWD/.venv/bin:$PATH
 SDE_DATA_DIR=${SDE_DATA_DIR:-data}/demo
 export SDE_DATA_DIR
-# What is wrong with a setting is said here, before anything is started or waited for.
+# An invalid setting is reported here, before anything is started.
 python -m gpu_worker --check
 SDE_PORT=$(python - "${SDE_PORT:-9090}" <<'PY'
 import socket, sys
-wanted = sys.argv[1]
-if not (wanted.isascii() and wanted.isdecimal() and 0 < int(wanted) < 65536):
-    sys.exit(f"SDE_PORT={wanted!r}: no port, which is an integer from 1 to 65535")
-for port in (int(wanted), 0):
+value = sys.argv[1]
+if not (value.isascii() and value.isdecimal() and 0 < int(value) < 65536):
+    sys.exit(f"SDE_PORT={value!r}: a port is a whole number from 1 to 65535")
+for port in (int(value), 0):
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            print(f"port {port} is taken, the demo uses another", file=sys.stderr)
+            print(f"Port {port} is in use, so the demo takes another one.", file=sys.stderr)
             continue
         print(probe.getsockname()[1])
         break
@@ -41,13 +41,14 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-echo "starting the service at $SDE_URL ..."
+echo "The service is starting at $SDE_URL ..."
 if ! sde status --wait 120; then
-    echo "the service did not become available; the end of its logs ($SDE_DATA_DIR/run):" >&2
+    echo "The service did not become available. Its logs ($SDE_DATA_DIR/run) end with:" >&2
     tail -n 5 "$SDE_DATA_DIR/run.log" "$SDE_DATA_DIR"/run/*.log >&2
     exit 1
 fi
-sde generate "a large red circle on a blue background" --steps 20 --seed 7 -o "$picture"
+sde generate "a large red circle on a blue background" --steps 20 --seed 7 -o "$image"
 echo
-echo "the picture is $picture"
-echo "to keep the service running: make run    (then, in another terminal: .venv/bin/sde generate \"...\")"
+echo "The image is in $image."
+echo "To keep the service running, use: make run"
+echo "Then, in another terminal, use: .venv/bin/sde generate \"...\""

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts gateway and workers under supervisord, in the foreground; Ctrl-C stops them.
-# Gives supervisord.conf the variables it needs; every other setting is read by the processes.
+# Starts the gateway and the workers under supervisord, in the foreground. Ctrl-C stops them.
+# It sets the variables that supervisord.conf needs. The processes read every other setting.
 set -eu
 cd "$(dirname "$0")"
 case "${SDE_DATA_DIR:-data}" in
@@ -17,10 +17,10 @@ case "$PWD$SDE_DATA_DIR$SDE_PYTHON" in
         exit 78
         ;;
 esac
-# What keeps it from starting is said here, with its sentence, instead of in a log file.
+# What would keep a process from starting is reported here instead of in a log file.
 "$SDE_PYTHON" -m gpu_worker --check
 url=$("$SDE_PYTHON" -m gateway --check)
 umask 077
-echo "the service will be at $url (logs: $SDE_DATA_DIR/run/)"
+echo "The service will be at $url (logs: $SDE_DATA_DIR/run/)."
 export SDE_PYTHON
 exec "$SDE_PYTHON" -m supervisor.supervisord -n -c supervisord.conf

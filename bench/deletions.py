@@ -32,7 +32,7 @@ def opened(data: Path) -> tuple[Journal, ResultIndex]:
         tombstones.append(file, deleted)
         index.index_tombstones()
 
-    journal = Journal(data / "journal" / "jobs.jsonl", bury=bury)
+    journal = Journal(data / "journal" / "jobs.jsonl", write_tombstones=bury)
     journal.open()
     index.open(journal.deleted)
     return journal, index

@@ -37,7 +37,7 @@ def record(number: int, picture_bytes: int) -> Record:
         outcome=Outcome.SUCCEEDED,
         errors=[],
         data=base64.b64encode(picture).decode("ascii"),
-        facts=facts,
+        metadata=facts,
     )
 
 

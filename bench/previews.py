@@ -104,10 +104,10 @@ def real_size(steps: int, folder: Path) -> list[str]:
     side = known.side_px // int(pipe.vae_scale_factor)
     generator = torch.Generator("cpu").manual_seed(0)
     latents = torch.randn(1, 4, side, side, generator=generator).to(device, pipe.unet.dtype)
-    fit_s = _seconds(lambda: Projection.fitted(pipe.vae, int(pipe.vae_scale_factor)), device)
+    fit_s = _seconds(lambda: Projection.from_vae(pipe.vae, int(pipe.vae_scale_factor)), device)
     # Random weights make no linear VAE: a map of the same size stands for the fitted one.
     linear = Projection(torch.randn(5, 3, generator=generator))
-    cheap_s = min(_offered(pipe, latents, linear.picture, device, folder) for _ in range(5))
+    cheap_s = min(_offered(pipe, latents, linear.image, device, folder) for _ in range(5))
     dear_s = _offered(pipe, latents, lambda z: decode(pipe, z), device, folder)
     print(
         f"{known.title}, {known.side_px} px on {device}: a step {number(step_s)} s; a preview "

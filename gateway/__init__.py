@@ -1,1 +1,1 @@
-"""The HTTP process and broker. Never imports torch, diffusers or transformers."""
+"""The HTTP process and the broker. It never imports torch, diffusers or transformers."""

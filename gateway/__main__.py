@@ -1,6 +1,6 @@
-"""The gateway: `python -m gateway`. Settings -> wiring -> waitress; SIGTERM ends it.
+"""Runs the gateway: `python -m gateway` reads the settings, assembles the parts, serves HTTP.
 
-`--check` says what would keep it from starting, else prints its address.
+SIGTERM stops it. With `--check` it prints its address, or the reason why it cannot start.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from gpu_worker.store import process
 from gpu_worker.store.process import StoreLocked
 
 CHECK_PATIENCE_S = 5.0
-"""An earlier service that is just leaving is waited for."""
+"""How long `--check` waits for a previous service that is still stopping."""
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; exits as sysexits.h says."""
+    """Serve until SIGTERM or SIGINT, and return the exit code (sysexits.h)."""
     process.log_to_stderr()
     try:
         settings = load(GatewaySettings, os.environ)
@@ -35,36 +35,36 @@ def main() -> int:
     except ValueError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return os.EX_CONFIG
-    checks = "--check" in sys.argv[1:]
+    check_only = "--check" in sys.argv[1:]
     os.umask(0o077)
-    if not checks:
+    if not check_only:
         process.exit_with_parent()
     try:
-        held = _held(settings, CHECK_PATIENCE_S if checks else 0.0)
+        lock = _lock(settings, CHECK_PATIENCE_S if check_only else 0.0)
     except StoreLocked as error:
         print(f"gateway: {error}", file=sys.stderr)
         return os.EX_TEMPFAIL
     except OSError as error:
         print(f"gateway: SDE_DATA_DIR={settings.data_dir}: {error}", file=sys.stderr)
         return os.EX_CANTCREAT
-    with held:
-        return _check(settings) if checks else _serve(settings, endpoints)
+    with lock:
+        return _check(settings) if check_only else _serve(settings, endpoints)
 
 
-def _held(settings: GatewaySettings, patience_s: float) -> IO[str]:
-    """The lock on its place. Raises StoreLocked when the patience is at its end; OSError."""
+def _lock(settings: GatewaySettings, patience_s: float) -> IO[str]:
+    """Take the gateway's lock, waiting up to `patience_s`. Raises StoreLocked, OSError."""
     process.make_directories(
         settings.run_dir,
         settings.results_dir,
         settings.journal_path.parent,
         settings.inputs_dir,
     )
-    ends = time.monotonic() + patience_s
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             return process.lock(settings.run_dir / "gateway.lock", "the gateway's place")
         except StoreLocked:
-            if time.monotonic() >= ends:
+            if time.monotonic() >= deadline:
                 raise
             time.sleep(0.1)
 
@@ -80,17 +80,17 @@ def _check(settings: GatewaySettings) -> int:
 
 
 class CannotListen(RuntimeError):
-    """The address cannot be had; the text names the settings and says why."""
+    """The gateway cannot listen; the text names the settings and the reason."""
 
 
 def _listen(app: Any, settings: GatewaySettings) -> Any:
-    where = f"cannot listen on SDE_HOST={settings.host} SDE_PORT={settings.port}"
+    message = f"cannot listen on SDE_HOST={settings.host} SDE_PORT={settings.port}"
     try:
         return listen(app, settings.host, settings.port, settings.max_body_mib << 20)
     except OSError as error:
-        raise CannotListen(f"{where}: {error.strerror or error}") from None
-    except ValueError:  # waitress's, of a name that stands for no address
-        raise CannotListen(f"{where}: there is no such address") from None
+        raise CannotListen(f"{message}: {error.strerror or error}") from None
+    except ValueError:  # waitress raises it for a host name without an address
+        raise CannotListen(f"{message}: the host name has no address") from None
 
 
 def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
@@ -100,12 +100,12 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
         print(f"gateway: the store cannot be read: {error}", file=sys.stderr)
         return os.EX_UNAVAILABLE
 
-    def leave(signum: int, frame: FrameType | None) -> None:
+    def stop(signum: int, frame: FrameType | None) -> None:
         service.stopping.set()
         # waitress closes on SystemExit and KeyboardInterrupt only.
         raise SystemExit(0)
 
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, stop)
     try:
         server = _listen(service.app, settings)
     except CannotListen as error:

@@ -1,4 +1,4 @@
-"""create_app: every route on one page. Constructs only; `__main__` runs it."""
+"""Builds the WSGI application: create_app lists every route. `__main__` runs it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ App = falcon.App[falcon.Request, falcon.Response]
 
 @dataclass(frozen=True)
 class Services:
-    """What the routes speak to. `commands` has the queue of each worker by its name."""
+    """The parts that the routes use. `commands` maps a worker's name to its command queue."""
 
     broker: Broker
     journal: Journal
@@ -62,20 +62,20 @@ class Services:
 
 
 class _App(falcon.App[falcon.Request, falcon.Response]):
-    """Where there is GET there is HEAD (RFC 9110, section 9.1): falcon leaves the body out."""
+    """Answers HEAD on every route with GET (RFC 9110, section 9.1); falcon omits the body."""
 
     def add_route(self, uri_template: str, resource: Any, **options: Any) -> None:
-        """Add a route as falcon does."""
+        """Add a route, with HEAD where the resource has GET."""
         if hasattr(resource, "on_get"):
             resource.on_head = resource.on_get
         super().add_route(uri_template, resource, **options)
 
 
 def create_app(services: Services, max_body_bytes: int) -> App:
-    """The WSGI application.
+    """Return the WSGI application.
 
     Args:
-        max_body_bytes: a larger body of POST /image/generate is refused with 413.
+        max_body_bytes: POST /image/generate refuses a larger body with 413.
     """
     app = _App(middleware=[QueryValidator()])
     app.req_options.media_handlers = falcon.media.Handlers()

@@ -1,4 +1,4 @@
-"""Puts the gateway together from its settings, and resumes what its previous run left."""
+"""Assembles the gateway from its settings, and restores the jobs of its previous run."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from gpu_worker.store.result_log import ResultLog
 
 log = logging.getLogger(__name__)
 
-FIRST_MEETING_S = 1.0
-"""A reachable worker answers in milliseconds; after this time the start goes on without it."""
+FIRST_ROUND_S = 1.0
+"""How long the start waits for the workers: a reachable one answers in milliseconds."""
 
 OWN_WRITER = "gateway"
-"""The gateway's own result log: outcomes of jobs that no worker ran."""
+"""The writer of the gateway's own result log: outcomes of jobs that no worker ran."""
 
 
 @dataclass
 class Gateway:
-    """All parts, not started. Long replies end when `stopping` is set."""
+    """All parts of the gateway, not started. Streams end when `stopping` is set."""
 
     app: App
     services: Services
@@ -53,24 +53,24 @@ class Gateway:
     stopping: threading.Event
 
     def start(self) -> None:
-        """Start a thread for each worker and the housekeeper's.
+        """Start a thread for each worker and the housekeeping thread.
 
-        It returns when each worker has been asked once, or after FIRST_MEETING_S. So the first
-        request after a restart does not find them unknown.
+        It returns after one round with each worker, or after FIRST_ROUND_S. So the first request
+        after a restart does not get a 503 from workers that are running.
         """
         for dispatcher in self.dispatchers.values():
             dispatcher.start()
         self.housekeeping.start()
-        ends = time.monotonic() + FIRST_MEETING_S
+        deadline = time.monotonic() + FIRST_ROUND_S
         for dispatcher in self.dispatchers.values():
-            dispatcher.meet(max(0.0, ends - time.monotonic()))
+            dispatcher.wait_for_first_round(max(0.0, deadline - time.monotonic()))
 
 
 def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
     """Read the journal and the log, and construct every part.
 
     Args:
-        endpoints: the address of each worker by its name.
+        endpoints: maps a worker's name to its ZeroMQ address.
 
     Raises:
         OSError: the journal or the log exists but cannot be read.
@@ -92,11 +92,11 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
         )
         for name, endpoint in endpoints.items()
     }
-    keep = Retention(settings.keep_days, settings.keep_results, settings.keep_mib << 20)
+    retention = Retention(settings.keep_days, settings.keep_results, settings.keep_mib << 20)
     housekeeping = Housekeeping(
         index,
         services.deletion,
-        keep,
+        retention,
         settings.segment_mib << 20,
         lambda name: _rotate(name, services.cancellation, dispatchers),
     )
@@ -106,12 +106,14 @@ def assemble(settings: GatewaySettings, endpoints: dict[str, str]) -> Gateway:
 
 def _open_store(settings: GatewaySettings) -> tuple[Journal, ResultIndex]:
     index = ResultIndex(settings.results_dir, settings.deletions_path)
-    journal = Journal(settings.journal_path, bury=_tombstone_writer(settings.deletions_path, index))
+    journal = Journal(
+        settings.journal_path, write_tombstones=_tombstone_writer(settings.deletions_path, index)
+    )
     journal.open()
     try:
         consolidation.clean_up(settings.results_dir)
     except OSError as error:
-        log.error("the files of an interrupted merge stay: %s", error)
+        log.error("the files of an interrupted merge cannot be removed: %s", error)
     index.open(journal.deleted)
     return journal, index
 
@@ -154,7 +156,7 @@ def _services(
 
 
 def _rotate(name: str, cancellation: JobCancellation, dispatchers: dict[str, Dispatcher]) -> None:
-    """Have the writer of a segment begin a new one."""
+    """Tell the writer of a segment to start a new one."""
     segment = segments.parse(name)
     if segment is None:
         return
@@ -165,7 +167,7 @@ def _rotate(name: str, cancellation: JobCancellation, dispatchers: dict[str, Dis
 
 
 def _restore_jobs(services: Services, workers: list[str]) -> None:
-    """Jobs without an outcome go on: at their worker, or in the queue in their order."""
+    """Restore each job without an outcome: at its worker, or in the queue in its order."""
     journal, index = services.journal, services.index
     for uuid in list(journal.pending):
         if index.find(uuid) is not None:
@@ -181,4 +183,4 @@ def _restore_jobs(services: Services, workers: list[str]) -> None:
         worker = None if pending.worker in retired else pending.worker
         services.broker.restore(pending.job, worker, pending.cancel)
     if journal.pending:
-        log.info("%d jobs of the previous run go on", len(journal.pending))
+        log.info("restored %d jobs of the previous run", len(journal.pending))

@@ -1,4 +1,4 @@
-"""Everything the gateway refuses, named by the fact, with its answer's status and title."""
+"""Defines every refusal of the gateway, with its HTTP status and title."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from gpu_worker.contract.validation_errors import MAX_ERRORS, join_errors
 
 
 class RequestRefused(Exception):
-    """A request is refused. `status` and `title` are those of its problem document (RFC 9457).
+    """The gateway refuses a request.
 
-    `retry_after_s`: seconds until another try makes sense; None where that is not known.
-    `further`: members of the document beside type, title, status and detail.
+    `status` and `title` go into its problem document (RFC 9457). `retry_after_s` is the number of
+    seconds after which the client may try again; None if that is unknown.
     """
 
     status: ClassVar[int]
@@ -21,7 +21,7 @@ class RequestRefused(Exception):
 
     @property
     def detail(self) -> str:
-        """One sentence for the client."""
+        """Return one sentence for the client."""
         text = str(self)
         return (
             text if self.retry_after_s is None else f"{text}; try again in {self.retry_after_s} s"
@@ -29,57 +29,61 @@ class RequestRefused(Exception):
 
     @property
     def further(self) -> dict[str, Any]:
-        """Nothing, unless a class says otherwise."""
+        """Return members of the problem document beside type, title, status and detail."""
         return {}
 
 
 class QueueFull(RequestRefused):
-    """No worker is idle and the queue has no free place."""
+    """No worker is idle and the queue is full."""
 
     status, title = 429, "Not available"
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__("the service is not available for a generation right now")
+        super().__init__(
+            "the service cannot accept a generation now: no worker is idle and the queue is full"
+        )
         self.retry_after_s = retry_after_s
 
 
 class NoWorker(RequestRefused):
-    """No worker can be reached."""
+    """No worker answers."""
 
     status, title = 503, "No worker"
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__("no GPU worker can be reached; it is restarted when it has died")
+        super().__init__("no GPU worker answers; a worker that died is restarted")
         self.retry_after_s = retry_after_s
 
 
 class StorageUnavailable(RequestRefused):
-    """The disk does not take what would have to be written; the text says why."""
+    """The disk rejects a write; the text gives the reason."""
 
     status, title = 507, "Insufficient storage"
 
     @classmethod
     def refusing(cls, what: str, error: OSError) -> StorageUnavailable:
-        """The disk did not take this."""
-        return cls(f"the disk does not take {what}: {error.strerror or error}")
+        """Return the refusal for a failed write of `what`."""
+        return cls(f"the disk cannot store {what}: {error.strerror or 'the write failed'}")
 
 
 class InvalidRequest(RequestRefused):
-    """Fields are wrong: `errors` are `{field, message, value}`, the first MAX_ERRORS of them.
+    """Fields of the request are invalid.
+
+    `errors` has the first MAX_ERRORS errors, each as `{field, message, value}`.
 
     Args:
-        known: the fields there are, for a client that sent another one.
+        known_fields: the known fields, listed when the client sent an unknown one.
     """
 
     status, title = 422, "Invalid request"
 
-    def __init__(self, errors: list[dict[str, Any]], known: Iterable[str] = ()) -> None:
-        super().__init__(join_errors(errors, known))
+    def __init__(self, errors: list[dict[str, Any]], known_fields: Iterable[str] = ()) -> None:
+        super().__init__(join_errors(errors, known_fields))
         self.errors = errors[:MAX_ERRORS]
 
     @property
     def further(self) -> dict[str, Any]:
-        """The errors, one by one."""
+        """Return the errors, one an invalid field."""
         return {"errors": self.errors}
 
 
@@ -96,19 +100,19 @@ class NotDescribed(RequestRefused):
 
 
 class NotLoaded(RequestRefused):
-    """A model that no worker has in its memory cannot be unloaded."""
+    """No worker has loaded the model, so none can unload it."""
 
     status, title = 409, "Not loaded"
 
 
 class WorkerBusy(RequestRefused):
-    """The worker does something else; the command can be sent again when it is idle."""
+    """The worker is loading or busy; the client may send the command again later."""
 
     status, title = 409, "Worker busy"
 
 
 class TooManyStreams(RequestRefused):
-    """Every place for long responses is taken."""
+    """The limit of concurrent long responses is reached."""
 
     status, title = 503, "Too many streams"
 
@@ -118,13 +122,13 @@ class TooManyStreams(RequestRefused):
 
 
 class IdempotencyKeyReused(RequestRefused):
-    """An Idempotency-Key came with another body than the first time."""
+    """A client sent an Idempotency-Key again with a different body."""
 
     status, title = 409, "Key reused"
 
 
 class UnknownJob(RequestRefused):
-    """No job of this uuid was ever seen."""
+    """No job has this uuid."""
 
     status, title = 404, "Unknown job"
 
@@ -133,27 +137,27 @@ class UnknownJob(RequestRefused):
 
 
 class ResultDeleted(RequestRefused):
-    """The job had a result, which has been deleted."""
+    """The result of the job has been deleted."""
 
     status, title = 410, "Deleted"
 
     def __init__(self, uuid: str) -> None:
-        super().__init__(f"the result of {uuid} has been deleted")
+        super().__init__(f"the result of the job {uuid} has been deleted")
 
 
 class NoImage(RequestRefused):
-    """The job has no such image, or not yet."""
+    """The job has no such image, or does not have it yet."""
 
-    status, title = 404, "No picture"
+    status, title = 404, "No image"
 
 
 class AlreadyEnded(RequestRefused):
-    """A job that has its outcome cannot be canceled."""
+    """The job has ended, so it cannot be canceled."""
 
     status, title = 409, "Already ended"
 
 
 class NotEnded(RequestRefused):
-    """A job that has no outcome yet has no result to delete."""
+    """The job has not ended, so it has no result to delete."""
 
     status, title = 409, "Not ended"

@@ -1,4 +1,4 @@
-"""The GPU worker: `python -m gpu_worker`. Settings, lock, signals; generates nothing itself.
+"""Runs the GPU worker, `python -m gpu_worker`: settings, lock, signals.
 
 The socket answers `loading` before torch is imported; the pipeline runs on the main thread.
 """
@@ -37,8 +37,10 @@ log = logging.getLogger("gpu_worker")
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; exits as sysexits.h says. `--check` only reads settings
-    and models.toml."""
+    """Run until SIGTERM or SIGINT; return an exit code of sysexits.h.
+
+    `--check` only reads the settings and models.toml.
+    """
     process.log_to_stderr()
     faulthandler.enable()
     try:
@@ -78,10 +80,10 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         return os.EX_UNAVAILABLE
     slots, stop = Slots(results.position), threading.Event()
     _leave_on_signals(slots, stop)
-    made: list[Pipeline] = []
-    status = _status_source(slots, settings.model, made)
+    pipelines: list[Pipeline] = []
+    status = _status_source(slots, settings.model, pipelines)
     ControlServer(
-        endpoint, status, slots, lambda: made[0].describe() if made else Capabilities()
+        endpoint, status, slots, lambda: pipelines[0].describe() if pipelines else Capabilities()
     ).start()
     log.info("loading %s", settings.model)
     try:
@@ -89,13 +91,13 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
     except Exception as error:
         log.error("the model %s could not be loaded: %s", settings.model, error)
         return os.EX_UNAVAILABLE
-    made.append(pipeline)
+    pipelines.append(pipeline)
     log.info("ready: %s", pipeline.facts)
     try:
         _runner(settings, slots, results, pipeline, stop).run()
     except DeviceLost as error:
-        log.critical("the device is lost, this process ends: %s", error)
-        # A context with a sticky error may hang in its own clean-up.
+        log.critical("the device is lost and this process ends: %s", error)
+        # A CUDA context with a sticky error may hang in its own clean-up.
         os._exit(os.EX_SOFTWARE)
     log.info("stopped")
     return 0
@@ -127,7 +129,7 @@ def _leave_on_signals(slots: Slots, stop: threading.Event) -> None:
     def leave(*_: object) -> None:
         stop.set()
         if slots.view().state is protocol.WorkerState.LOADING:
-            # A model that loads, or comes from the hub, looks at no flag; nothing is in hand yet.
+            # A model that is loading or downloading checks no flag, and no job is held yet.
             os._exit(0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,13 +137,13 @@ def _leave_on_signals(slots: Slots, stop: threading.Event) -> None:
 
 
 def _status_source(
-    slots: Slots, model: str, made: list[Pipeline]
+    slots: Slots, model: str, pipelines: list[Pipeline]
 ) -> Callable[[], protocol.WorkerStatus]:
     boot_id = uuid.uuid4().hex
 
     def status() -> protocol.WorkerStatus:
         view = slots.view()
-        facts = made[0].facts if made else {"model": model}
+        facts = pipelines[0].facts if pipelines else {"model": model}
         return protocol.WorkerStatus(
             state=view.state,
             boot_id=boot_id,
@@ -164,8 +166,8 @@ def _status_source(
             device=facts.get("device"),
             dtype=facts.get("dtype"),
             machine_size=facts.get("machine_size"),
-            described=made[0].described if made else 0,
-            loaded=made[0].loaded if made else None,
+            described=pipelines[0].described if pipelines else 0,
+            loaded=pipelines[0].loaded if pipelines else None,
             memory_bytes=_memory_bytes(),
             load_error=view.load_error,
             versions={name: facts[name] for name in _VERSIONS if name in facts},
@@ -175,20 +177,20 @@ def _status_source(
 
 
 def _memory_bytes() -> int:
-    """Resident in this process (proc(5), statm); a device's own memory is in each record."""
+    """Return the resident bytes of this process (proc(5), statm). Records have device memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _find_pipeline(settings: WorkerSettings) -> None:
-    """Raises ValueError when there is no such module. It is not imported: that takes seconds."""
+    """Raise ValueError when the module does not exist. It is not imported, which takes seconds."""
     module = settings.pipeline.split(":")[0]
     try:
-        found = importlib.util.find_spec(module) is not None
+        exists = importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
-        found = False
-    if not found:
-        raise ValueError(f"SDE_PIPELINE={settings.pipeline!r}: there is no module {module}")
+        exists = False
+    if not exists:
+        raise ValueError(f"SDE_PIPELINE={settings.pipeline!r}: the module {module} does not exist")
 
 
 def _load_pipeline(settings: WorkerSettings) -> Pipeline:
@@ -198,15 +200,15 @@ def _load_pipeline(settings: WorkerSettings) -> Pipeline:
 
 
 def _library_environment(settings: WorkerSettings) -> None:
-    """Read by the libraries at their import; what the user has set stands.
+    """Set what the libraries read at their import, unless the user has set it.
 
-    Errors only: they warn of an image processor without torchvision that no picture needs.
+    They log errors only: they warn of an image processor without torchvision, which no image needs.
     """
     quantization_libraries.hide_unused(settings.quantization)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # On a CPU that others use too, OpenMP's spinning threads cost twenty times the work itself.
+    # On a CPU that is shared, OpenMP's spinning threads cost twenty times the work itself.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if settings.cache_dir is not None:

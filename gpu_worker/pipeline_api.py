@@ -1,4 +1,4 @@
-"""What SDE_PIPELINE's factory returns, and how it tells of pictures, steps and failures. A leaf."""
+"""What SDE_PIPELINE's factory returns, and how it tells of pictures, steps and failures."""
 
 from __future__ import annotations
 

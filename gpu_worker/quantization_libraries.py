@@ -1,4 +1,4 @@
-"""The libraries that have weights in fewer bits, one for each SDE_QUANTIZATION. A leaf.
+"""The libraries that have weights in fewer bits, one for each SDE_QUANTIZATION.
 
 Imports none of them: it hides those that the setting does not ask for, and has the others quiet.
 """

@@ -1,4 +1,4 @@
-"""The worker's settings from the environment, and how any table of settings is read. A leaf.
+"""The worker's settings from the environment, and how any table of settings is read.
 
 Reads no environment by itself: `__main__` passes it in.
 """
@@ -215,14 +215,16 @@ def load(table: type[Table], environ: Mapping[str, str]) -> Table:
         if name.startswith("SDE_") and name not in NAMES:
             raise SettingsError(_unknown(name))
     aliases = {str(field.alias) for field in table.model_fields.values()}
-    given = {name: environ[name] for name in aliases if name in environ}
+    values = {name: environ[name] for name in aliases if name in environ}
     for field in table.model_fields.values():
-        value = given.get(str(field.alias), "0")
-        # pydantic takes "2.0" and "1_0" for integers; supervisord, which reads some too, does not.
+        value = values.get(str(field.alias), "0")
+        # pydantic accepts "2.0" and "1_0" as integers; supervisord, which reads some too, does not.
         if field.annotation is int and not re.fullmatch("[+-]?[0-9]+", value):
-            raise SettingsError(f"{field.alias}={value!r}: no integer ({field.description})")
+            raise SettingsError(
+                f"{field.alias}={value!r}: must be a whole number ({field.description})"
+            )
     try:
-        return table.model_validate(given)
+        return table.model_validate(values)
     except ValidationError as error:
         raise SettingsError("; ".join(_fault(table, fault) for fault in error.errors())) from None
 
@@ -230,7 +232,7 @@ def load(table: type[Table], environ: Mapping[str, str]) -> Table:
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, NAMES, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"unknown setting {name}{hint}; known are {', '.join(NAMES)} and MACHINE_SIZE"
+    return f"unknown setting {name}{hint}; the settings are {', '.join(NAMES)} and MACHINE_SIZE"
 
 
 def _fault(table: type[Settings], fault: Any) -> str:

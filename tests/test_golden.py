@@ -177,16 +177,16 @@ def test_record_lines(golden: Check) -> None:
             outcome=Outcome.SUCCEEDED,
             errors=[],
             data="eA==",
-            facts=FACTS,
+            metadata=FACTS,
         ),
         "upscaled": result_record(
-            upscale_job(), outcome=Outcome.SUCCEEDED, errors=[], data="eA==", facts=one
+            upscale_job(), outcome=Outcome.SUCCEEDED, errors=[], data="eA==", metadata=one
         ),
         "failed": result_record(
-            job(), outcome=Outcome.FAILED, errors=["out of memory"], data=None, facts=one
+            job(), outcome=Outcome.FAILED, errors=["out of memory"], data=None, metadata=one
         ),
         "canceled": result_record(
-            job(), outcome=Outcome.CANCELED, errors=["canceled"], data=None, facts={}
+            job(), outcome=Outcome.CANCELED, errors=["canceled"], data=None, metadata={}
         ),
     }
     for name, record in made.items():

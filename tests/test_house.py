@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +93,32 @@ def test_each_route_is_documented() -> None:
     documented = (ROOT / "docs/http-api.md").read_text()
     assert len(routes()) >= 15 and "/image/jobs/{uuid}/inputs/{sha256}" in routes()
     assert [route for route in routes() if route not in documented] == []
+
+
+BANNED = frozenset(
+    (
+        *("asked", "begun", "done", "drawn", "found", "fresh", "given", "gone", "heard", "kept"),
+        *("known", "lost", "made", "meant", "put", "said", "seen", "shown", "taken", "told"),
+        *("wanted", "picture", "pictures", "intake", "removal", "ticket", "whereabouts", "wishes"),
+    )
+)
+"""Identifiers that say nothing of the thing they name, or that another word replaced.
+
+The glossary in docs/architecture.md has the words of the house. This list may only grow.
+"""
+
+
+def identifiers(path: Path) -> Iterator[str]:
+    """Every name that a file itself gives to something."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_name_says_what_the_thing_is(path: Path) -> None:
+    names = {name.lstrip("_").lower() for name in identifiers(path)}
+    assert names & BANNED == set()

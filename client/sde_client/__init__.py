@@ -1,4 +1,4 @@
-"""The Python client of the service. HTTP is its contract: it imports nothing of the server."""
+"""The Python client of the service. It talks HTTP only and imports nothing of the server."""
 
 from sde_client.api import Client
 from sde_client.comparison import Comparison, Distance

@@ -1,4 +1,4 @@
-"""`python -m sde_client` is the `sde` command."""
+"""Runs the `sde` command as `python -m sde_client`."""
 
 from sde_client.commands.app import main
 

@@ -1,4 +1,4 @@
-"""The client's one class. Here is what takes more than one request: submit once, wait, generate."""
+"""The Client class, with the operations that take several requests: submit, wait, generate."""
 
 from __future__ import annotations
 
@@ -30,22 +30,23 @@ from sde_client.request_body import body, parse_digest, to_request, with_images
 DEFAULT_URL = "http://127.0.0.1:9090"
 
 PATIENCE_S = 60.0
-"""A gateway restart takes seconds, its machine's reboot about a minute."""
+"""A gateway restarts within seconds; a reboot of its machine takes about a minute."""
 
 OnProgress = Callable[[Job], None]
 
 
 class Client(HttpApi):
-    """A gateway at `url`. Every method raises GatewayUnreachable when nobody answers there.
+    """A client of the gateway at `url`.
+
+    Every method raises GatewayUnreachable when the gateway cannot be reached.
 
     Args:
-        url: `http://host:port`; the scheme may be left out.
-        timeout_s: seconds for connecting and for each wait for bytes, not for a whole generation.
-        patience_s: for how many seconds submit() and wait() bear a gateway that goes away in their
-            middle.
+        url: `http://host:port`; the scheme is optional.
+        timeout_s: the timeout for connecting and for each read, not for a whole generation.
+        patience_s: for how many seconds submit() and wait() retry while the gateway is away.
 
     Raises:
-        BadAddress: `url` is no http address.
+        BadAddress: `url` is not an HTTP address.
     """
 
     def __init__(
@@ -66,48 +67,51 @@ class Client(HttpApi):
         self.close()
 
     def close(self) -> None:
-        """Close the connection; the next call opens a new one."""
+        """Close the connection. The next call opens a new one."""
         self._connection.close()
 
     def submit(self, prompt: str, *, idempotency_key: str | None = None, **parameters: Any) -> str:
-        """Ask for a generation and return its uuid at once.
+        """Submit a generation and return its uuid at once.
 
-        Taken exactly once, whatever breaks: when the connection fails after the request may have
-        arrived, it is sent again with the same key, for up to `patience_s`.
+        The server creates exactly one job. If the connection fails after the request may have
+        arrived, submit() sends it again with the same key, for up to `patience_s`.
 
         Args:
-            idempotency_key: the server takes a key once, and answers with the same uuid ever after.
-                1 to 255 printable ASCII characters; None for a new one.
-            parameters: by diffusers' names, as docs/http-api.md lists them: negative_prompt,
-                num_inference_steps, guidance_scale, width and height (pixels), seed ... A picture
-                (image, mask_image, controlnets[].image, ip_adapter.image) is a path, or a file's
-                bytes. None is not sent; the server judges all else.
+            idempotency_key: the server creates one job for a key, and returns its uuid from then
+                on. 1 to 255 printable ASCII characters; None generates a key.
+            parameters: the request fields of docs/http-api.md, such as negative_prompt, width
+                (pixels) or seed. An image field (image, mask_image, controlnets[].image,
+                ip_adapter.image) takes a path or a file's bytes. None leaves a field out.
 
         Raises:
-            UnreadableFile: a picture cannot be read.
-            GatewayUnreachable: at once when there is no connection at the first try, else after
-                the patience; then the text names the key, so that it can be sent again.
-            NotAvailable: no free place now; WorkerUnavailable: no worker can take it.
-            StorageUnavailable: the server's disk takes nothing now.
-            InvalidRequest: the server names the field and the value.
-            Conflict: the key was used for another request.
+            UnreadableFile: an input image cannot be read.
+            GatewayUnreachable: the first attempt found no connection, or the patience ran out.
+                In the second case the message names the key.
+            NotAvailable: the queue is full.
+            WorkerUnavailable: no worker can accept a job.
+            StorageUnavailable: the server's disk cannot store anything now.
+            InvalidRequest: the server rejected a field; the message names it and its value.
+            Conflict: the key belongs to another request.
         """
         return self._submit(body(prompt, parameters), idempotency_key, "/image/generate")
 
     def upscale(
-        self, uuid: str, *, image_index: int = 0, idempotency_key: str | None = None, **how: Any
+        self, uuid: str, *, image_index: int = 0, idempotency_key: str | None = None, **options: Any
     ) -> str:
-        """Ask for a stored picture made larger and return the new job's uuid at once.
+        """Submit the upscaling of a stored image and return the new job's uuid at once.
+
+        It also raises the errors of submit().
 
         Args:
-            image_index: which picture of the job, from 0.
-            how: `scale`, above 1 to 4; `upscaler`, lanczos or a name of models()["upscalers"].
+            image_index: the index of the image in the job, from 0.
+            options: `scale`, above 1 and at most 4; `upscaler`, lanczos or a name of
+                models()["upscalers"].
 
         Raises:
-            NoImage: there is no such picture; Deleted: its result was deleted.
-            else: as submit().
+            NoImage: the server has no such image.
+            Deleted: the result has been deleted.
         """
-        request = {"generation_uuid": uuid, "image_index": image_index, **how}
+        request = {"generation_uuid": uuid, "image_index": image_index, **options}
         return self._submit(request, idempotency_key, "/image/upscale")
 
     def _submit(self, request: dict[str, Any], idempotency_key: str | None, path: str) -> str:
@@ -122,8 +126,8 @@ class Client(HttpApi):
             return poller.retry_while_away(lambda: self._submit_once(request, key, path))
         except GatewayUnreachable as error:
             reason = (
-                f"{error.reason}, and whether it took the job is not known: "
-                f"sent again with the key {key} it is taken once"
+                f"{error.reason}; it is unknown whether the job was accepted, "
+                f"so submit it again with the key {key} to create no second job"
             )
             raise GatewayUnreachable(self.url, reason, reached=True) from error
 
@@ -133,70 +137,71 @@ class Client(HttpApi):
         timeout_s: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[Result]:
-        """Wait until a generation has ended and return its pictures.
+        """Wait until a generation has ended and return its results with images.
 
-        Outlasts a gateway that restarts or is away for up to `patience_s`.
+        wait() retries while the gateway restarts or is away, for up to `patience_s`.
 
         Args:
-            timeout_s: seconds at most, checked between two requests; None waits without limit.
-            on_progress: called with the Job after each look at it, the last one included.
+            timeout_s: the limit in seconds, checked between two requests; None sets no limit.
+            on_progress: called with the Job after each poll, including the last one.
 
         Raises:
-            GenerationFailed: it ended without a picture; GenerationCanceled: it was canceled.
-            WaitTimeout: it has not ended yet, and goes on.
-            UnknownJob: the server has neither a job nor a result of this uuid.
-            Deleted: it had a result, which has been deleted.
+            GenerationFailed: the job ended without an image.
+            GenerationCanceled: the job was canceled.
+            WaitTimeout: the job has not ended yet; it keeps running.
+            UnknownJob: the server has neither a job nor a result with this uuid.
+            Deleted: the result has been deleted.
         """
         poller = Poller(uuid, timeout_s, self._patience_s)
         try:
             last: Job | None = self._poll_once(uuid, poller, on_progress)
         except UnknownJob:
-            # The job table of an older server forgets; its log of results does not.
+            # An older server drops ended jobs from its job table, but keeps their results.
             last = None
-        found = poller.retry_while_away(lambda: list(self.results(uuid)))
-        if not found and last is not None and last.state == "succeeded":
-            self.job(uuid)  # raises Deleted when it went between the two
-            raise UnexpectedReply(f"job {uuid} has succeeded, but the server sent no result of it")
-        return _pictures(uuid, last, found)
+        results = poller.retry_while_away(lambda: list(self.results(uuid)))
+        if not results and last is not None and last.state == "succeeded":
+            self.job(uuid)  # raises Deleted if it was deleted between the two requests
+            raise UnexpectedReply(f"job {uuid} has succeeded, but the server sent no result for it")
+        return _with_image(uuid, last, results)
 
     def generate(
         self, prompt: str, *, on_progress: OnProgress | None = None, **parameters: Any
     ) -> list[Result]:
-        """submit() and wait() in one. Raises what these raise."""
+        """Submit a generation and wait for it. Raises the errors of submit() and wait()."""
         return self.wait(self.submit(prompt, **parameters), on_progress=on_progress)
 
     def to_request(self, result: Result) -> dict[str, Any]:
-        """What submit() takes to ask for a result's picture again, its own pictures fetched.
+        """Return submit() arguments that generate a result again, with its input images fetched.
 
         Raises:
-            NoImage: the server has one of them no more.
+            NoImage: the server no longer has one of the input images.
         """
 
-        def fetched(picture: Any) -> Any:
-            digest = parse_digest(picture)
-            return picture if digest is None else self.input(result.uuid, digest)
+        def fetch(image: Any) -> Any:
+            digest = parse_digest(image)
+            return image if digest is None else self.input(result.uuid, digest)
 
-        return with_images(to_request(result), fetched)
+        return with_images(to_request(result), fetch)
 
     def verify(
         self, result: Result, *, keep: bool = False, on_progress: OnProgress | None = None
     ) -> Comparison:
-        """Make a result's picture once more and compare the two.
+        """Generate a result again and compare both images.
 
-        The repeat is a job of its own; its result is deleted unless `keep`. Raises what submit()
-        and wait() raise.
+        The repetition is a new job; its result is deleted unless `keep` is set. The method also
+        raises the errors of submit() and wait().
 
         Raises:
-            NoImage: the result has none.
+            NoImage: the result has no image.
             NotComparable: see `sde_client.comparison.compare`.
         """
         if result.png is None:
-            raise NoImage(f"{result.uuid} has no picture to compare with")
+            raise NoImage(f"result {result.uuid} has no image to compare with")
         uuid = self.submit(**self.to_request(result))
         try:
             return comparison.compare(result, self.wait(uuid, on_progress=on_progress)[0])
         except KeyboardInterrupt:
-            # Nobody waits for it any more.
+            # The caller no longer waits for the new job.
             with contextlib.suppress(SdeError):
                 self.cancel(uuid)
             raise
@@ -206,10 +211,10 @@ class Client(HttpApi):
                     self.delete(uuid)
 
     def save(self, result: Result, path: str | Path) -> Path:
-        """Write the picture to `path`, replacing a file there; return where it lies.
+        """Write the image to `path`, replacing an existing file, and return the path.
 
         Raises:
-            NotSaved: no picture in the result, a directory, no such folder, or the disk's reason.
+            NotSaved: the result has no image, or the file cannot be written.
         """
         return image_file.write(result.png, Path(path))
 
@@ -220,18 +225,19 @@ class Client(HttpApi):
                 on_progress(job)
             if job.ended:
                 return job
-            # The estimate moves by itself: that is no change.
+            # The estimate changes all the time; that is not a change of the job.
             poller.after(replace(job, eta_s=None), job.eta_s)
 
 
-def _pictures(uuid: str, last: Job | None, found: list[Result]) -> list[Result]:
-    pictures = [result for result in found if result.png is not None]
-    if pictures:
-        return pictures
-    if not found and last is None:
+def _with_image(uuid: str, last: Job | None, results: list[Result]) -> list[Result]:
+    """Return the results that have an image, or raise the error that explains why none has."""
+    images = [result for result in results if result.png is not None]
+    if images:
+        return images
+    if not results and last is None:
         raise UnknownJob(uuid)
-    errors = [error for result in found for error in result.errors]
+    errors = [error for result in results for error in result.errors]
     if not errors and last is not None:
-        errors = last.errors or [f"it ended as {last.state}, with no reason given"]
-    states = {result.state for result in found} | {last.state if last else None}
+        errors = last.errors or [f"the job ended as {last.state} without a reason"]
+    states = {result.state for result in results} | {last.state if last else None}
     raise (GenerationCanceled if "canceled" in states else GenerationFailed)(uuid, errors)

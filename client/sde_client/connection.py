@@ -1,6 +1,6 @@
-"""One HTTP connection to a gateway: replies become JSON, whatever else happens becomes an SdeError.
+"""An HTTP connection to a gateway: it returns JSON and turns every failure into an SdeError.
 
-Knows sockets and what they do when they break, nothing of jobs or pictures.
+It knows how connections fail, but nothing of jobs or images.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Query = dict[str, str]
 class Connection:
     """A keep-alive HTTP session. `timeout_s` bounds connecting and each wait for bytes.
 
-    Each method raises NotFound or an SdeError; none sends a request twice.
+    Each method raises NotFound or an SdeError. No method sends a request twice.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url = _address(url)
         self._timeout_s = timeout_s
         self._session = requests.Session()
-        # HTTP_PROXY is for the world outside: no proxy can reach this machine's own loopback.
+        # HTTP_PROXY is for other hosts: no proxy can reach this machine's loopback address.
         self._session.trust_env = not _is_loopback(self.url)
 
     def close(self) -> None:
@@ -54,12 +54,12 @@ class Connection:
         self._session.close()
 
     def get(self, path: str, query: Query | None = None, hold_s: float = 0) -> object:
-        """The reply's JSON, which the server may hold back for `hold_s` seconds."""
+        """Return the reply's JSON; the server may delay it by up to `hold_s` seconds."""
         with self._send("GET", path, query=query, hold_s=hold_s) as reply:
             return self._json(reply, path)
 
     def get_bytes(self, path: str) -> bytes:
-        """The reply's body."""
+        """Return the reply's body."""
         with self._send("GET", path) as reply:
             try:
                 return reply.content
@@ -67,7 +67,7 @@ class Connection:
                 raise self._unreachable(error) from error
 
     def post(self, path: str, body: dict[str, Any], key: str | None = None) -> object:
-        """Send `body` as JSON, and a `key` as its Idempotency-Key; the reply's JSON."""
+        """Send `body` as JSON, with `key` as its Idempotency-Key, and return the reply's JSON."""
         try:
             content = json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
@@ -75,33 +75,36 @@ class Connection:
         headers = {"Content-Type": "application/json"}
         if key is not None:
             if not (key.isascii() and key.isprintable() and key == key.strip()):
-                raise InvalidRequest(f"idempotency_key: {key!a} is no header's value")
+                raise InvalidRequest(
+                    "idempotency_key: must be printable ASCII without spaces at its ends, "
+                    f"not {key!a}"
+                )
             headers["Idempotency-Key"] = key
         with self._send("POST", path, content=content, headers=headers) as reply:
             return self._json(reply, path)
 
     def delete(self, path: str, query: Query | None = None) -> object:
-        """The reply's JSON, None where it has no body."""
+        """Send a DELETE request and return the reply's JSON, or None if it has no body."""
         with self._send("DELETE", path, query=query) as reply:
             if reply.status_code == HTTPStatus.NO_CONTENT:
                 return None
             return self._json(reply, path)
 
     def stream(self, path: str, query: Query) -> tuple[Iterator[object], Query]:
-        """Elements of a JSON array as they arrive, one in memory at a time, and the query of the
-        next page: empty where the server names none."""
+        """Return the elements of a JSON array, read as they arrive, and the next page's query.
+
+        One element is in memory at a time. The query is empty after the last page.
+        """
         reply = self._send("GET", path, query=query)
-        following = reply.links.get("next", {}).get("url", "")
-        return self._elements(reply), dict(parse_qsl(following.partition("?")[2]))
+        next_url = reply.links.get("next", {}).get("url", "")
+        return self._elements(reply), dict(parse_qsl(next_url.partition("?")[2]))
 
     def _elements(self, reply: requests.Response) -> Iterator[object]:
         with reply:
             try:
                 yield from json_array_reader.records(reply.iter_content(CHUNK_BYTES))
             except json_array_reader.CutOff:
-                raise GatewayUnreachable(
-                    self.url, "the reply ended too early", reached=True
-                ) from None
+                raise GatewayUnreachable(self.url, "the reply was cut off", reached=True) from None
             except requests.RequestException as error:
                 raise self._unreachable(error) from error
 
@@ -135,7 +138,7 @@ class Connection:
                 headers=headers,
                 timeout=(self._timeout_s, self._timeout_s + hold_s),
                 stream=True,
-                # Followed, a redirect would turn the POST into a GET and lose the prompt.
+                # Following a redirect would turn the POST into a GET and lose the prompt.
                 allow_redirects=False,
             )
         except (requests.exceptions.InvalidURL, UnicodeError) as error:
@@ -152,8 +155,8 @@ class Connection:
 
 
 def _address(url: str) -> str:
-    given = url.strip()
-    full = given if "://" in given else f"http://{given}"
+    address = url.strip()
+    full = address if "://" in address else f"http://{address}"
     try:
         parts = urlsplit(full)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -173,25 +176,25 @@ def _is_loopback(url: str) -> bool:
 
 
 def _reached(error: requests.RequestException) -> bool:
-    """Whether the request may have left: not without a connection, nor before TLS agreed on one."""
-    before = (
+    """Whether the request may have been sent: there was a connection and TLS had succeeded."""
+    unsent = (
         requests.ConnectTimeout,
         requests.exceptions.ProxyError,
         requests.exceptions.SSLError,
     )
     reason = getattr(error.args[0], "reason", None) if error.args else None
-    return not isinstance(error, before) and not isinstance(reason, NewConnectionError)
+    return not isinstance(error, unsent) and not isinstance(reason, NewConnectionError)
 
 
 def _reason(error: requests.RequestException, timeout_s: float) -> str:
-    """The system's own word, from the innermost cause: `Connection refused`, no chain of them."""
+    """Return the operating system's message of the innermost cause: `Connection refused`."""
     if isinstance(error, requests.Timeout):
-        return f"no answer within {timeout_s:g} s"
+        return f"no reply within {timeout_s:g} s"
     cause: BaseException | None = error
-    said = "the connection broke"
-    # An error of ours is what the caller was handling: it is not the cause of this one.
+    message = "the connection broke"
+    # An SdeError in the chain is an error that the caller was handling, not the cause of this one.
     while cause is not None and not isinstance(cause, SdeError):
         if isinstance(cause, OSError) and cause.strerror:
-            said = cause.strerror
+            message = cause.strerror
         cause = cause.__cause__ or cause.__context__
-    return said
+    return message

@@ -1,24 +1,24 @@
-"""Everything the client raises. Each text is one sentence for the person in front of the screen.
+"""The exceptions of the client. Each message is written for the user.
 
 SdeError
-├── BadAddress            the url is no http address (also a ValueError)
-├── GatewayUnreachable    nobody answers there, or the connection broke
-├── NotAvailable          429: no free place now, try again after retry_after_s
-│   └── WorkerUnavailable 503: no worker can take a job now
-├── InvalidRequest        400, 413, 415, 422: the request itself is wrong
-├── UnknownJob            404: no such uuid
-├── NoImage               404: no such picture
-├── UnknownModel          404: no such model
-├── Conflict              409: the job's state, or an earlier request, forbids it
-├── Deleted               410: it was there
-├── StorageUnavailable    507: the server's disk takes nothing now
-├── UnexpectedReply       an answer that the contract does not know
-├── GenerationFailed      the job ended without a picture
-│   └── GenerationCanceled  because somebody canceled it
-├── WaitTimeout           wait() ran out of time; the job goes on
-├── NotComparable         of two results one does not say what its pixels are
-├── UnreadableFile        a picture that was to be sent could not be read
-└── NotSaved              a picture could not be written
+├── BadAddress              the url is not an HTTP address (also a ValueError)
+├── GatewayUnreachable      no reply, or the connection broke
+├── NotAvailable            429: the queue is full; retry after retry_after_s
+│   └── WorkerUnavailable   503: no worker can accept a job now
+├── InvalidRequest          400, 413, 415, 422: the request is invalid
+├── UnknownJob              404: the uuid is unknown
+├── NoImage                 404: the image does not exist
+├── UnknownModel            404: the model is unknown
+├── Conflict                409: the job's state or an earlier request forbids it
+├── Deleted                 410: the result has been deleted
+├── StorageUnavailable      507: the server's disk cannot store anything now
+├── UnexpectedReply         the reply is not part of the HTTP contract
+├── GenerationFailed        the job ended without an image
+│   └── GenerationCanceled  the job was canceled
+├── WaitTimeout             wait() ran out of time; the job keeps running
+├── NotComparable           the pixels of a result are unknown
+├── UnreadableFile          an input image could not be read
+└── NotSaved                an image could not be written
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ from typing import Any
 
 
 class SdeError(Exception):
-    """Root of the tree: catch this one to catch them all."""
+    """The base class of all errors of the client."""
 
 
 class BadAddress(SdeError, ValueError):
-    """The url given is not `http://host:port` or `https://host:port`."""
+    """The url is not `http://host:port` or `https://host:port`."""
 
 
 class GatewayUnreachable(SdeError):
-    """Nobody answers at `url`, or the connection broke; `reason` is the system's word for it.
+    """The gateway at `url` sent no reply, or the connection broke.
 
-    `reached`: there was a connection, so that what was asked may have been done.
+    `reason` is the operating system's message. `reached` is true if there was a connection, so
+    that the server may have carried out the request.
     """
 
     def __init__(self, url: str, reason: str, reached: bool = False) -> None:
         super().__init__(
             f"cannot reach the gateway at {url}: {reason}. "
-            "Start the service there, or give another address with --url or SDE_URL."
+            "Start the service there, or set another address with --url or SDE_URL."
         )
         self.url = url
         self.reason = reason
@@ -53,7 +54,7 @@ class GatewayUnreachable(SdeError):
 
 
 class NotAvailable(SdeError):
-    """The server takes no job now. `retry_after_s` is its own advice, in whole seconds."""
+    """The server accepts no job now. `retry_after_s` is the server's advice in whole seconds."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -61,11 +62,11 @@ class NotAvailable(SdeError):
 
 
 class WorkerUnavailable(NotAvailable):
-    """No worker can take a job: it is loading, restarting or gone."""
+    """No worker can accept a job: each is loading, restarting or unreachable."""
 
 
 class InvalidRequest(SdeError):
-    """The server refused what was asked. `errors` is its list of {field, message, value}."""
+    """The server refused the request. `errors` is its list of {field, message, value}."""
 
     def __init__(self, message: str, errors: Sequence[dict[str, Any]] = ()) -> None:
         super().__init__(message)
@@ -73,7 +74,7 @@ class InvalidRequest(SdeError):
 
 
 class UnknownJob(SdeError):
-    """The server knows no job and no result of this uuid."""
+    """The server has no job and no result with this uuid."""
 
     def __init__(self, uuid: str) -> None:
         super().__init__(f"there is no job {uuid!r} on this server")
@@ -81,31 +82,31 @@ class UnknownJob(SdeError):
 
 
 class NoImage(SdeError):
-    """The server has no such picture: the job is unknown, has none, or has not ended."""
+    """The image does not exist: the job is unknown, has no such image, or has not ended."""
 
 
 class UnknownModel(SdeError):
-    """The server has no model of this name; the text lists those that it has."""
+    """The server has no model with this name. Its message lists the known models."""
 
 
 class Conflict(SdeError):
-    """It cannot be done as things stand: the job has ended, has not ended, or the key is taken."""
+    """The job's state or an earlier request with the same key forbids the operation."""
 
 
 class Deleted(SdeError):
-    """The job had a result, which has been deleted."""
+    """The job's result has been deleted."""
 
 
 class StorageUnavailable(SdeError):
-    """The server's disk does not take what would have to be written. Nothing was accepted."""
+    """The server's disk cannot store the request or the change; nothing was accepted."""
 
 
 class UnexpectedReply(SdeError):
-    """Not the contract's JSON, or a status that it does not know: another server, or a fault."""
+    """The reply does not follow the HTTP contract: another server, another version or a fault."""
 
 
 class GenerationFailed(SdeError):
-    """The job ended without a picture; `errors` are the server's own lines."""
+    """The job ended without an image. `errors` are the server's messages."""
 
     how = "failed"
 
@@ -117,31 +118,32 @@ class GenerationFailed(SdeError):
 
 
 class GenerationCanceled(GenerationFailed):
-    """The job was canceled, before it ran or between two of its steps."""
+    """The job was canceled before it ran, or between two steps."""
 
     how = "was canceled"
 
 
 class WaitTimeout(SdeError):
-    """wait() ran out of time. The job itself goes on."""
+    """wait() ran out of time. The job itself keeps running."""
 
     def __init__(self, uuid: str, timeout_s: float) -> None:
-        super().__init__(f"generation {uuid} has not ended within {timeout_s:g} s; it goes on")
+        super().__init__(
+            f"generation {uuid} has not ended within {timeout_s:g} s; it keeps running"
+        )
         self.uuid = uuid
 
 
 class NotComparable(SdeError):
-    """The record does not say what its pixels are, and Pillow is not installed to look at them."""
+    """The record has no checksum of its pixels, and Pillow is not installed to compute one."""
 
     def __init__(self, uuid: str) -> None:
         super().__init__(
-            f"the record of {uuid} does not say what its pixels are; "
-            "install Pillow to have them compared"
+            f"the record of {uuid} has no pixels_sha256; install Pillow to compare its pixels"
         )
 
 
 class UnreadableFile(SdeError):
-    """A picture that was to be sent cannot be read."""
+    """An input image cannot be read."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"cannot read {path}: {reason}")
@@ -149,7 +151,7 @@ class UnreadableFile(SdeError):
 
 
 class NotSaved(SdeError):
-    """A picture could not be written to `path`; nothing half-written is left there."""
+    """An image could not be written to `path`. No partial file is left behind."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"cannot save to {path}: {reason}")

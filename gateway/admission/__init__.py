@@ -1,1 +1,1 @@
-"""Whether a request is within what the workers can do; images become files."""
+"""Checks that the workers can do a request, and decodes the images in it."""

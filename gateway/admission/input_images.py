@@ -1,6 +1,6 @@
-"""Pictures in a request: base64 becomes bytes that were looked at, and a digest in their place.
+"""Reads the images of a request: base64 becomes verified bytes, and a digest takes its place.
 
-Pillow reads the header first, and decodes only what that allows. Writes nothing.
+Pillow reads the header first and decodes only what the limits allow. Nothing is written.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
 
 LARGE_BYTES = 1 << 20
 AT_ONCE = 4
-"""Requests larger than LARGE_BYTES that are looked at at a time: one may want some 250 MB."""
+"""Requests above LARGE_BYTES that are read at a time: each may need some 250 MB."""
 
 _ON_ITS_SIDE = (5, 6, 7, 8)
-"""Orientations of EXIF that exchange width and height."""
+"""EXIF orientations that exchange width and height (EXIF 2.32, tag 274)."""
 
 _DATA_URL = re.compile(r"data:[\w.+-]{1,32}/[\w.+-]{1,32};base64,")
 
 
 class UnreadableImage(ValueError):
-    """What came is no picture that is taken; the text says why."""
+    """The bytes are not an image that the service accepts; the text says why."""
 
 
 class InputImageReader:
-    """Reads the pictures of requests. Thread-safe.
+    """Reads the images of requests. Thread-safe.
 
     Args:
-        max_pixels: of one picture; more is refused before anything is decoded.
+        max_pixels: of one image; a larger one is refused before it is decoded.
     """
 
     def __init__(self, max_pixels: int) -> None:
@@ -53,7 +53,7 @@ class InputImageReader:
 
     @contextlib.contextmanager
     def room(self, size_bytes: int) -> Iterator[None]:
-        """While a body of this size is read and looked at; a large one waits for its turn."""
+        """Hold room for a body of this size while it is read. A large body waits for its turn."""
         if size_bytes <= LARGE_BYTES:
             yield
             return
@@ -61,89 +61,89 @@ class InputImageReader:
             yield
 
     def request(self, body: object) -> tuple[GenerationRequest, InputFiles]:
-        """The request that a client's JSON is, with digests where it has pictures.
+        """Return the request in a client's JSON, with digests for its images, and the images.
 
         Raises:
-            InvalidRequest: with every fault of it, those of its pictures too.
+            InvalidRequest: it names every invalid field, images included.
         """
-        found: InputFiles = {}
+        images: InputFiles = {}
         size: output_size.Size | None = None
-        faults: list[dict[str, Any]] = []
+        errors: list[dict[str, Any]] = []
         for where, holder, key in image_fields(body):
-            text, seen = holder[key], None
+            text, image_size = holder[key], None
             try:
-                content, seen = self._decoded(text)
+                content, image_size = self._decoded(text)
             except UnreadableImage as refusal:
-                faults.append(
+                errors.append(
                     {"field": where, "message": str(refusal), "value": display_value(text)}
                 )
                 content = b""
             if where == "image":
-                size = seen
+                size = image_size
             digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-            found[digest] = content
+            images[digest] = content
             holder[key] = digest
         try:
             request = GenerationRequest.model_validate(body)
             output_size.check(request, size)
         except ValidationError as error:
-            faults += field_errors(error, GenerationRequest.model_fields)
+            errors += field_errors(error, GenerationRequest.model_fields)
         except Unsupported as error:
-            faults.append(error.error)
-        if faults:
-            raise InvalidRequest(faults, GenerationRequest.model_fields)
-        return request, found
+            errors.append(error.error)
+        if errors:
+            raise InvalidRequest(errors, GenerationRequest.model_fields)
+        return request, images
 
     def _decoded(self, text: str) -> tuple[bytes, output_size.Size]:
-        """The bytes of a picture that decodes, and its size upright. Raises Unreadable."""
+        """Return an image's bytes and its upright size. Raises UnreadableImage."""
         prefix = _DATA_URL.match(text)
         try:
             content = binascii.a2b_base64(
                 text[prefix.end() :] if prefix else text, strict_mode=True
             )
         except ValueError as error:  # binascii's, and of a string that is not ASCII
-            raise UnreadableImage(f"is not base64 of a picture: {error}") from None
+            raise UnreadableImage(f"must be an image in base64: {error}") from None
         if not content:
-            raise UnreadableImage("is empty: base64 of a PNG, JPEG or WebP is wanted")
+            raise UnreadableImage("is empty; it must be a PNG, JPEG or WebP in base64")
         return content, self._look(content)
 
     def _look(self, content: bytes) -> output_size.Size:
         try:
-            # Reads the header only, and nothing that another format's reader would make of it.
+            # It reads the header only, and tries no other format.
             image = Image.open(io.BytesIO(content), formats=FORMATS)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise UnreadableImage(f"has more than {self._max_pixels} pixels") from None
+            raise UnreadableImage(f"has more pixels than the limit of {self._max_pixels}") from None
         except Exception:
-            # Pillow raises whatever a broken header leads it to.
-            raise UnreadableImage("is no PNG, JPEG or WebP") from None
+            # Pillow raises errors of any class for a broken header.
+            raise UnreadableImage("is not a PNG, JPEG or WebP") from None
         with image:
             self._check_size(*image.size)
-            # MPO: a JPEG with more behind it (depth, brightness, a small copy), not in time.
+            # MPO is a JPEG with further images behind it (depth, a small copy), not an animation.
             if image.format != "MPO" and getattr(image, "n_frames", 1) != 1:
-                raise UnreadableImage("is an animation; one picture is wanted")
+                raise UnreadableImage("is an animation; it must be a single image")
             try:
                 image.load()
             except Exception as error:
-                raise UnreadableImage(f"is a broken {image.format}: {error}") from None
+                raise UnreadableImage(f"is a damaged {image.format}: {error}") from None
             return upright_size(image)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
             raise UnreadableImage(
-                f"is {width} x {height}: more than the {self._max_pixels} pixels that are taken"
+                f"is {width} x {height}, which is more than the limit of {self._max_pixels} pixels"
             )
         if not (min(width, height) >= MIN_SIDE_PX and max(width, height) <= MAX_SIDE_PX):
             raise UnreadableImage(
-                f"is {width} x {height}: a side has {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels"
+                f"is {width} x {height}; each side must have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels"
             )
 
 
 def upright_size(image: Image.Image) -> output_size.Size:
-    """Its size when it is turned as its EXIF says."""
+    """Return the size after the turn that the EXIF orientation asks for."""
     width, height = image.size
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
     except Exception:
-        # Pillow raises whatever broken EXIF leads it to; the picture itself is whole.
+        # Pillow raises errors of any class for broken EXIF; the image itself is whole.
         turned = False
     return (height, width) if turned else (width, height)

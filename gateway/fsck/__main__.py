@@ -45,13 +45,13 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="sde fsck", description="Check a service's store.")
     parser.add_argument("--fix", action="store_true", help="mend it; the service must be stopped")
     parser.add_argument("--data-dir", help="default: SDE_DATA_DIR, else ./data")
-    given = parser.parse_args(arguments)
-    named = given.data_dir or environ.get("SDE_DATA_DIR")
-    settings = Settings.model_validate({"SDE_DATA_DIR": named} if named else {})
+    options = parser.parse_args(arguments)
+    data_dir = options.data_dir or environ.get("SDE_DATA_DIR")
+    settings = Settings.model_validate({"SDE_DATA_DIR": data_dir} if data_dir else {})
     if not settings.results_dir.is_dir() and not settings.journal_path.exists():
         return _fail(f"there is no store in {settings.data_dir}", os.EX_NOINPUT)
     try:
-        code = _fix(settings) if given.fix else _check(settings)
+        code = _fix(settings) if options.fix else _check(settings)
         sys.stdout.flush()
         return code
     except StoreLocked as error:
@@ -86,14 +86,14 @@ def _check(settings: Settings) -> int:
 
 def _fix(settings: Settings) -> int:
     os.umask(0o077)
-    with ExitStack() as held:
-        workers = locks.hold_all(settings, held)
-        found = 0
+    with ExitStack() as lock_stack:
+        workers = locks.hold_all(settings, lock_stack)
+        faults = 0
         for rounds_left in reversed(range(ROUNDS)):
             # A worker that was never here before may start now; its files are its own.
             names = locks.names(settings.results_dir, workers)
             with _scan(settings, names, lambda _: False) as survey:
-                found = found or survey.faults
+                faults = faults or survey.faults
                 # What is doubled, orphaned or nowhere else is known only when all could be read.
                 unreadable = survey.counts[True, Kind.UNREADABLE]
                 if survey.mendable and rounds_left and not unreadable:
@@ -108,10 +108,10 @@ def _fix(settings: Settings) -> int:
                     print(f"{survey.faults} faults are left")
                     return EX_FAULTS
                 break
-    if not found:
+    if not faults:
         print("the store is sound")
         return 0
-    print(f"{found} faults have been mended, the store is sound")
+    print(f"{faults} faults have been mended, the store is sound")
     saved = settings.results_dir / scan_store.DAMAGED_NAME
     if saved.exists():
         print(f"what was taken out is kept in {saved}")
@@ -147,10 +147,10 @@ def _summarize(survey: Report) -> None:
 
 
 def _counts(survey: Report, faults: bool) -> str:
-    found = sorted(
+    counts = sorted(
         (str(kind), n) for (is_fault, kind), n in survey.counts.items() if is_fault is faults
     )
-    return ", ".join(f"{n} x {kind}" for kind, n in found) or "none"
+    return ", ".join(f"{n} x {kind}" for kind, n in counts) or "none"
 
 
 if __name__ == "__main__":

@@ -90,8 +90,8 @@ def _compare(path: Path, survey: Report) -> None:
             raise sqlite3.DatabaseError(" ".join(reason.split()))
     _report_stale(path, survey)
     for row in survey.query(_MISLEADING):
-        said = Entry._make(row)
-        reason = f"misleads: {said.uuid} is not in {said.segment} at {said.offset} as it says"
+        entry = Entry._make(row)
+        reason = f"misleads: {entry.uuid} is not in {entry.segment} at {entry.offset} as it says"
         _fault(path, survey, reason)
     for (uuid,) in survey.query(_TOMBSTONES):
         _fault(path, survey, f"misleads: {uuid} was never deleted")
@@ -101,14 +101,16 @@ def _compare(path: Path, survey: Report) -> None:
 
 def _report_stale(path: Path, survey: Report) -> None:
     """Raises sqlite3.DatabaseError."""
-    known = dict(survey.query("SELECT name, read_to FROM seen.segments"))
+    indexed = dict(survey.query("SELECT name, read_to FROM seen.segments"))
     survey.query("CREATE TEMP TABLE trusted (name TEXT PRIMARY KEY, read_to INTEGER)")
-    for name in sorted(known.keys() | survey.sizes.keys()):
-        size, read_to = survey.sizes.get(name), known.get(name)
+    for name in sorted(indexed.keys() | survey.sizes.keys()):
+        size, read_to = survey.sizes.get(name), indexed.get(name)
         if size is not None and read_to is not None and read_to <= size:
             survey.query("INSERT INTO trusted VALUES (?, ?)", (name, read_to))
         if size != read_to:
             there = "is not there" if size is None else f"has {size} bytes"
-            seen = "has not read it" if read_to is None else f"has read {read_to} of it"
-            reason = f"stale: {name} {there}, the index {seen}; the gateway reads on at its start"
+            progress = "has not read it" if read_to is None else f"has read {read_to} of it"
+            reason = (
+                f"stale: {name} {there}, the index {progress}; the gateway reads on at its start"
+            )
             survey.find(Kind.INDEX, path, None, reason, is_fault=False)

@@ -20,8 +20,8 @@ def names(folder: Path, writers: set[str] | None = None) -> list[str]:
     Args:
         writers: leave out those of any other worker.
     """
-    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    return [name for name in found if writers is None or _worker_of(name) in {None, *writers}]
+    file_names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in file_names if writers is None or _worker_of(name) in {None, *writers}]
 
 
 def is_live(settings: Settings, writer: str) -> bool:
@@ -53,21 +53,23 @@ def hold_all(settings: Settings, locks: ExitStack) -> set[str]:
     process.make_directories(settings.run_dir, settings.results_dir)
     place = _path(settings, "gateway")
     locks.enter_context(process.lock(place, "the gateway's place"))
-    held: set[str] = set()
+    locked_workers: set[str] = set()
     while True:
-        found = {_worker_of(name) for name in names(settings.results_dir)}
-        fresh = sorted(worker for worker in found if worker is not None and worker not in held)
-        if not fresh:
-            return held
-        for worker in fresh:
+        workers = {_worker_of(name) for name in names(settings.results_dir)}
+        new_workers = sorted(
+            worker for worker in workers if worker is not None and worker not in locked_workers
+        )
+        if not new_workers:
+            return locked_workers
+        for worker in new_workers:
             store = _path(settings, worker)
             locks.enter_context(process.lock(store, "the result store"))
-            held.add(worker)
+            locked_workers.add(worker)
 
 
 def _worker_of(name: str) -> str | None:
-    found = _WORKERS_FILE.match(name)
-    return found[1] if found else None
+    match = _WORKERS_FILE.match(name)
+    return match[1] if match else None
 
 
 def _path(settings: Settings, writer: str) -> Path:

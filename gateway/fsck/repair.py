@@ -54,16 +54,16 @@ def _remove_index(folder: Path) -> None:
 
 
 def _take_out(path: Path, saved: Path, survey: Report) -> None:
-    size, taken, left, last = path.stat().st_size, 0, 0, Part(0, 0)
+    size, count_removed, left, last = path.stat().st_size, 0, 0, Part(0, 0)
     for part in survey.parts(path):
         if part.offset > last.offset + last.length:
             left = part.offset
         # What its owner has deleted is not to be kept for good under another name.
         if part.uuid is None or not survey.is_deleted(part.uuid):
             _quarantine(path, saved / f"{path.name}.{part.offset}", part)
-        taken, last = taken + 1, part
+        count_removed, last = count_removed + 1, part
     _start_new_segment(path, left if last.offset + last.length == size else size)
-    if taken == 1 and last.offset + last.length == size:
+    if count_removed == 1 and last.offset + last.length == size:
         _cut(path, last.offset)
     else:
         _rewrite(path, survey.parts(path), size)
@@ -88,18 +88,18 @@ def _start_new_segment(path: Path, left: int) -> None:
 def _quarantine(path: Path, target: Path, part: Part | None) -> None:
     """Copy a part of a file, or all of it; a copy that is there already is enough."""
     target.parent.mkdir(mode=0o700, exist_ok=True)
-    fresh = target.with_name(f"{target.name}.tmp")
-    with _open(path, _READ) as source, _open(fresh, _CREATE) as copy:
+    temporary = target.with_name(f"{target.name}.tmp")
+    with _open(path, _READ) as source, _open(temporary, _CREATE) as copy:
         begin, end = (part.offset, part.offset + part.length) if part else (0, None)
         _copy(source, copy, begin, os.fstat(source).st_size if end is None else end)
         os.fdatasync(copy)
     for number in count():
-        free = target.with_name(f"{target.name}.{number}") if number else target
-        if not free.exists():
-            fresh.rename(free)
+        destination = target.with_name(f"{target.name}.{number}") if number else target
+        if not destination.exists():
+            temporary.rename(destination)
             break
-        if filecmp.cmp(fresh, free, shallow=False):
-            fresh.unlink()
+        if filecmp.cmp(temporary, destination, shallow=False):
+            temporary.unlink()
             break
     durable.sync_directory(target.parent)
     durable.sync_directory(target.parent.parent)

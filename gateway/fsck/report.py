@@ -196,8 +196,8 @@ class Report:
 
     def files_to_mend(self) -> list[Path]:
         """The files of which something is to be taken out."""
-        found = self.db.execute("SELECT DISTINCT path FROM parts ORDER BY path")
-        return [Path(path) for (path,) in found.fetchall()]
+        rows = self.db.execute("SELECT DISTINCT path FROM parts ORDER BY path")
+        return [Path(path) for (path,) in rows.fetchall()]
 
     def parts(self, path: Path) -> Iterator[Part]:
         """What is to be taken out of a file, by offset."""
@@ -209,5 +209,5 @@ class Report:
         return self.db.execute(sql, tuple(values)).fetchall()
 
     def _is_in(self, table: str, uuid: str) -> bool:
-        found = self.db.execute(f"SELECT 1 FROM {table} WHERE uuid = ?", (uuid,)).fetchone()
-        return found is not None
+        row = self.db.execute(f"SELECT 1 FROM {table} WHERE uuid = ?", (uuid,)).fetchone()
+        return row is not None

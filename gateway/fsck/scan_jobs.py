@@ -40,13 +40,13 @@ def read_notes(folder: Path, names: list[str], survey: Report) -> Iterator[Note]
             continue
         try:
             with raw_lines.open_plain(path) as file:
-                begun = InFlightJob.model_validate_json(file.read())
+                note = InFlightJob.model_validate_json(file.read())
         except ValidationError as error:
             yield Note(path, writer, None, f"{error.error_count()} of its fields are wrong")
         except OSError as error:
             raw_lines.cannot_read(path, error, survey)
         else:
-            yield Note(path, writer, begun.job.uuid)
+            yield Note(path, writer, note.job.uuid)
 
 
 def read_journal(path: Path, deletions: Path, survey: Report) -> None:
@@ -109,8 +109,8 @@ def _has_lost_lines(note: Note, journal: Path, saved: Path, survey: Report) -> b
     Then the note is the last that is left of an accepted job, and a second run makes up for it.
     """
     files = [path.name for path in (*survey.files_to_mend(), *saved.glob("*"))]
-    lost = any(name.startswith((journal.name, f"{note.writer}.0")) for name in files)
-    return lost or not journal.exists()
+    has_damage = any(name.startswith((journal.name, f"{note.writer}.0")) for name in files)
+    return has_damage or not journal.exists()
 
 
 def _event(text: bytes) -> dict[str, Any] | None:

@@ -35,17 +35,19 @@ def store(settings: Settings, names: list[str], survey: Report) -> None:
     folder, journal = settings.results_dir, settings.journal_path
     # Notes first: a job is in the journal before it is in a note.
     notes = list(scan_jobs.read_notes(folder, names, survey))
-    found = [segment for segment in map(segments.parse, names) if segment is not None]
-    void = segments.replaced_segments(found)
-    live = sorted(set(found) - set(void))
+    all_segments = [segment for segment in map(segments.parse, names) if segment is not None]
+    void = segments.replaced_segments(all_segments)
+    live = sorted(set(all_segments) - set(void))
     growing = segments.open_segments(live)
     for segment in live:
         _segment(folder, segment, segment in growing, survey)
     scan_jobs.read_journal(journal, settings.deletions_path, survey)
     for segment in void:
         _replaced(folder, segment, survey)
-    for uuid, there, wanted, name, offset in survey.incomplete():
-        reason = f"{there} of the {wanted} records of {uuid} are there, the others are lost"
+    for uuid, num_found, num_records, name, offset in survey.incomplete():
+        reason = (
+            f"{num_found} of the {num_records} records of {uuid} are there, the others are lost"
+        )
         survey.find(Kind.INCOMPLETE, folder / name, offset, reason)
     scan_jobs.report_info(folder, journal, survey)
     saved = folder / DAMAGED_NAME
@@ -65,10 +67,10 @@ def _segment(folder: Path, segment: Segment, grows: bool, survey: Report) -> Non
             _unfinished(path, segment.writer, group.lines, survey)
             break
         for at in group.lines:
-            if at.drawn is not None:
-                last = at.drawn.uuid
+            if at.parsed is not None:
+                last = at.parsed.uuid
                 _record(
-                    path, record_reader.entry(segment.name, at.offset, at.length, at.drawn), survey
+                    path, record_reader.entry(segment.name, at.offset, at.length, at.parsed), survey
                 )
     if path in survey.read_to:
         survey.end_segment(segment, survey.read_to[path], last)
@@ -96,13 +98,13 @@ def _record(path: Path, entry: Entry, survey: Report) -> None:
 def _unfinished(path: Path, writer: str, lines: list[ScannedLine], survey: Report) -> None:
     """The first records of an outcome whose others its writer has not, or not yet, written."""
     survey.read_to[path] = lines[0].offset
-    drawn = [at.drawn for at in lines if at.drawn is not None]
-    reason = f"{len(lines)} of the {drawn[0].num_images} records of {drawn[0].uuid}"
+    records = [at.parsed for at in lines if at.parsed is not None]
+    reason = f"{len(lines)} of the {records[0].num_images} records of {records[0].uuid}"
     is_fault = not survey.is_live(writer)
     reason += ", without the others" if is_fault else f": {writer} is appending the others"
     survey.find(Kind.TORN, path, lines[0].offset, reason, is_fault=is_fault)
-    for at, known in zip(lines if is_fault else [], drawn, strict=False):
-        survey.take_out(path, Part(at.offset, at.length, known.uuid, known.image_index))
+    for at, record in zip(lines if is_fault else [], records, strict=False):
+        survey.take_out(path, Part(at.offset, at.length, record.uuid, record.image_index))
 
 
 def _replaced(folder: Path, segment: Segment, survey: Report) -> None:
@@ -128,11 +130,11 @@ def _replaced(folder: Path, segment: Segment, survey: Report) -> None:
 
 def _is_nowhere_else(text: bytes, survey: Report) -> bool:
     try:
-        drawn = record_line.parse(text)
+        record = record_line.parse(text)
     except DamagedLine:
         return False
-    there = survey.has_image(drawn.uuid, drawn.image_index)
-    return not there and not survey.is_deleted(drawn.uuid)
+    there = survey.has_image(record.uuid, record.image_index)
+    return not there and not survey.is_deleted(record.uuid)
 
 
 def _left_over(path: Path, survey: Report) -> None:

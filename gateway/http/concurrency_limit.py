@@ -1,4 +1,4 @@
-"""A bounded number of places for replies that keep a thread for long. It waits for nothing."""
+"""Limits how many long responses are sent at a time. It never waits."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from gateway.errors import TooManyStreams
 
 
 class ConcurrencyLimit:
-    """So many at a time. Thread-safe.
+    """A counter of concurrent responses with a limit. Thread-safe.
 
     Args:
-        what: is refused when all are taken, in words: `streams of events`.
-        retry_after_s: when to try again then.
+        what: names the responses in the refusal, such as `streams of events`.
+        retry_after_s: seconds until a client should try again.
     """
 
     def __init__(self, count: int, what: str, retry_after_s: int) -> None:
@@ -22,10 +22,10 @@ class ConcurrencyLimit:
         self._retry_after_s = retry_after_s
 
     def acquire(self) -> Callable[[], None]:
-        """Occupy a place; call the result to release it, which may be done more than once.
+        """Occupy a place and return the function that releases it. Releasing twice is harmless.
 
         Raises:
-            TooManyStreams: all are taken.
+            TooManyStreams: every place is occupied.
         """
         if not self._free.acquire(blocking=False):
             raise TooManyStreams(self._what, self._retry_after_s)

@@ -1,4 +1,4 @@
-"""Records as one JSON array: whole where it is small, else a stream that keeps a place."""
+"""Sends records as one JSON array: whole when it is small, else as a stream."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from gpu_worker.store.durable import DamagedLine
 log = logging.getLogger(__name__)
 
 MAX_STREAMS = 8
-"""Of the gateway's threads (SERVER_THREADS), so many may serve streams; beyond them 503."""
+"""Streams at a time, each of which keeps a thread (SERVER_THREADS); more are refused with 503."""
 
 SMALL_BYTES = 1 << 20
-"""What is read whole has a Content-Length, so that its connection is kept. One record always is: it
-is in memory at once anyway."""
+"""A smaller array is sent whole, with a Content-Length, so that its connection is reused. A single
+record is always sent whole, because it is in memory at once anyway."""
 
 PIECE_BYTES = 256 << 10
-"""waitress copies what it is given more than once; a record is some megabytes."""
+"""waitress copies each piece more than once, and a record has some megabytes."""
 
 
 class RecordArrayResponder:
-    """Answers with records of the log."""
+    """Writes responses that hold records of the log."""
 
     def __init__(self, index: ResultIndex) -> None:
         self._index = index
@@ -40,7 +40,11 @@ class RecordArrayResponder:
         entries: Iterable[Entry],
         with_data: bool,
     ) -> None:
-        """A list of entries may be small; what is no list is not. Raises TooManyStreams."""
+        """Write the records of these entries. Only a list can be small enough to be sent whole.
+
+        Raises:
+            TooManyStreams: too many arrays are being streamed.
+        """
         read = self._index.read if with_data else self._index.read_without_data
         resp.content_type = JSON
         if isinstance(entries, list) and is_small(entries, with_data):
@@ -52,14 +56,13 @@ class RecordArrayResponder:
 
 
 def is_small(entries: list[Entry], with_data: bool) -> bool:
-    """Whether a reply with these is held in memory as a whole."""
+    """Return whether a response with these records is held in memory as a whole."""
     size = sum(entry.length - (0 if with_data else entry.data_length) for entry in entries)
     return len(entries) <= 1 or size <= SMALL_BYTES
 
 
 class RecordStream:
-    """A WSGI iterable that gives its place back when it is closed, which waitress does whatever
-    becomes of the client."""
+    """A WSGI iterable that frees its place when it is closed. waitress always closes it."""
 
     def __init__(self, chunks: Iterator[bytes], close: Callable[[], None]) -> None:
         self._chunks = chunks
@@ -72,9 +75,9 @@ class RecordStream:
 
 
 def array(entries: Iterable[Entry], read: Callable[[Entry], bytes | None]) -> Iterator[bytes]:
-    """The records as one JSON array, a line an object; nothing is parsed, one is held at a time.
+    """Yield the records as one JSON array, a line for each. One is in memory at a time, unparsed.
 
-    A record that has become unreadable is left out and reported: the others are served.
+    An unreadable record is left out and logged. The others are sent.
     """
     yield b"["
     separator = b""
@@ -82,7 +85,7 @@ def array(entries: Iterable[Entry], read: Callable[[Entry], bytes | None]) -> It
         try:
             line = read(entry)
         except (OSError, DamagedLine) as error:
-            log.warning("left the result %s out: %s", entry.uuid, error)
+            log.warning("the result %s is left out of a response: %s", entry.uuid, error)
             continue
         if line is not None:
             yield separator + line

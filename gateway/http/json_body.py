@@ -1,4 +1,4 @@
-"""A request's body: JSON of the size that is taken, and what is wrong with it in words."""
+"""Reads a request's JSON body, bounds its size, and says in words what is invalid."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from gpu_worker.contract.validation_errors import display_value, field_name
 
 PLAIN_BODY_BYTES = 1 << 20
 MAX_SEPARATORS = 20_000
-"""In a larger body: what is large is its pictures, and lists of nothing would fill the memory."""
+"""The limit of commas and brackets in a body above PLAIN_BODY_BYTES. Images make a body large;
+long lists of nothing would fill the memory."""
 
 SECOND_LOOK_BYTES = 64 << 10
-"""A body that is no JSON is read once more, to say where, when it is not larger than this."""
+"""An invalid body up to this size is parsed once more, to locate the invalid value."""
 
 
 class _InvalidNumber(str):
-    """What Python's reader takes for a number and JSON does not: NaN, Infinity, 1e999."""
+    """A number for Python's parser but not in JSON: NaN, Infinity, 1e999 (RFC 8259, section 6)."""
 
 
 def too_large(sentence: str) -> falcon.HTTPContentTooLarge:
-    """413."""
+    """Return a 413 with this sentence."""
     return falcon.HTTPContentTooLarge(title="Too large", description=sentence)
 
 
 def json_body(req: falcon.Request, limit_bytes: int) -> object:
-    """The request's JSON; any other content type is refused, also none: a form on a foreign page
+    """Return the request's JSON.
+
+    Any other content type is refused, and so is a missing one: a form on a page of another site
     could send those (cross-site request forgery).
 
     Raises:
@@ -39,9 +42,11 @@ def json_body(req: falcon.Request, limit_bytes: int) -> object:
     _check_type(req)
     body = req.bounded_stream.read(limit_bytes + 1)
     if len(body) > limit_bytes:
-        raise too_large(f"a request has at most {limit_bytes} bytes")
+        raise too_large(f"the body is larger than the limit of {limit_bytes} bytes")
     if len(body) > PLAIN_BODY_BYTES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_SEPARATORS:
-        raise too_large(f"a request without its pictures has at most {PLAIN_BODY_BYTES} bytes")
+        raise too_large(
+            f"the body without its images is larger than the limit of {PLAIN_BODY_BYTES} bytes"
+        )
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -53,17 +58,17 @@ def json_body(req: falcon.Request, limit_bytes: int) -> object:
 
 def _check_type(req: falcon.Request) -> None:
     """Raises falcon.HTTPUnsupportedMediaType."""
-    said, parameters = falcon.parse_header(req.content_type or "")
-    if said.lower() != JSON:
-        got = f"got {display_value(req.content_type)}" if req.content_type else "none was sent"
-        raise _unsupported(f"Content-Type must be {JSON}; {got}")
+    media_type, parameters = falcon.parse_header(req.content_type or "")
+    if media_type.lower() != JSON:
+        got = f"not {display_value(req.content_type)}" if req.content_type else "it is missing"
+        raise _unsupported(f"Content-Type must be {JSON}: {got}")
     charset = parameters.get("charset", "utf-8")
     if charset.lower() not in ("utf-8", "utf8"):
         raise _unsupported(f"Content-Type: JSON is UTF-8, not {display_value(charset)}")
     coding = req.get_header("Content-Encoding") or "identity"
     if coding.lower() != "identity":
         raise _unsupported(
-            f"Content-Encoding: {display_value(coding)} is not taken: send the body as it is"
+            f"Content-Encoding: {display_value(coding)} is not supported; send the body as it is"
         )
 
 
@@ -76,22 +81,22 @@ def _unsupported(sentence: str) -> falcon.HTTPUnsupportedMediaType:
 
 
 def _locate_invalid_value(body: bytes) -> str | None:
-    """The field, the value and why, where the text would be JSON but for a number or a lone
-    surrogate that JSON has no room for; None when it is broken otherwise."""
+    """Return the field, its value and the reason where a number or a lone surrogate is what makes
+    the JSON invalid; None where it is broken in another way."""
     if len(body) > SECOND_LOOK_BYTES:
         return None
     try:
         read = json.loads(body.decode(), parse_constant=_InvalidNumber, parse_float=_number)
     except (ValueError, RecursionError):
         return None
-    # Without recursion, and a path is put together only for the one that is told.
+    # No recursion, and a path is built only for the value that is reported.
     todo: deque[tuple[Any, object]] = deque([(None, read)])
     while todo:
         where, value = todo.popleft()
         if isinstance(value, _InvalidNumber):
-            return f"{_path(where)}: {display_value(str(value))} is no number that JSON has"
+            return f"{_path(where)}: {display_value(str(value))} is not a number in JSON"
         if isinstance(value, str) and not _is_text(value):
-            return f"{_path(where)}: must not contain a lone surrogate (got {display_value(value)})"
+            return f"{_path(where)}: has a lone surrogate: {display_value(value)}"
         if isinstance(value, dict):
             for key in value:
                 todo += (((where, key), key), ((where, key), value[key]))

@@ -1,4 +1,7 @@
-"""What a client sent, checked: uuid, query parameters, headers. Never becomes a path."""
+"""Checks what a client sends beside the body: uuids, query parameters, headers.
+
+A client's string never becomes a path.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,30 @@ import falcon
 MAX_KEY_CHARS = 255
 JSON = "application/json"
 
-# Python's own int(), float() and UUID() take more than anyone means: `1_0`, spaces, other scripts.
+# Python's int(), float() and UUID() accept more than is meant: `1_0`, spaces, other scripts.
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][-+]?[0-9]{1,3})?")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 
 
-def invalid_parameter(where: str, value: str | None, why: str) -> falcon.HTTPBadRequest:
-    """400 that names the field and its value."""
-    shown = ascii(value)[:80]
-    return falcon.HTTPBadRequest(title="Invalid request", description=f"{where}: {shown} {why}")
+def invalid_parameter(field: str, value: str | None, reason: str) -> falcon.HTTPBadRequest:
+    """Return a 400 that names the field and its value."""
+    text = ascii(value)[:80]
+    return falcon.HTTPBadRequest(title="Invalid request", description=f"{field}: {text} {reason}")
 
 
 def missing_parameter(where: str, what: str) -> falcon.HTTPBadRequest:
-    """400 for a parameter that has to be there."""
+    """Return a 400 for a required parameter that is missing."""
     return falcon.HTTPBadRequest(
-        title="Invalid request", description=f"{where} is missing: it is {what}"
+        title="Invalid request", description=f"{where}: is missing; send {what}"
     )
 
 
 def parse_uuid(text: str, where: str) -> str:
-    """The canonical form; a client's string never reaches a path.
+    """Return the canonical form, so that a client's string never reaches a path.
 
     Raises:
-        falcon.HTTPBadRequest: it is no uuid.
+        falcon.HTTPBadRequest: the text is not a uuid.
     """
     if _UUID.fullmatch(text) is None:
         raise invalid_parameter(where, text, "is not a uuid")
@@ -41,27 +44,27 @@ def parse_uuid(text: str, where: str) -> str:
 
 
 class QueryValidator:
-    """Middleware for every route: a query has the parameters that the resource knows, each once.
+    """Middleware that refuses unknown and repeated query parameters on every route.
 
-    A resource says so in `query`, names by method; one that says nothing takes none.
+    A resource names its parameters in `query`, by method. Without `query` it has none.
     """
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: object
     ) -> None:
-        """Raises falcon.HTTPBadRequest."""
+        """Check the query of a request. Raises falcon.HTTPBadRequest."""
         method = "GET" if req.method == "HEAD" else req.method
-        known = getattr(resource, "query", {}).get(method, ())
+        names = getattr(resource, "query", {}).get(method, ())
         for name, value in req.params.items():
-            if name not in known:
-                which = f"known are {', '.join(known)}" if known else "none is taken here"
-                raise invalid_parameter("query", name, f"is not a known parameter; {which}")
+            if name not in names:
+                hint = f"the parameters are {', '.join(names)}" if names else "this route has none"
+                raise invalid_parameter("query", name, f"is not a known parameter; {hint}")
             if not isinstance(value, str):
-                raise invalid_parameter(name, ",".join(value), "is given more than once")
+                raise invalid_parameter(name, ",".join(value), "is sent more than once")
 
 
 def uuid_param(req: falcon.Request, name: str) -> str | None:
-    """A uuid from the query; None when it is not there."""
+    """Return a uuid from the query; None when it is not sent."""
     text = req.get_param(name)
     return None if text is None else parse_uuid(text, name)
 
@@ -69,7 +72,7 @@ def uuid_param(req: falcon.Request, name: str) -> str | None:
 def number_param(
     req: falcon.Request, name: str, default: float, low: float, high: float, whole: bool = True
 ) -> float:
-    """A number from the query, of ASCII digits. Raises falcon.HTTPBadRequest."""
+    """Return a number from the query, in ASCII digits. Raises falcon.HTTPBadRequest."""
     text = req.get_param(name)
     if text is None:
         return default
@@ -81,7 +84,7 @@ def number_param(
 
 
 def bool_param(req: falcon.Request, name: str, default: bool) -> bool:
-    """`true` or `false` from the query. Raises falcon.HTTPBadRequest."""
+    """Return `true` or `false` from the query. Raises falcon.HTTPBadRequest."""
     text = req.get_param(name)
     if text is None:
         return default
@@ -91,7 +94,7 @@ def bool_param(req: falcon.Request, name: str, default: bool) -> bool:
 
 
 def idempotency_key(req: falcon.Request) -> str | None:
-    """The header's value (draft-ietf-httpapi-idempotency-key-header); None when it is not sent.
+    """Return the header's value (draft-ietf-httpapi-idempotency-key-header), None without it.
 
     Raises:
         falcon.HTTPBadRequest: it is empty, too long, or not printable ASCII.
@@ -106,13 +109,14 @@ def idempotency_key(req: falcon.Request) -> str | None:
 
 
 def same_origin(req: falcon.Request) -> None:
-    """For a POST without a body, that any page could make a browser send: it says where from.
+    """Refuse a POST without a body from a page of another host, which any page could send.
 
     Raises:
-        falcon.HTTPForbidden: from a page of another host.
+        falcon.HTTPForbidden: the Origin is another host.
     """
     origin = req.get_header("Origin")
     if origin is not None and origin.partition("://")[2] != req.get_header("Host"):
         raise falcon.HTTPForbidden(
-            title="Foreign page", description=f"a page of {ascii(origin)[:80]} may not ask this"
+            title="Other origin",
+            description=f"Origin: a page of {ascii(origin)[:80]} may not send this request",
         )

@@ -21,17 +21,17 @@ PROBLEM_JSON = "application/problem+json"
 
 
 def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
-    """falcon's own errors (404, 405, 413, 415 ...) in the same shape."""
+    """Write falcon's own errors (404, 405, 413, 415 ...) in the same shape."""
     title = (error.title or "Error").removeprefix(f"{error.status_code} ")
     fill(resp, error.status_code, title, error.description or _own_words(req, error) or title)
 
 
 def _own_words(req: falcon.Request, error: falcon.HTTPError) -> str | None:
     if isinstance(error, falcon.HTTPRouteNotFound):
-        return f"there is no {display_value(req.path)} here"
+        return f"the path {display_value(req.path)} does not exist"
     if isinstance(error, falcon.HTTPMethodNotAllowed):
         allowed = dict(error.headers or {}).get("Allow")
-        return f"{req.method} is not for {display_value(req.path)}, which takes {allowed}"
+        return f"{display_value(req.path)} does not allow {req.method}; it allows {allowed}"
     return None
 
 
@@ -45,7 +45,7 @@ def fill(resp: falcon.Response, status: int, title: str, detail: str, **further:
 
 
 def register(app: falcon.App[falcon.Request, falcon.Response]) -> None:
-    """Install the map. falcon prefers the handler of the nearest class."""
+    """Install the map. falcon takes the handler of the nearest class."""
     app.set_error_serializer(serialize)
     for kind, handler in _HANDLERS.items():
         app.add_error_handler(kind, handler)
@@ -89,7 +89,7 @@ def _unexpected(
     req: falcon.Request, resp: falcon.Response, ex: Exception, params: dict[str, Any]
 ) -> None:
     log.error("%s %s failed", req.method, req.path, exc_info=ex)
-    fill(resp, 500, "Internal error", "the gateway's log says what happened")
+    fill(resp, 500, "Internal error", "the gateway failed to answer; its log has the reason")
 
 
 _HANDLERS: dict[type[Exception], Handler] = {

@@ -1,4 +1,4 @@
-"""Which waiting job goes to which worker: a pure function of what waits and what workers hold."""
+"""Decides which waiting job goes to which worker. It changes nothing."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from gateway.jobs.job_entry import JobEntry
 
 
 class Assignment(NamedTuple):
-    """A job, and the name of the worker that gets it."""
+    """A job and the name of the worker that gets it."""
 
     entry: JobEntry
     worker: str
 
 
 def choose(waiting: Sequence[JobEntry], free_slots: Mapping[str, int]) -> Assignment | None:
-    """The next assignment; None when no job waits or no worker is free.
+    """Return the next assignment; None when no job waits or no worker is free.
 
     Args:
-        waiting: in the order of acceptance.
-        free_slots: by worker, how many more jobs it takes; the first free one gets the oldest job.
+        waiting: the jobs in the order of acceptance.
+        free_slots: how many more jobs each worker takes. The first free one gets the oldest job.
     """
     worker = next((name for name, count in free_slots.items() if count > 0), None)
     if worker is None or not waiting:

@@ -1,6 +1,6 @@
-"""The job table: a bounded queue, states, and who is next. Knows no HTTP, no ZeroMQ and no disk.
+"""Keeps the job table: a bounded queue, states, and who is next. No HTTP, no ZeroMQ, no disk.
 
-Thread-safe: HTTP threads reserve, enqueue, look; one dispatcher a worker observes, takes, ends.
+HTTP threads reserve, enqueue and look; the dispatcher of each worker observes, takes and ends.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from gpu_worker.contract.protocol import WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
 
 SEED_LIMIT = 2**32
-"""Seeds that are drawn here stay within 32 bits, as A1111's do, so that other tools can reuse
-them."""
+"""Seeds chosen here have 32 bits, as A1111's have, so that other tools can reuse them."""
 
 
 class Broker:
-    """One table for all workers.
+    """The table of all jobs and the status of all workers. Thread-safe.
 
     Args:
-        queue_size: jobs that may wait beyond those that run; 0 is version 1's one at a time.
-        last_sequence: the highest sequence number that was ever given.
+        queue_size: how many jobs may wait beside those that run; 0 is version 1's one at a time.
+        last_sequence: the highest sequence number that was ever assigned.
     """
 
     def __init__(
@@ -53,18 +52,18 @@ class Broker:
     # ---- HTTP threads -------------------------------------------------------------------------
 
     def available(self) -> bool:
-        """Whether a job accepted now would start at once."""
+        """Return whether a job accepted now would start at once."""
         with self._changed:
             return self._free() > 0
 
     def reserve(self, request: GenerationRequest, submission: str | None = None) -> Job:
-        """Keep a place for a request; its seed is drawn here when it has none.
+        """Reserve a place in the queue for a request, and choose its seed when it has none.
 
-        enqueue() or give_up() must follow.
+        The caller must call enqueue() or give_up() afterwards.
 
         Raises:
-            NoWorker: none can be reached.
-            QueueFull: all are busy or loading, and the queue is full.
+            NoWorker: no worker answers.
+            QueueFull: every worker is busy or loading, and the queue is full.
         """
         with self._changed:
             if not any(self._workers.values()):
@@ -84,14 +83,14 @@ class Broker:
             )
 
     def enqueue(self, job: Job) -> None:
-        """The reserved job is on disk: it may run."""
+        """Queue the reserved job, which is on disk now."""
         with self._changed:
             self._reserved -= 1
             self._queue.add(JobEntry(job))
             self._changed.notify_all()
 
     def give_up(self) -> None:
-        """The reserved job could not be written: its place is free again."""
+        """Free the reserved place, because the job could not be written."""
         with self._changed:
             self._reserved -= 1
             self._changed.notify_all()
@@ -104,38 +103,38 @@ class Broker:
                 entry.state, entry.worker, entry.dispatched = JobState.RUNNING, worker, True
             self._queue.add(entry)
 
-    def view(self, uuid: str, wait_s: float = 0, known: JobView | None = None) -> JobView:
-        """The view of a job: now, or when it differs from what the caller knows.
+    def view(self, uuid: str, wait_s: float = 0, last_view: JobView | None = None) -> JobView:
+        """Return the view of a job: now, or when it differs from the last view.
 
         Args:
             wait_s: seconds to wait for a difference at most.
-            known: what the caller has seen; None: the view of now.
+            last_view: the view that the caller has; None returns the view of now.
 
         Raises:
-            UnknownJob: it is not in the table.
+            UnknownJob: the job is not in the table.
         """
         with self._changed:
-            seen = known or self._view(uuid)
-            if wait_s > 0 and not seen.state.ended:
-                self._changed.wait_for(lambda: self._view(uuid).differs(seen), wait_s)
+            baseline = last_view or self._view(uuid)
+            if wait_s > 0 and not baseline.state.ended:
+                self._changed.wait_for(lambda: self._view(uuid).differs(baseline), wait_s)
             return self._view(uuid)
 
     def views(self, limit: int) -> list[JobView]:
-        """The newest jobs of the table, newest first."""
+        """Return the newest jobs of the table, newest first."""
         with self._changed:
             positions = self._queue.positions()
             return [self._view(each.job.uuid, positions) for each in self._queue.newest(limit)]
 
     def workers(self) -> dict[str, WorkerStatus | None]:
-        """The last status of each worker; None: it cannot be reached."""
+        """Return the last status of each worker, None for one that does not answer."""
         with self._changed:
             return dict(self._workers)
 
     def cancel(self, uuid: str) -> JobEntry:
-        """Want the end of a job: a queued one leaves the queue at once, for the caller to end().
+        """Mark a job as canceled. A queued one leaves the queue, and the caller must end() it.
 
         Raises:
-            UnknownJob: it is not in the table.
+            UnknownJob: the job is not in the table.
         """
         with self._changed:
             entry = self._queue.find(uuid)
@@ -146,26 +145,26 @@ class Broker:
             return entry
 
     def forget(self, uuid: str) -> None:
-        """A job's result has been deleted: it had its outcome, even where end() is yet to come."""
+        """Remove a job whose result was deleted, even if end() has not been called yet."""
         with self._changed:
             self._queue.forget(uuid)
             self._changed.notify_all()
 
     def requeue(self, entry: JobEntry, cancel: bool) -> None:
-        """The canceled job could not be ended, or the taken one not be dispatched: it waits on."""
+        """Queue a job again that could not be ended or dispatched."""
         with self._changed:
             if entry.state.ended or self._queue.get(entry.job.uuid) is not entry:
                 return
             self._queue.release(entry)
             entry.state, entry.worker = JobState.QUEUED, None
-            entry.cancel = entry.cancel or cancel  # asked for meanwhile, perhaps
+            entry.cancel = entry.cancel or cancel  # it may have been canceled since
             self._queue.enqueue(entry)
             self._changed.notify_all()
 
     # ---- dispatcher threads -------------------------------------------------------------------
 
     def observe(self, worker: str, status: WorkerStatus | None) -> None:
-        """Remember what a worker said, or that it said nothing."""
+        """Store a worker's status; None: it did not answer."""
         with self._changed:
             before, self._workers[worker] = self._workers[worker], status
             if status is not None:
@@ -177,12 +176,12 @@ class Broker:
                 self._changed.notify_all()
 
     def running(self, worker: str) -> list[JobEntry]:
-        """The jobs that are this worker's to finish."""
+        """Return the jobs that this worker is to finish."""
         with self._changed:
             return self._queue.running(worker)
 
     def take(self, worker: str) -> JobEntry | None:
-        """Give a waiting job to a worker that asks for one; None when there is none for it."""
+        """Assign a waiting job to a worker and return it; None when there is none for it."""
         with self._changed:
             free = {worker: self._free_slots(worker)}
             choice = assignment.choose(self._queue.waiting, free)
@@ -194,7 +193,7 @@ class Broker:
             return choice.entry
 
     def wants_end(self, uuid: str) -> bool:
-        """Whether a job that a worker holds should end; the caller tells the worker."""
+        """Return whether a job that a worker holds should end; the caller cancels it there."""
         with self._changed:
             entry = self._queue.get(uuid)
             if entry is None or not (entry.cancel or entry.state.ended):
@@ -203,8 +202,10 @@ class Broker:
             return True
 
     def end(self, uuid: str, record: dict[str, Any]) -> None:
-        """The job has its outcome, and this is its first record. A job that is not in the table is
-        a former gateway's, or its result has been deleted meanwhile: it is passed over."""
+        """Store the outcome of a job from its first record.
+
+        A job that is not in the table is ignored: a previous run knew it, or it was deleted.
+        """
         with self._changed:
             entry = self._queue.get(uuid)
             if entry is None or entry.state.ended:
@@ -215,7 +216,7 @@ class Broker:
             self._changed.notify_all()
 
     def wait_for_work(self, worker: str, timeout_s: float) -> None:
-        """Sleep until this worker could take a job or its job is to be ended, at most so long."""
+        """Sleep until this worker can take a job or must cancel one, for `timeout_s` at most."""
         with self._changed:
             self._changed.wait_for(lambda: self._has_work(worker), timeout_s)
 
@@ -238,14 +239,14 @@ class Broker:
         return bool(self._queue.waiting) and self._free_slots(worker) > 0
 
     def _free_slots(self, worker: str) -> int:
-        """Slots that neither hold a job nor are promised to one."""
+        """Return how many slots neither hold a job nor have one assigned."""
         status = self._workers[worker]
         if status is None:
             return 0
-        promised = [
+        assigned = [
             entry for entry in self._queue.running(worker) if status.slot(entry.job.uuid) is None
         ]
-        return max(0, status.free_slots - len(promised))
+        return max(0, status.free_slots - len(assigned))
 
     def _free(self) -> int:
         free = sum(map(self._free_slots, self._workers))

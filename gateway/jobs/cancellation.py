@@ -1,4 +1,4 @@
-"""Cancels a job, and writes the outcome of one that no worker holds. Both survive a restart."""
+"""Cancels jobs, and writes the outcome of a job that no worker holds. Both survive a restart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEVER_RUN = "canceled before it ran"
 
 
 class JobCancellation:
-    """Ends jobs before their time. Thread-safe.
+    """Ends jobs on request. Thread-safe.
 
     Args:
         own_log: the gateway's own result log, for outcomes of jobs that no worker ran.
@@ -40,9 +40,9 @@ class JobCancellation:
         """End a job: a queued one now, a running one between two of its steps.
 
         Raises:
-            UnknownJob: there is no such job.
-            AlreadyEnded: it has succeeded or failed.
-            StorageUnavailable: the disk does not take it; the job goes on.
+            UnknownJob: the job is not in the table.
+            AlreadyEnded: the job has succeeded or failed.
+            StorageUnavailable: the disk cannot store the cancellation; the job goes on.
         """
         state = self._broker.view(uuid).state
         if state is JobState.CANCELED:
@@ -58,7 +58,7 @@ class JobCancellation:
             try:
                 self.end_unrun(entry)
             except OSError as error:
-                # The cancellation is on the disk: whoever takes the job next ends it instead.
+                # The cancellation is on disk, so the dispatcher that takes the job next ends it.
                 log.error("the outcome of %s cannot be written yet: %s", uuid, error)
                 self._broker.requeue(entry, cancel=True)
 
@@ -72,7 +72,7 @@ class JobCancellation:
             outcome=outcome,
             errors=[reason],
             data=None,
-            facts={
+            metadata={
                 "image_index": 0,
                 "num_images": 1,
                 "attempt": 0,
@@ -94,7 +94,10 @@ class JobCancellation:
                 self._journal.end(uuid)
 
     def rotate(self) -> None:
-        """Start a new segment of the gateway's own log, so that the newest can be merged. Raises
-        OSError."""
+        """Start a new segment of the gateway's own log, so that the old one can be merged.
+
+        Raises:
+            OSError: the disk refuses it.
+        """
         with self._lock:
             self._own_log.rotate()

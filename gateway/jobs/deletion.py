@@ -13,7 +13,7 @@ from gateway.store.result_index import ResultIndex
 
 
 class ResultDeletion:
-    """Deletes. Thread-safe.
+    """Deletes results. Thread-safe.
 
     `rewrite` names the segments that hold what was deleted, for the housekeeping.
     """
@@ -29,18 +29,18 @@ class ResultDeletion:
         self.rewrite: set[str] = set()
 
     def delete(self, *uuids: str, rewrite: bool = True) -> int:
-        """Delete all results of these jobs, and return how many of the jobs had any.
+        """Delete all results of these jobs and return how many of the jobs had any.
 
-        Readers find none of them when this returns. They leave the disk at the next consolidation;
-        with `rewrite` that is soon. Of several callers that delete one at once, one finds it.
+        No reader finds them when this returns. Their bytes leave the disk at the next
+        consolidation, which `rewrite` makes due. Of concurrent callers one deletes.
 
         Raises:
-            NotEnded: one is a job without an outcome.
-            StorageUnavailable: the disk does not take it; nothing is deleted.
+            NotEnded: one of the jobs has no outcome.
+            StorageUnavailable: the disk cannot store the deletion; nothing is deleted.
         """
         with self._lock:
-            found = {uuid: self._index.find_all(uuid) for uuid in dict.fromkeys(uuids)}
-            existing = {uuid: entries for uuid, entries in found.items() if entries}
+            entries_of = {uuid: self._index.find_all(uuid) for uuid in dict.fromkeys(uuids)}
+            existing = {uuid: entries for uuid, entries in entries_of.items() if entries}
             if existing:
                 self._delete(existing)
         if rewrite:
@@ -58,8 +58,7 @@ class ResultDeletion:
             self._journal.delete(submissions)
         except OSError as error:
             raise StorageUnavailable.refusing("the deletion", error) from error
-        # Forgotten first: who finds no result of a job then does not find the job either, and
-        # begins nothing anew.
+        # The job goes first: a thread that finds no result must not find the job and run it again.
         for uuid in existing:
             self._broker.forget(uuid)
         self._index.delete(*existing)

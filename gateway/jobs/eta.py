@@ -1,4 +1,4 @@
-"""How long until: from the measured time of a step. Pure functions of what the workers report."""
+"""Estimates times from the measured time of a step. Pure functions of the workers' statuses."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ UNMEASURED_STEP_S = 0.2
 
 
 def step_s(statuses: Sequence[WorkerStatus]) -> float:
-    """Seconds a step: the mean of what the workers have measured."""
+    """Return seconds a step: the mean of what the workers have measured."""
     measured = [status.step_s for status in statuses if status.step_s]
     return sum(measured) / len(measured) if measured else UNMEASURED_STEP_S
 
 
 def left_s(slot: SlotStatus, step_s: float) -> float:
-    """Seconds until a worker has done a job's steps."""
+    """Return seconds until a worker has done a job's steps."""
     return (slot.steps - slot.step) * step_s
 
 
 def soonest_s(statuses: Sequence[WorkerStatus]) -> float | None:
-    """Seconds until a worker that is full has a free slot; None when none is full."""
+    """Return seconds until a full worker has a free slot; None when no worker is full."""
     mean = step_s(statuses)
     left = [
         left_s(slot, status.step_s or mean)
@@ -35,7 +35,7 @@ def soonest_s(statuses: Sequence[WorkerStatus]) -> float | None:
 
 
 def retry_after_s(statuses: Sequence[WorkerStatus]) -> int:
-    """Whole seconds until a place is free: the soonest worker's steps (RFC 9110, 10.2.3)."""
+    """Return whole seconds until a slot is free, for Retry-After (RFC 9110, section 10.2.3)."""
     soonest = soonest_s(statuses)
     return max(1, math.ceil(1.0 if soonest is None else soonest))
 
@@ -43,7 +43,7 @@ def retry_after_s(statuses: Sequence[WorkerStatus]) -> int:
 def eta_s(
     job: Job, steps_before: int | None, own: WorkerStatus | None, statuses: Sequence[WorkerStatus]
 ) -> float:
-    """Seconds until a job has ended.
+    """Return seconds until a job has ended.
 
     Args:
         steps_before: of the jobs before it in the queue; None when it is not in the queue.

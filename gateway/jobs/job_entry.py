@@ -1,4 +1,4 @@
-"""A job in the broker's table, and the view of it that clients see. Knows no lock and no queue."""
+"""Defines a job in the broker's table and the view of it that clients see."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu_worker.contract.protocol import SlotStatus
 
 
 def iso_time(moment: datetime) -> str:
-    """ISO 8601 with zone and milliseconds, as records have it."""
+    """Return ISO 8601 with zone and milliseconds, as in records."""
     return moment.isoformat(timespec="milliseconds")
 
 
@@ -27,7 +27,7 @@ class JobState(enum.StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether it stays so."""
+        """Whether the state is final."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -54,8 +54,8 @@ class JobView:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> JobView:
-        """The view of a job that has ended, by its first result record."""
-        # Records of before there was `steps` say how many there are for one image.
+        """Return the view of an ended job from its first result record."""
+        # Records older than the key `steps` have the steps of one image only.
         steps = record.get("steps", record.get("num_inference_steps") or 0)
         state = JobState(record["state"])
         return cls(
@@ -74,21 +74,21 @@ class JobView:
         )
 
     def json(self) -> dict[str, Any]:
-        """The members of the JSON object."""
+        """Return the members of the JSON object."""
         return vars(self) | {"state": self.state.value}
 
     def differs(self, other: JobView) -> bool:
-        """Whether something has changed that is worth waking a client for."""
+        """Return whether a client that waits should see the change."""
         watched = ("state", "position", "step", "attempts", "cancel_requested")
         return any(getattr(self, name) != getattr(other, name) for name in watched)
 
 
 @dataclass(eq=False)
 class JobEntry:
-    """A job, and the worker that runs it.
+    """A job and the worker that runs it.
 
-    `cancel`: its end is wanted; `cancel_sent`: its worker knows that. `dispatched`: the journal
-    says to which worker it was given. `ended`: its view, once it has its outcome.
+    `cancel`: a client canceled it; `cancel_sent`: its worker knows that. `dispatched`: the journal
+    has its worker. `ended`: its view once it has its outcome.
     """
 
     job: Job
@@ -105,20 +105,23 @@ class JobEntry:
     ended: JobView | None = None
 
     def observe(self, slot: SlotStatus, trouble: str | None) -> None:
-        """Its worker has spoken of it."""
+        """Store what its worker reports of it.
+
+        Args:
+            trouble: why the disk does not take its outcome yet, or None.
+        """
         self.attempts, self.step, self.steps = slot.attempt, slot.step, slot.steps
         self.errors = [trouble] if trouble else []
         # After a restart of the gateway only the worker knows it.
         self.started_time = self.started_time or slot.started_time
 
     def end(self, record: dict[str, Any]) -> None:
-        """It has its outcome. Its view is its record's from now on, as it is after a restart, when
-        nobody remembers more."""
+        """Store its outcome. Its view is that of its record from now on, as after a restart."""
         self.ended = JobView.from_record(record)
         self.state = self.ended.state
 
     def view(self, position: int | None, eta_s: float | None) -> JobView:
-        """The view of it now.
+        """Return the view of it now.
 
         Args:
             position: how many jobs wait before it; None when it does not wait.

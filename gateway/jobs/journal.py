@@ -1,7 +1,7 @@
-"""The broker's own log: what was accepted, dispatched, canceled, deleted. One writer, the gateway.
+"""Keeps the broker's log: jobs accepted, dispatched, canceled, and results deleted.
 
-An accepted job is on disk before its uuid leaves the gateway. How a job ended is not here: the
-result log says that. The format: docs/results-format.md.
+Its one writer is the gateway. An accepted job is on disk before its uuid leaves the gateway. The
+outcome of a job is in the result log. docs/results-format.md defines the format.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ _FIELDS: dict[str, dict[str, Any]] = {
 
 
 def encode(event: Event) -> bytes:
-    """One line with its newline."""
+    """Return one line with its newline."""
     return durable.with_checksum(orjson.dumps({"v": VERSION, **event})[:-1])
 
 
 def decode(line: bytes) -> Event:
-    """Raises DamagedLine on what is no event of this version."""
+    """Return the event of a line. Raises DamagedLine when it is not one of this version."""
     durable.verify_checksum(line)
     event: Event = orjson.loads(line)
     fields = _FIELDS.get(event.get("event", ""))
     if event.get("v") != VERSION or fields is None:
-        raise DamagedLine(f"is no event of version {VERSION}")
+        raise DamagedLine(f"is not an event of version {VERSION}")
     if any(not isinstance(event.get(name), kind) for name, kind in fields.items()):
-        raise DamagedLine(f"lacks what {event['event']} says")
+        raise DamagedLine(f"lacks a member of the event {event['event']}")
     return event
 
 
 log = logging.getLogger(__name__)
 
 COMPACT_BYTES = 1 << 20
-"""The journal is rewritten when it has grown past this and has doubled since the last time."""
+"""The journal is compacted above this size when it has doubled since the last time."""
 
 
 @dataclass
 class PendingJob:
-    """A job without an outcome, as the journal knows it."""
+    """A job without an outcome, as the journal has it."""
 
     job: Job
     worker: str | None = None
@@ -67,25 +67,25 @@ class PendingJob:
 
 
 class Journal:
-    """Thread-safe. Every method that writes raises OSError when the disk does not take it, and then
-    nothing has changed.
+    """The journal and what follows from it. Thread-safe.
+
+    Every method that writes raises OSError when the disk refuses it; then nothing has changed.
 
     Args:
-        bury: keeps deletions (uuid -> submission) for good elsewhere, so that a compaction may
-            leave them out; they are on disk when it returns. Raises OSError, sqlite3.Error. Without
-            it they stay here.
+        write_tombstones: writes deletions (uuid -> submission) to the file of tombstones, so that a
+            compaction may drop them. It raises OSError or sqlite3.Error. Without it they stay here.
 
-    `submissions` are those of jobs that are not in the result log (yet, or any more):
-    the key's digest -> uuid and the request's digest. `deleted` are those not buried yet.
+    `submissions` maps a key's digest to uuid and request digest, for jobs that are not in the
+    result log. `deleted` are the deletions without a tombstone.
     """
 
     def __init__(
         self,
         path: Path,
         compact_bytes: int = COMPACT_BYTES,
-        bury: Callable[[dict[str, str | None]], None] | None = None,
+        write_tombstones: Callable[[dict[str, str | None]], None] | None = None,
     ) -> None:
-        self._bury = bury
+        self._write_tombstones = write_tombstones
         self._file = AppendFile(path)
         self._lock = threading.Lock()
         self._compact_bytes = compact_bytes
@@ -97,11 +97,12 @@ class Journal:
         self.damaged_lines = 0
 
     def open(self) -> None:
-        """Read what is there. A torn tail is cut, a damaged line in the middle is skipped; both are
-        reported. A disk that does not take writes is no error yet.
+        """Read the journal. A torn tail is cut and a damaged line skipped; both are logged.
+
+        A disk that refuses writes is not an error yet.
 
         Raises:
-            OSError: the journal is there but cannot be read.
+            OSError: the journal exists but cannot be read.
         """
         if self._file.path.exists():
             for event in self._read():
@@ -112,19 +113,19 @@ class Journal:
             log.error("the journal cannot be written: %s", error)
 
     def accept(self, job: Job) -> None:
-        """A job has been accepted; from now on it will have an outcome."""
+        """Record an accepted job. It will have an outcome from now on."""
         self._append({"event": "accepted", "job": job.model_dump(mode="json")})
 
     def dispatch(self, uuid: str, worker: str) -> None:
-        """From now on it is that worker's: nobody else may begin it."""
+        """Record the worker of a job. No other worker may run it from now on."""
         self._append({"event": "dispatched", "uuid": uuid, "worker": worker})
 
     def cancel(self, uuid: str) -> None:
-        """Its end is wanted, also after a restart."""
+        """Record a cancellation, so that it survives a restart."""
         self._append({"event": "cancel", "uuid": uuid})
 
     def delete(self, submissions: dict[str, str | None]) -> None:
-        """Results that are gone for good: uuid -> submission, which stays remembered."""
+        """Record deleted results: uuid -> submission, which stays known."""
         self._append(
             *(
                 {"event": "deleted", "uuid": uuid, "submission": submission}
@@ -133,7 +134,7 @@ class Journal:
         )
 
     def end(self, uuid: str) -> None:
-        """It has its outcome in the result log, its submission too; nothing is written."""
+        """Forget a job whose outcome and submission are in the result log. Nothing is written."""
         with self._lock:
             accepted = self.pending.pop(uuid, None)
             if accepted is not None and accepted.job.submission:
@@ -154,7 +155,7 @@ class Journal:
     def _open_file(self) -> None:
         cut = self._file.open()
         if cut:
-            log.warning("the journal: cut a torn line of %d bytes", cut)
+            log.warning("a torn line of %d bytes was cut from the journal", cut)
 
     def _read(self) -> Iterator[Event]:
         with open(self._file.path, "rb") as file:
@@ -165,7 +166,7 @@ class Journal:
                     yield decode(line)
                 except durable.DamagedLine as error:
                     self.damaged_lines += 1
-                    log.warning("the journal: skipped line %d: it %s", number, error)
+                    log.warning("line %d of the journal is skipped: it %s", number, error)
 
     def _apply(self, event: Event) -> None:
         uuid = event.get("uuid", "")
@@ -187,9 +188,9 @@ class Journal:
         try:
             job = Job.model_validate(event["job"])
         except ValidationError as error:
-            # The checksum is right: written by another version, whose fields were others.
+            # The checksum is right, so another version with other fields wrote it.
             self.damaged_lines += 1
-            log.error("the journal: a job that this version cannot run: %s", error)
+            log.error("the journal has a job that this version cannot run: %s", error)
             return
         self.pending[job.uuid] = PendingJob(job)
         self.last_sequence = max(self.last_sequence, job.sequence)
@@ -201,11 +202,11 @@ class Journal:
             self.submissions[key] = (uuid, request)
 
     def _compact(self) -> None:
-        """Write what still matters into a new file and put it in the old one's place."""
-        if self._bury is not None and self.deleted:
-            self._bury_deleted(self._bury)
-        content = b"".join(encode(event) for event in self._kept())
-        # Whatever becomes of the replacement, the next append opens what then is the journal.
+        """Replace the journal by its live events."""
+        if self._write_tombstones is not None and self.deleted:
+            self._move_deleted(self._write_tombstones)
+        content = b"".join(encode(event) for event in self._live_events())
+        # The next append opens the journal again, whether the replacement succeeds or not.
         self._file.close()
         try:
             durable.replace(self._file.path, content)
@@ -213,14 +214,14 @@ class Journal:
             log.warning("the journal could not be compacted: %s", error)
         self._compacted_to = len(content)
 
-    def _bury_deleted(self, bury: Callable[[dict[str, str | None]], None]) -> None:
+    def _move_deleted(self, write_tombstones: Callable[[dict[str, str | None]], None]) -> None:
         deleted = self._deleted()
         try:
-            bury(deleted)
+            write_tombstones(deleted)
         except (OSError, sqlite3.Error) as error:
             log.warning("deletions stay in the journal for now: %s", error)
             return
-        # Only now: who asks meanwhile finds them here or there.
+        # Only now, so that a reader finds them in one of the two places.
         self.deleted = set()
         for submission in deleted.values():
             self.submissions.pop((submission or "").partition(":")[0], None)
@@ -229,7 +230,7 @@ class Journal:
         submissions = {uuid: f"{key}:{req}" for key, (uuid, req) in self.submissions.items()}
         return {uuid: submissions.get(uuid) for uuid in self.deleted}
 
-    def _kept(self) -> Iterator[dict[str, Any]]:
+    def _live_events(self) -> Iterator[dict[str, Any]]:
         yield {"event": "sequence", "sequence": self.last_sequence}
         for uuid, submission in self._deleted().items():
             yield {"event": "deleted", "uuid": uuid, "submission": submission}

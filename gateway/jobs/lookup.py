@@ -11,25 +11,25 @@ from gateway.store.result_index import ResultIndex
 
 
 class JobLookup:
-    """Answers from the table first. Thread-safe."""
+    """Looks into the table first. Thread-safe."""
 
     def __init__(self, broker: Broker, index: ResultIndex) -> None:
         self._broker = broker
         self._index = index
 
-    def view(self, uuid: str, wait_s: float = 0, known: JobView | None = None) -> JobView:
-        """The view of a job: now, or when it differs from what the caller knows.
+    def view(self, uuid: str, wait_s: float = 0, last_view: JobView | None = None) -> JobView:
+        """Return the view of a job: now, or when it differs from the last view.
 
         Args:
             wait_s: seconds to wait for a difference at most; an ended job is not waited for.
-            known: what the caller has seen; None: the view of now.
+            last_view: the view that the caller has; None returns the view of now.
 
         Raises:
-            UnknownJob: it was never seen.
-            ResultDeleted: its result has been deleted.
+            UnknownJob: no such job was accepted.
+            ResultDeleted: its result was deleted.
         """
         try:
-            return self._broker.view(uuid, wait_s, known)
+            return self._broker.view(uuid, wait_s, last_view)
         except UnknownJob:
             line = self._index.read_without_data(uuid)
         if line is not None:

@@ -1,4 +1,4 @@
-"""One thread that keeps the store small: retention by age, count and size, and consolidation."""
+"""Keeps the store small in a thread: retention by age, count and size, and consolidation."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ log = logging.getLogger(__name__)
 
 PERIOD_S = 60.0
 SOON_S = 1.0
-"""After a writer was asked for a new segment: by then the old one can be merged."""
+"""Seconds until the next round after a rotation: by then the old segment can be merged."""
 
 _PAGE = 500
 
 
 @dataclass(frozen=True)
 class Retention:
-    """What is kept; 0 keeps all. The results of a job stay or go together."""
+    """What is kept; 0 is no limit. The results of a job are kept or deleted together.
+
+    `days` and `size_bytes` bound age and size; `results` bounds the number of images.
+    """
 
     days: float = 0
     results: int = 0
@@ -46,10 +49,10 @@ class Retention:
 
 
 class Housekeeping:
-    """Deletes what is beyond the retention, then merges what is worth it.
+    """Deletes what exceeds the retention, then merges segments.
 
     Args:
-        rotate: asks the writer of a segment to go on in a new one.
+        rotate: asks the writer of a segment to begin a new one.
     """
 
     def __init__(
@@ -67,48 +70,48 @@ class Housekeeping:
         self._segment_bytes = segment_bytes
         self._rotate = rotate
         self._now = now
-        self._asked: set[str] = set()
+        self._rotated: set[str] = set()
 
     def start(self) -> None:
         """Run in a daemon thread."""
         threading.Thread(target=self.run, name="housekeeping", daemon=True).start()
 
     def run(self) -> None:
-        """At the start, every PERIOD_S, and soon after a writer was asked for a new segment."""
+        """Run a round at the start, every PERIOD_S, and soon after a rotation."""
         while True:
             more = False
             try:
                 more = self.once()
             except (OSError, sqlite3.Error, StorageUnavailable) as error:
-                log.warning("housekeeping waits for better times: %s", error)
+                log.warning("housekeeping failed and will be tried again: %s", error)
             except Exception:
-                log.exception("housekeeping failed; it is tried again")
+                log.exception("housekeeping failed and will be tried again")
             time.sleep(SOON_S if more else PERIOD_S)
 
     def once(self) -> bool:
-        """One round; whether another one would soon find more to do.
+        """Run one round; return whether another one would soon find more to do.
 
         Raises:
-            OSError, sqlite3.Error, StorageUnavailable: the disk does not take it; nothing is lost.
+            OSError, sqlite3.Error, StorageUnavailable: the disk refuses a write; nothing is lost.
         """
         if self._retention.limits:
             expired = self._expired()
-            for start in range(0, len(expired), _PAGE):  # others delete in between
+            for start in range(0, len(expired), _PAGE):  # so that clients can delete in between
                 self._deletion.delete(*expired[start : start + _PAGE], rewrite=False)
-        wanted = frozenset(self._deletion.rewrite)
-        for run in list(consolidation.runs(self._index, self._segment_bytes, wanted)):
+        rewrite = frozenset(self._deletion.rewrite)
+        for run in list(consolidation.runs(self._index, self._segment_bytes, rewrite)):
             self._merge(run)
-        asked = set(self._mostly_garbage())
-        for name in asked:
+        mostly_garbage = set(self._mostly_garbage())
+        for name in mostly_garbage:
             self._rotate(name)
-        more, self._asked = bool(asked - self._asked), asked
+        more, self._rotated = bool(mostly_garbage - self._rotated), mostly_garbage
         return more
 
     def _merge(self, run: list[Segment]) -> None:
         try:
             consolidation.merge(self._index, run)
         except (OSError, sqlite3.Error) as error:
-            log.warning("%s and its neighbours are left as they are: %s", run[0].name, error)
+            log.warning("the segments from %s on could not be merged: %s", run[0].name, error)
         else:
             self._deletion.rewrite.difference_update(segment.name for segment in run)
 
@@ -121,13 +124,13 @@ class Housekeeping:
         largest = self._retention.size_bytes or totals.live_bytes
         if totals.results <= most and totals.live_bytes <= largest:
             return
-        kept, size = 0, 0
+        count, size = 0, 0
         for uuid, results in groupby(self._newest_first(), key=lambda entry: entry.uuid):
             lengths = [entry.length for entry in results]
-            # By its newest result: what a job has just made is not deleted for being several.
-            if kept + 1 > most or size + lengths[0] > largest:
+            # The newest result decides: a new job is not deleted because it has many images.
+            if count + 1 > most or size + lengths[0] > largest:
                 yield uuid
-            kept, size = kept + len(lengths), size + sum(lengths)
+            count, size = count + len(lengths), size + sum(lengths)
 
     def _too_old(self) -> Iterator[str]:
         if not self._retention.days:
@@ -152,7 +155,7 @@ class Housekeeping:
             return self._now()
 
     def _mostly_garbage(self) -> Iterator[str]:
-        """Newest segments that nobody would merge, though most of their bytes are deleted."""
+        """Yield newest segments that need a rotation: most of their bytes are deleted."""
         live = self._index.query(IndexDb.live_bytes)
         closed = set(consolidation.closed_segments(self._index.directory))
         for segment in segments.live_segments(self._index.directory):

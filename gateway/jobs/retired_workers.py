@@ -1,7 +1,7 @@
-"""Takes back what workers have begun that are not of the settings any more (fewer SDE_GPUS).
+"""Reclaims jobs of workers that were removed from the settings (a smaller SDE_GPUS).
 
-Each would begin the job of its note again when it is back, although another has been given it: its
-note goes first. Its files are written under its own lock only, as it does itself.
+Such a worker would run the job of its note again if it came back, while another worker runs it. So
+the note is removed first, under the worker's own lock.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ log = logging.getLogger(__name__)
 def reclaim_jobs(
     directory: Path,
     workers: Collection[str],
-    given: Iterable[str],
+    holders: Iterable[str],
     is_ours: Callable[[str], bool],
 ) -> set[str]:
-    """Void the notes of the workers that are gone, and say who they are.
+    """Remove the notes of retired workers and return their names.
 
     Args:
-        directory: that of the results.
-        workers: those of the settings; nothing of theirs is touched.
-        given: workers that the journal has given jobs to.
-        is_ours: whether the job of a note waits for its outcome or has one; of another, nobody
-            knows what it is, and `sde fsck` says so.
+        directory: of the results.
+        workers: those in the settings; their notes stay.
+        holders: workers that the journal has given jobs to.
+        is_ours: whether the gateway knows the job of a note. `sde fsck` reports an unknown one.
 
     Returns:
-        Those whose jobs others may begin. Who is missing runs all the same, or its note cannot be
-        removed: its job stays its own.
+        The workers whose jobs others may run. A worker that still runs, or whose note cannot be
+        removed, is not among them and keeps its jobs.
     """
     noted = {in_flight.writer_of(path) for path in in_flight.note_paths(directory)} - {None}
-    retired = sorted(filter(None, {*noted, *given}.difference(workers)))
+    retired = sorted(filter(None, {*noted, *holders}.difference(workers)))
     return {worker for worker in retired if _retire(directory, worker, is_ours)}
 
 
@@ -50,6 +49,6 @@ def _retire(directory: Path, worker: str, is_ours: Callable[[str], bool]) -> boo
                 notes.clear(ours)
                 log.info("the worker %s is retired and gives back %s", worker, ", ".join(ours))
     except (OSError, StoreLocked) as error:
-        log.error("what %s has begun stays its own: %s", worker, error)
+        log.error("the worker %s is not in the settings but keeps its jobs: %s", worker, error)
         return False
     return True

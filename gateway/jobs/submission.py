@@ -1,4 +1,4 @@
-"""The one way in: room on the disk, a place in the table, the journal, and only then the uuid."""
+"""Accepts a job: checks the disk, reserves a place, writes the journal, returns the uuid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpu_worker.contract.request import GenerationRequest
 
 
 class JobSubmission:
-    """Accepts generations exactly once. Thread-safe."""
+    """Accepts each request once, even when it is sent again with its key. Thread-safe."""
 
     def __init__(
         self,
@@ -43,41 +43,41 @@ class JobSubmission:
         images: InputFiles | None = None,
         source: Source | None = None,
     ) -> str:
-        """Accept a request; the uuid of its job, which is on disk.
+        """Accept a request and return the uuid of its job, which is on disk.
 
         Args:
-            key: the client's name for this submission: the same key gives the same uuid, for good.
-            images: those that the request names by digest; they are on disk before the job is.
-            source: where its `image` is from, when that is a stored image.
+            key: the client's Idempotency-Key; the same key always gives the same uuid.
+            images: those that the request names by digest; they are stored before the job.
+            source: the job and index of `image`, when that is a stored image.
 
         Raises:
-            Unsupported: no worker can do it.
-            IdempotencyKeyReused: the key stands for another request.
-            StorageUnavailable, NoWorker, QueueFull: it is not accepted, and will not run.
+            Unsupported: no worker supports a field of the request.
+            IdempotencyKeyReused: the key was sent with another request.
+            StorageUnavailable, NoWorker, QueueFull: the job is not accepted and will not run.
         """
         if key is None:
             return self._accept(request, None, images or {}, source)
-        named, wanted = _digest(key), _digest(request.model_dump_json())
+        key_digest, request_digest = _digest(key), _digest(request.model_dump_json())
         with self._keyed:
-            made = self._made(named)
-            if made is None:
-                return self._accept(request, f"{named}:{wanted}", images or {}, source)
-            uuid, asked = made
-            if asked != wanted:
+            earlier = self._earlier_submission(key_digest)
+            if earlier is None:
+                return self._accept(request, f"{key_digest}:{request_digest}", images or {}, source)
+            uuid, earlier_digest = earlier
+            if earlier_digest != request_digest:
                 raise IdempotencyKeyReused(
                     f"Idempotency-Key: {key!r} was sent before with another request, "
                     f"which became {uuid}"
                 )
             return uuid
 
-    def _made(self, key: str) -> tuple[str, str] | None:
-        """The uuid and the request's digest that a key's digest stands for."""
-        # The journal first: a job that ends between the two looks is in the log by then.
-        made = self._journal.submissions.get(key)
-        if made is not None:
-            return made
-        found = self._index.find_submission(key)
-        return None if found is None else (found[0], found[1].partition(":")[2])
+    def _earlier_submission(self, key: str) -> tuple[str, str] | None:
+        """Return the uuid and the request's digest of a key's digest."""
+        # The journal comes first: a job that ends between the two looks is in the log by then.
+        earlier = self._journal.submissions.get(key)
+        if earlier is not None:
+            return earlier
+        row = self._index.find_submission(key)
+        return None if row is None else (row[0], row[1].partition(":")[2])
 
     def _accept(
         self,

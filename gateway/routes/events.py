@@ -1,6 +1,6 @@
 """GET /image/jobs/{uuid}/events: a job's life as server-sent events, until its end.
 
-The format is the HTML standard's, section 9.2. A stream waits for the broker, and asks no worker.
+The format is that of the HTML standard, section 9.2. A stream waits for the broker alone.
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ from gateway.jobs.lookup import JobLookup
 from gateway.store.preview_reader import PreviewReader
 
 MAX_STREAMS = 12
-"""Of the gateway's threads (SERVER_THREADS), so many may serve streams; beyond them 503."""
+"""Streams at a time, each of which keeps a thread (SERVER_THREADS); more are refused with 503."""
 
 RETRY_MS = 1000
 HEARTBEAT_S = 15.0
-"""A client that has gone is noticed when something is written to it."""
+"""A client that has left is noticed when something is written to it."""
 
 LOOK_S = 1.0
-"""A preview is written just after its step is told, and the process may be asked to stop: look
-again even if no step follows soon."""
+"""Seconds between two looks. A preview follows its step a moment later, and the process may be
+stopping, so a stream looks again even when no step follows."""
 
 END_ID = 10**12
-"""The id of `end`, whatever came before: who has seen it is told to stay away."""
+"""The id of `end`. A client that sends it as Last-Event-ID gets 204 and does not reconnect."""
 
 _RUNNING_ID, _ATTEMPT = 10**9, 10**6
 _STEPPED = ("step", "steps", "eta_s")
 
 
 def event_id(view: JobView) -> int:
-    """Grows with the job and follows from its state alone, so that it survives a restart."""
+    """Return a number that never decreases within a job.
+
+    It follows from the view alone, so it is the same after a restart.
+    """
     if view.state.ended:
         return END_ID
     if view.state is JobState.QUEUED:
@@ -47,12 +50,12 @@ def event_id(view: JobView) -> int:
 
 
 def message(name: str, number: int, data: object) -> bytes:
-    """One event; JSON has no line breaks."""
+    """Return one event on the wire. JSON has no line breaks."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, name.encode(), orjson.dumps(data))
 
 
 class EventStream:
-    """One client's stream: a WSGI iterable. It keeps a place until it is closed."""
+    """A client's stream, a WSGI iterable. It keeps its place until it is closed."""
 
     def __init__(
         self,
@@ -73,17 +76,19 @@ class EventStream:
         self._clock = clock
 
     def close(self) -> None:
-        """Free the place; waitress calls it whatever became of the client, also before a start."""
+        """Free the place. waitress always calls it, even when nothing was sent."""
         self._leave()
 
     def __iter__(self) -> Iterator[bytes]:
-        """First the state as it is now, then what changes, last `end`; a process that stops ends it
-        before that, and the client comes again."""
+        """Yield the state now, then each change, and last `end`.
+
+        A process that stops ends the stream earlier, and the client reconnects.
+        """
         try:
             yield b"retry: %d\n\n" % RETRY_MS
             yield from self._events()
         except (UnknownJob, ResultDeleted):
-            return  # deleted between two looks: it had ended
+            return  # it was deleted between two looks, so it had ended
         finally:
             self.close()
 
@@ -111,7 +116,7 @@ class EventStream:
         return min(LOOK_S, max(0.01, HEARTBEAT_S - (self._clock() - last_write)))
 
     def _message(self, name: str, view: JobView, data: object) -> bytes:
-        # A gateway that has just been restarted has not heard of the step yet.
+        # After a restart the gateway does not know the step yet.
         self._id = max(self._id, event_id(view))
         return message(name, self._id, data)
 
@@ -130,7 +135,7 @@ def _name(sent: JobView | None, view: JobView) -> str | None:
 
 
 class EventsResource:
-    """Serves so many streams at a time."""
+    """Serves at most MAX_STREAMS streams at a time."""
 
     def __init__(
         self, lookup: JobLookup, previews: PreviewReader, stopping: threading.Event
@@ -141,7 +146,7 @@ class EventsResource:
         self._streams = ConcurrencyLimit(MAX_STREAMS, "streams of events", retry_after_s=1)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
-        """text/event-stream; 204 for who has seen the end: so a browser stops asking."""
+        """Answer with text/event-stream; or 204, which stops a client that has seen `end`."""
         uuid = parse_uuid(uuid, "uuid")
         last = req.get_header("Last-Event-ID") or ""
         last_id = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
@@ -152,7 +157,7 @@ class EventsResource:
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")
         if req.method == "HEAD":
-            resp.stream = []  # falcon sends nothing of a stream, and closes none
+            resp.stream = []  # falcon neither sends nor closes a stream here
             return
         resp.stream = EventStream(
             uuid,

@@ -31,7 +31,7 @@ DEFAULT_PAGE = 100
 
 
 class GenerateResource:
-    """They accept, look and delete; they do no work."""
+    """Accepts jobs, lists results and deletes them."""
 
     query: ClassVar = {
         "GET": ("generation_uuid", "limit", "before", "data"),
@@ -54,7 +54,7 @@ class GenerateResource:
         self._arrays = RecordArrayResponder(index)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200 `{"generation_uuid": ...}`, or 4xx, 429, 503, 507."""
+        """Answer 200 `{"generation_uuid": ...}`, or 4xx, 503, 507."""
         key = idempotency_key(req)
         with self._reader.room(req.content_length or 0):
             request, images = self._reader.request(json_body(req, self._max_body_bytes))
@@ -62,15 +62,18 @@ class GenerateResource:
         resp.data = orjson.dumps({"generation_uuid": uuid})
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Results as a JSON array from the log: all, oldest first; a page, newest first; or those
-        of `generation_uuid`, in their order."""
+        """Answer with results from the log as a JSON array.
+
+        They are all results, oldest first; a page, newest first; or those of `generation_uuid`, in
+        the order of their images.
+        """
         uuid = uuid_param(req, "generation_uuid")
         with_data = bool_param(req, "data", default=True)
         entries: Iterable[Entry]
         if uuid is not None:
             for name in ("limit", "before"):
                 if name in req.params:
-                    why = "is of a list of jobs: not together with generation_uuid"
+                    why = "cannot be sent together with generation_uuid"
                     raise invalid_parameter(name, req.get_param(name), why)
             entries = self._index.find_all(uuid)
         elif "limit" in req.params or "before" in req.params:
@@ -84,11 +87,11 @@ class GenerateResource:
         self._arrays.answer(req, resp, entries, with_data)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """204: the results of `generation_uuid` are gone."""
+        """Delete the results of `generation_uuid`; answer 204."""
         uuid = uuid_param(req, "generation_uuid")
         if uuid is None:
             raise missing_parameter(
-                "generation_uuid", "the uuid of the job whose results are to go"
+                "generation_uuid", "the uuid of the job whose results to delete"
             )
         if not self._deletion.delete(uuid):
             if self._index.is_deleted(uuid):
@@ -102,5 +105,5 @@ class GenerateResource:
         if before is not None and self._index.is_deleted(before):
             raise ResultDeleted(before)
         if before is not None and last is None:
-            raise invalid_parameter("before", before, "is no result's uuid")
+            raise invalid_parameter("before", before, "is not the uuid of a result")
         return self._index.newest_first(limit, last)

@@ -1,4 +1,4 @@
-"""GET /image/files/{uuid}.png: the picture itself, for <img>, browsers and caches."""
+"""GET /image/files/{uuid}.png: the image itself, for <img>, browsers and caches."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _NAME = re.compile(r"([0-9a-fA-F-]{36})(?:-([1-9]\d{0,3}))?\.png")
 
 
 class FileResource:
-    """A picture never changes: it may be kept for good by whoever asked for it."""
+    """Serves images. An image never changes, so a client may cache it for good."""
 
     def __init__(self, index: ResultIndex, lookup: JobLookup) -> None:
         self._index = index
         self._lookup = lookup
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """`{uuid}.png`, or `{uuid}-N.png` for the N-th picture of a job, from 1."""
-        found = _NAME.fullmatch(name)
-        if found is None:
+        """Answer with `{uuid}.png`, or with `{uuid}-N.png`, the N-th image of a job, from 1."""
+        match = _NAME.fullmatch(name)
+        if match is None:
             raise invalid_parameter("name", name, "is not UUID.png or UUID-N.png")
-        uuid = parse_uuid(found[1], "uuid")
-        number = int(found[2] or 1)
+        uuid = parse_uuid(match[1], "uuid")
+        number = int(match[2] or 1)
         etag = falcon.ETag(f"{uuid}-{number}")
         entry = find_image(self._index, self._lookup, uuid, number)
         has = req.if_none_match or []
         if "*" in has or etag in has:
-            resp.status = falcon.HTTP_NOT_MODIFIED  # told without reading the record
+            resp.status = falcon.HTTP_NOT_MODIFIED  # the record need not be read
         else:
             resp.content_type = "image/png"
             resp.data = read_image(self._index, entry)
@@ -44,7 +44,7 @@ class FileResource:
 
 
 def read_image(index: ResultIndex, entry: Entry) -> bytes:
-    """The picture's own bytes. Raises ResultDeleted when its result has just been deleted."""
+    """Return the PNG. Raises ResultDeleted when its result has just been deleted."""
     data = index.read_data(entry)
     if data is None:
         raise ResultDeleted(entry.uuid)
@@ -52,11 +52,12 @@ def read_image(index: ResultIndex, entry: Entry) -> bytes:
 
 
 def find_image(index: ResultIndex, lookup: JobLookup, uuid: str, number: int) -> Entry:
-    """Where the N-th picture of a job stands, from 1.
+    """Return the entry of a job's N-th image, from 1.
 
     Raises:
-        NoImage: it has none, or not so many, or not yet.
-        UnknownJob, ResultDeleted: there is no such job any more, or never was.
+        NoImage: the job has no image of this number, or none yet.
+        UnknownJob: the job does not exist.
+        ResultDeleted: its result was deleted.
     """
     entry = index.find_image(uuid, number - 1)
     if entry is not None and entry.data_length:
@@ -66,6 +67,6 @@ def find_image(index: ResultIndex, lookup: JobLookup, uuid: str, number: int) ->
         first = index.find(uuid)
         count = first.num_images if first is not None else 1
         if number <= count:
-            raise NoImage(f"picture {number} of the job {uuid} has been lost")
-        raise NoImage(f"the job {uuid} has no picture {number}: it has {count}")
-    raise NoImage(f"the job {uuid} is {state} and has no picture")
+            raise NoImage(f"image {number} of the job {uuid} is damaged on the disk")
+        raise NoImage(f"the job {uuid} has no image {number}; it has {count}")
+    raise NoImage(f"the job {uuid} is {state} and has no image")

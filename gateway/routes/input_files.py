@@ -1,6 +1,6 @@
-"""GET /image/jobs/{uuid}/inputs/{sha256}: a picture that came with a request that has ended.
+"""GET /image/jobs/{uuid}/inputs/{sha256}: an input image of a job that has ended.
 
-Looked up among the digests of the record: what a client sends never becomes a path by itself.
+It is looked up among the digests of the record, so a client's string never becomes a path.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from gpu_worker.contract.request import image_fields
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _KINDS = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", "image/webp"))
-"""By a file's first bytes; it was sent by a client, so that nothing else is believed of it."""
+"""Media types by a file's first bytes. A client sent the file, so nothing else is trusted."""
 
 
 class InputFileResource:
-    """What is named by its digest never changes: it may be kept for good."""
+    """Serves input images. Their name is their digest, so a client may cache them for good."""
 
     def __init__(self, index: ResultIndex, lookup: JobLookup, inputs: InputStore) -> None:
         self._index = index
@@ -32,21 +32,25 @@ class InputFileResource:
         self._inputs = inputs
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str, sha256: str) -> None:
-        """The file as it came, byte for byte."""
+        """Answer with the file as the client sent it, byte for byte."""
         uuid = parse_uuid(uuid, "uuid")
         if _SHA256.fullmatch(sha256) is None:
             raise invalid_parameter("sha256", sha256, "is not 64 hexadecimal digits in lower case")
         line = self._index.read_without_data(uuid)
         if line is None:
             state = self._lookup.view(uuid).state
-            raise NoImage(f"the job {uuid} is {state}: its pictures can be had when it has ended")
+            raise NoImage(
+                f"the job {uuid} is {state}; its input images are available after its end"
+            )
         digests = {holder[key] for _, holder, key in image_fields(orjson.loads(line))}
         if f"sha256:{sha256}" not in digests:
-            raise NoImage(f"no picture sha256:{sha256} came with the job {uuid}")
+            raise NoImage(f"the job {uuid} has no input image sha256:{sha256}")
         try:
             content = self._inputs.read(uuid, sha256)
         except OSError as error:
-            raise NoImage(f"sha256:{sha256} of {uuid} is gone: {error.strerror}") from None
+            raise NoImage(
+                f"the input image sha256:{sha256} of {uuid} cannot be read: {error.strerror}"
+            ) from None
         kinds = [kind for head, kind in _KINDS if content.startswith(head)]
         resp.content_type = kinds[0] if kinds else "application/octet-stream"
         resp.set_header("X-Content-Type-Options", "nosniff")

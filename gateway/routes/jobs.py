@@ -1,4 +1,4 @@
-"""Resources under /image/jobs: where a job stands, waiting for its next change, ending it."""
+"""Resources under /image/jobs: the state of a job, its next change, and its cancellation."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gateway.jobs.lookup import JobLookup
 
 MAX_WAIT_S = 30.0
 MAX_WAITING = 8
-"""Of the gateway's threads (SERVER_THREADS), so many may wait; beyond them the answer comes at
+"""Requests that may wait, each of which keeps a thread (SERVER_THREADS). More are answered at
 once."""
 
 MAX_LISTED = 1000
 
 
 class JobsResource:
-    """GET /image/jobs: the jobs that wait and run, and those that ended since the start."""
+    """GET /image/jobs: queued and running jobs, and those that ended since the gateway started."""
 
     query: ClassVar = {"GET": ("limit",)}
 
@@ -32,7 +32,7 @@ class JobsResource:
         self._broker = broker
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """An array, newest first."""
+        """Answer with an array, newest first."""
         limit = int(number_param(req, "limit", 100, 1, MAX_LISTED))
         resp.data = orjson.dumps([view.json() for view in self._broker.views(limit)])
 
@@ -48,7 +48,7 @@ class JobResource:
         self._waits = ConcurrencyLimit(MAX_WAITING, "waiting requests", retry_after_s=1)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
-        """The job; with `wait=S` after its next change or S seconds."""
+        """Answer with the job; with `wait=S` after its next change or S seconds."""
         uuid = parse_uuid(uuid, "uuid")
         wait_s = number_param(req, "wait", 0, 0, MAX_WAIT_S, whole=False)
         resp.data = orjson.dumps(self._view(uuid, wait_s).json())
@@ -66,7 +66,7 @@ class JobResource:
             release()
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
-        """200 with the job, which is canceled; 202 while it still runs to its next step."""
+        """Cancel the job; answer 200 when it has ended, 202 while it runs to its next step."""
         uuid = parse_uuid(uuid, "uuid")
         try:
             self._cancellation.cancel(uuid)

@@ -1,6 +1,6 @@
-"""Resources under /server/models: what can be asked for, and which model is in memory.
+"""Resources under /server/models: the models, and which of them is in memory.
 
-The worker is spoken to by its dispatcher's thread, never from here.
+Only the dispatcher's thread speaks to a worker, never these resources.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class ModelsResource:
         self._capabilities = capabilities
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The description; 503 before a worker has said it."""
+        """Answer with the description, or 503 before a worker has sent one."""
         resp.data = orjson.dumps(self._capabilities.description().model_dump())
 
 
 class ModelCommandResource:
-    """POST /server/models/{name}/load and /unload: 202, and the worker says how it went."""
+    """POST /server/models/{name}/load and /unload: 202; GET /server/workers shows the result."""
 
     def __init__(
         self, capabilities: WorkerCapabilities, broker: Broker, commands: dict[str, CommandQueue]
@@ -39,11 +39,11 @@ class ModelCommandResource:
         self._commands = commands
 
     def on_post_load(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """The first idle worker that knows the model loads it; jobs wait meanwhile."""
+        """Have the first idle worker that knows the model load it. Jobs wait until it is loaded."""
         self._send(resp, ModelCommand(name), self._reachable(req, name), name)
 
     def on_post_unload(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """The first idle worker that has the model lets go of it."""
+        """Have the first idle worker that has the model unload it."""
         reachable = self._reachable(req, name)
         holders = {worker: status for worker, status in reachable.items() if status.loaded == name}
         if not holders:
@@ -51,11 +51,15 @@ class ModelCommandResource:
         self._send(resp, ModelCommand(unload=True), holders, name)
 
     def _reachable(self, req: falcon.Request, name: str) -> dict[str, WorkerStatus]:
-        """Workers that know the model and answer. Raises UnknownModel, NotDescribed, NoWorker."""
+        """Return the workers that know the model and answer.
+
+        Raises:
+            UnknownModel, NotDescribed, NoWorker: there is none.
+        """
         same_origin(req)
         statuses = self._broker.workers()
-        known = [(worker, statuses[worker]) for worker in self._capabilities.workers_of(name)]
-        reachable = {worker: status for worker, status in known if status is not None}
+        candidates = [(worker, statuses[worker]) for worker in self._capabilities.workers_of(name)]
+        reachable = {worker: status for worker, status in candidates if status is not None}
         if not reachable:
             raise NoWorker(retry_after_s=5)
         return reachable
@@ -70,7 +74,7 @@ class ModelCommandResource:
         idle = [worker for worker, status in workers.items() if status.state is WorkerState.IDLE]
         if not idle:
             state = next(iter(workers.values())).state
-            raise WorkerBusy(f"the worker is {state}; ask for {name} when it is idle")
+            raise WorkerBusy(f"the worker is {state}; ask for {name} again when it is idle")
         status = self._commands[idle[0]].submit(command)
         resp.status = falcon.HTTP_ACCEPTED
         resp.data = orjson.dumps(worker_view(idle[0], status))

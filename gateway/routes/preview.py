@@ -1,4 +1,4 @@
-"""GET /image/jobs/{uuid}/preview: what a running job looks like so far, as its worker drew it."""
+"""GET /image/jobs/{uuid}/preview: the newest preview of a running job."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gateway.store.preview_reader import PreviewReader
 
 
 class PreviewResource:
-    """A preview is of this moment: nobody keeps it."""
+    """Serves previews. A preview is outdated at the next step, so no client may cache it."""
 
     def __init__(self, previews: PreviewReader, lookup: JobLookup) -> None:
         self._previews = previews
         self._lookup = lookup
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
-        """The JPEG of a running job; 404 when there is none."""
+        """Answer with the JPEG of a running job, or 404 when there is none."""
         uuid = parse_uuid(uuid, "uuid")
         state = self._lookup.view(uuid).state
         content = self._previews.read(uuid) if state is JobState.RUNNING else None

@@ -1,4 +1,4 @@
-"""Resources under /server: version 1's status, and the workers; /healthz for process watchers."""
+"""Resources under /server: version 1's status, the workers, the storage; and /healthz."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _MEMBERS = (
 
 
 def worker_view(name: str, status: WorkerStatus | None) -> dict[str, Any]:
-    """A worker as GET /server/workers shows it. All else is null while it does not answer."""
+    """Return a worker as GET /server/workers shows it; of a silent one, all else is null."""
     slot = status.slots[0] if status and status.slots else None
-    held = {
+    first_job = {
         "uuid": slot.uuid if slot else None,
         "step": slot.step if slot else 0,
         "steps": slot.steps if slot else 0,
     }
-    members = {**dict(status), **held} if status else {}
+    members = {**dict(status), **first_job} if status else {}
     return {
         "worker": name,
         "name": name,
@@ -41,7 +41,7 @@ def worker_view(name: str, status: WorkerStatus | None) -> dict[str, Any]:
 
 
 class StatusResource:
-    """GET /server/status: version 1's one key and nothing else."""
+    """GET /server/status: the one key of version 1."""
 
     def __init__(self, broker: Broker, storage: DiskSpace) -> None:
         self._broker = broker
@@ -54,13 +54,13 @@ class StatusResource:
 
 
 class WorkersResource:
-    """GET /server/workers: each worker's last word."""
+    """GET /server/workers: the last status of each worker."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """An array; a worker that does not answer is `unreachable`, and all else is null."""
+        """Answer with an array. A worker that does not answer is `unreachable`."""
         resp.data = orjson.dumps(
             [worker_view(name, status) for name, status in self._broker.workers().items()]
         )
@@ -75,7 +75,7 @@ class StorageResource:
         self._storage = storage
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Counts and bytes; `trouble` says why no job is accepted, or is null."""
+        """Answer with counts and bytes. `trouble` says why no job is accepted, or is null."""
         totals = self._index.query(IndexDb.totals)
         resp.data = orjson.dumps(
             {
@@ -90,7 +90,7 @@ class StorageResource:
 
 
 class HealthResource:
-    """GET /healthz: this process answers. It asks no worker."""
+    """GET /healthz: shows that this process answers. It asks no worker."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """`{"status": "ok"}`."""

@@ -1,4 +1,4 @@
-"""POST /image/upscale: a stored picture made larger, as a job like any other."""
+"""POST /image/upscale: upscales a stored image, as a job like any other."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MAX_BODY_BYTES = 4096
 
 
 class UpscaleRequest(Upscale):
-    """Which picture of which job, from 0, and how."""
+    """The job, the index of its image from 0, and the upscaling."""
 
     generation_uuid: str
     image_index: Annotated[int, Field(ge=0, le=999)] = 0
 
 
 class UpscaleResource:
-    """Submits a job that has the stored picture as its own."""
+    """Submits a job whose input image is the stored one."""
 
     def __init__(self, submission: JobSubmission, lookup: JobLookup, index: ResultIndex) -> None:
         self._submission = submission
@@ -42,13 +42,13 @@ class UpscaleResource:
         self._index = index
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200 `{"generation_uuid": ...}` of the new job, or what POST /image/generate answers."""
+        """Answer 200 `{"generation_uuid": ...}` of the new job, or as POST /image/generate does."""
         key = idempotency_key(req)
         try:
             body = UpscaleRequest.model_validate(json_body(req, MAX_BODY_BYTES))
         except ValidationError as error:
-            known = UpscaleRequest.model_fields
-            raise InvalidRequest(field_errors(error, known), known) from None
+            fields = UpscaleRequest.model_fields
+            raise InvalidRequest(field_errors(error, fields), fields) from None
         uuid = parse_uuid(body.generation_uuid, "generation_uuid")
         entry = find_image(self._index, self._lookup, uuid, body.image_index + 1)
         content = read_image(self._index, entry)
@@ -60,7 +60,7 @@ class UpscaleResource:
         upscale = Upscale(scale=body.scale, upscaler=body.upscaler)
         try:
             request = GenerationRequest(prompt=prompt, image=digest, upscale=upscale)
-        except ValidationError as error:  # an older version let more into a prompt
+        except ValidationError as error:  # an older version accepted more in a prompt
             raise InvalidRequest(field_errors(error)) from None
         try:
             output_size.upscaled_size(_size(content), body.scale, field="scale")
@@ -72,6 +72,6 @@ class UpscaleResource:
 
 
 def _size(content: bytes) -> output_size.Size:
-    """Of a PNG of ours, from its header."""
+    """Return the size of one of our PNGs, from its header."""
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         return image.size

@@ -1,7 +1,7 @@
 """Merges segments that are small or mostly garbage, so that deleted results leave the disk.
 
-Safe to kill at any instruction: the merged file appears by rename, under a name that says which
-segments it makes void; until then they count, and from then on they do not.
+It can be killed at any instruction. The merged file appears by rename, and its name says which
+segments it replaces: they count until then and no longer afterwards.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gpu_worker.store.segments import Segment
 log = logging.getLogger(__name__)
 
 GARBAGE_RATIO = 0.5
-"""A segment with more dead bytes than this is rewritten: at most half the disk is waste."""
+"""A segment with a larger share of deleted bytes is rewritten: at most half the disk is wasted."""
 
 
 def clean_up(directory: Path) -> None:
-    """Remove what a merge that was killed has left: half a file, or replaced segments.
+    """Remove the files of an interrupted merge: half a file, or replaced segments.
 
     Raises:
-        OSError: something cannot be removed.
+        OSError: a file cannot be removed.
     """
     for half in directory.glob("*.jsonl.tmp"):
         half.unlink()
@@ -38,31 +38,31 @@ def clean_up(directory: Path) -> None:
 
 
 def closed_segments(directory: Path) -> list[Segment]:
-    """The segments that nobody appends to: all of a writer but its newest."""
-    found = segments.live_segments(directory)
-    newest = {segment.writer: segment for segment in found}
-    return [segment for segment in found if segment != newest[segment.writer]]
+    """Return the segments that are no longer appended to: all but each writer's newest."""
+    live = segments.live_segments(directory)
+    newest = {segment.writer: segment for segment in live}
+    return [segment for segment in live if segment != newest[segment.writer]]
 
 
 def runs(
-    index: ResultIndex, segment_bytes: int, wanted: frozenset[str] = frozenset()
+    index: ResultIndex, segment_bytes: int, rewrite: frozenset[str] = frozenset()
 ) -> Iterator[list[Segment]]:
-    """Neighbours that are worth one file: small or mostly garbage, and together no larger than one.
+    """Yield neighbouring segments to merge: small or mostly garbage, together no larger than one.
 
-    A segment that the index has not read to its end, or in which it found damage, is left alone:
-    what it does not know it would not copy.
+    A segment that is not indexed to its end, or is damaged, is left alone: records that the index
+    does not know would be lost.
 
     Args:
-        wanted: names of segments that are worth it whatever they hold.
+        rewrite: names of segments to merge whatever they hold.
     """
     live_bytes = index.query(IndexDb.live_bytes)
-    for _, own in groupby(closed_segments(index.directory), key=lambda segment: segment.writer):
+    for _, group in groupby(closed_segments(index.directory), key=lambda segment: segment.writer):
         run: list[Segment] = []
         total, any_garbage = 0, False
-        for segment in own:
+        for segment in group:
             size = (index.directory / segment.name).stat().st_size
             live = live_bytes.get(segment.name, 0)
-            is_garbage = segment.name in wanted or live < (1 - GARBAGE_RATIO) * size
+            is_garbage = segment.name in rewrite or live < (1 - GARBAGE_RATIO) * size
             worth = (is_garbage or size < segment_bytes // 2) and _is_sound(index, segment, size)
             if not worth or total + live > segment_bytes:
                 if len(run) > 1 or any_garbage:
@@ -76,16 +76,16 @@ def runs(
 
 
 def merge(index: ResultIndex, run: list[Segment]) -> None:
-    """Make one segment of a run; readers find every record before, during and after.
+    """Merge a run into one segment. Readers find every record before, during and after.
 
     Raises:
-        OSError: nothing has changed for readers.
+        OSError: the merge failed; nothing has changed for readers.
     """
     merged = Segment(run[0].writer, run[0].first, run[-1].last)
     entries = [entry for segment in run for entry in _records(index, segment)]
-    fresh = index.directory / f"{merged.name}.tmp"
+    temporary = index.directory / f"{merged.name}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(fresh, flags, 0o600)
+    descriptor = os.open(temporary, flags, 0o600)
     try:
         moved = list(_copy(index.open_segments, entries, descriptor, merged.name))
         size = os.lseek(descriptor, 0, os.SEEK_CUR)
@@ -95,11 +95,11 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
             merged.name,
             moved,
             size,
-            publish=lambda: _put(fresh, index.directory / merged.name),
+            publish=lambda: _publish(temporary, index.directory / merged.name),
         )
     except OSError:
         with contextlib.suppress(OSError):
-            fresh.unlink()
+            temporary.unlink()
         raise
     finally:
         os.close(descriptor)
@@ -114,25 +114,25 @@ def _is_sound(index: ResultIndex, segment: Segment, size: int) -> bool:
 
 
 def _records(index: ResultIndex, segment: Segment) -> list[Entry]:
-    return index.query(lambda db: db.of_segment(segment.name))
+    return index.query(lambda db: db.records_of(segment.name))
 
 
 def _copy(source: SegmentFiles, entries: list[Entry], target: int, name: str) -> Iterator[Entry]:
-    """Copy the lines, each verified; a damaged one stays behind and is reported."""
+    """Copy the lines, each verified. A damaged one is left out and logged."""
     offset = 0
     for entry in entries:
         try:
             text = record_reader.whole(source, entry) + b"\n"
         except durable.DamagedLine as error:
-            log.warning("left a record out of a merge: %s", error)
+            log.warning("a record is left out of a merge: %s", error)
             continue
         durable.write_all(target, text)
         yield entry._replace(segment=name, offset=offset)
         offset += len(text)
 
 
-def _put(fresh: Path, target: Path) -> None:
-    fresh.replace(target)
+def _publish(temporary: Path, target: Path) -> None:
+    temporary.replace(target)
 
 
 def _remove(directory: Path, void: list[Segment]) -> None:

@@ -1,4 +1,4 @@
-"""Whether the disk would take another result: asked before a job is accepted. Writes nothing."""
+"""Checks whether the disk has room for another result, before a job is accepted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class DiskSpace:
     """The disk that holds the results.
 
     Args:
-        min_free_bytes: with less room than this no job is accepted.
-        statuses: the workers' last words; one that waits for the disk speaks for all.
+        min_free_bytes: below this no job is accepted.
+        statuses: the last status of each worker; the trouble of one counts for all.
     """
 
     def __init__(
@@ -29,15 +29,15 @@ class DiskSpace:
         self._statuses = statuses
 
     def free_bytes(self) -> int | None:
-        """Room for a user's files; None when the disk does not even say that."""
+        """Return the bytes that are free for users; None when the disk cannot be asked."""
         try:
-            found = os.statvfs(self._directory)
+            filesystem = os.statvfs(self._directory)
         except OSError:
             return None
-        return found.f_bavail * found.f_frsize
+        return filesystem.f_bavail * filesystem.f_frsize
 
     def trouble(self) -> str | None:
-        """Why a result could not be kept now, or None."""
+        """Return why a result could not be stored now, or None."""
         for status in self._statuses():
             if status is not None and status.trouble:
                 return status.trouble
@@ -47,7 +47,7 @@ class DiskSpace:
         if free < self._min_free_bytes:
             return (
                 f"the disk has {free >> 20} MiB free, less than the {self._min_free_bytes >> 20} "
-                "that SDE_MIN_FREE_MIB asks for"
+                "of SDE_MIN_FREE_MIB"
             )
         return None
 

@@ -1,6 +1,6 @@
-"""The index's tables in SQLite: where each result stands. A cache of the log, made anew at will.
+"""The index's tables in SQLite: where each record is. They are a cache of the log.
 
-SQL and rows only; it reads no segment. Not thread-safe: IndexFile holds a lock.
+It holds SQL and rows only and reads no segment. Not thread-safe: IndexFile holds a lock.
 """
 
 from __future__ import annotations
@@ -34,21 +34,20 @@ INSERT INTO deletions_read VALUES (0);
 
 
 def files(path: Path) -> list[Path]:
-    """The database, and what SQLite keeps beside it in WAL mode (sqlite.org/walformat.html)."""
+    """Return the database's path and those beside it in WAL mode (sqlite.org/walformat.html)."""
     return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
 
 
 def connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:
-    """Open the database, and make its tables in a new one.
+    """Open the database and create its tables in a new one.
 
     Args:
-        alone: nobody else may open the file. Then SQLite needs no shared memory beside it
-            (sqlite.org/wal.html, "use of WAL without shared-memory"), for which a full disk has no
-            room: what is there can be read.
+        alone: no other process may open the file. Then SQLite needs no shared memory beside it
+            (sqlite.org/wal.html, "use of WAL without shared-memory"), so a full disk can be read.
 
     Raises:
-        sqlite3.DatabaseError: it is damaged, or of another version.
-        sqlite3.OperationalError: the disk does not take it.
+        sqlite3.DatabaseError: the file is damaged or of another version.
+        sqlite3.OperationalError: the disk refuses it.
     """
     db = sqlite3.connect(path, check_same_thread=False, timeout=10)
     try:
@@ -60,7 +59,7 @@ def connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             db.execute("PRAGMA journal_mode = WAL")  # the file remembers it
-            # One transaction: killed in between, the next start finds nothing of it.
+            # One transaction: a kill leaves all of it or nothing.
             db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"is of version {version}")
@@ -71,10 +70,10 @@ def connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:
 
 
 class Entry(NamedTuple):
-    """Where a record stands: `length` bytes from `offset` of `segment`, the newline included.
+    """The place of a record: `length` bytes from `offset` of `segment`, the newline included.
 
     It is the `image_index`-th, from 0, of the `num_images` of its job.
-    `data_at` and `data_length`: the base64 text within the line, length 0 for null.
+    `data_at` and `data_length` locate the base64 text in the line; the length is 0 for null.
     """
 
     uuid: str
@@ -91,7 +90,7 @@ class Entry(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """The whole log in numbers."""
+    """Totals of the log: records, their bytes, and damaged lines."""
 
     results: int
     live_bytes: int
@@ -114,11 +113,13 @@ INSERT_FIRST = (
 
 
 class IndexDb:
-    """The open database. Every method raises sqlite3.DatabaseError when the file is damaged, and
-    sqlite3.OperationalError, which is one, when the disk does not take it.
+    """The open database.
+
+    Every method raises sqlite3.DatabaseError when the file is damaged, and its subclass
+    sqlite3.OperationalError when the disk refuses a write.
 
     Args:
-        alone: see connect().
+        alone: as for connect().
 
     `tombstones` are the deletions that it has read.
     """
@@ -132,64 +133,65 @@ class IndexDb:
         self._db.close()
 
     def copy_from(self, other: IndexDb) -> None:
-        """Become what another is, page by page."""
+        """Copy another database into this one, page by page."""
         other._db.backup(self._db)
 
     def size_bytes(self) -> int:
-        """Of all its pages."""
+        """Return the size of all pages."""
         query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
         return int(self._db.execute(query).fetchone()[0])
 
     # ---- segments -----------------------------------------------------------------------------
 
     def segments(self) -> dict[str, int]:
-        """Each known segment and how far it has been read, in bytes."""
+        """Return how far each segment has been read, in bytes."""
         return dict(self._db.execute("SELECT name, read_to FROM segments").fetchall())
 
     def read_to(self, name: str) -> int | None:
-        """How far a segment has been read, in bytes; None when it is not known."""
+        """Return how far a segment has been read, in bytes; None when it is unknown."""
         query = "SELECT read_to FROM segments WHERE name = ?"
         row = self._db.execute(query, (name,)).fetchone()
         return int(row[0]) if row else None
 
-    def settle(self) -> None:
-        """Have what was written in the file itself: a lookup in a long WAL is slow."""
+    def checkpoint(self) -> None:
+        """Move the WAL into the file, because a lookup in a long WAL is slow."""
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def forget_segment(self, name: str) -> None:
-        """Drop a segment and what stood in it."""
+        """Drop a segment and its records."""
         with self._db:
             self._db.execute("DELETE FROM results WHERE segment = ?", (name,))
             self._db.execute("DELETE FROM segments WHERE name = ?", (name,))
 
     def is_sound(self, name: str, size: int) -> bool:
-        """Whether a segment has been read to `size`, with no damage in it."""
+        """Return whether a segment has been read to `size` without damage."""
         query = "SELECT 1 FROM segments WHERE name = ? AND read_to = ? AND damaged = 0"
         return self._db.execute(query, (name, size)).fetchone() is not None
 
     def live_bytes(self) -> dict[str, int]:
-        """Bytes of indexed records a segment."""
+        """Return the bytes of indexed records of each segment."""
         query = "SELECT segment, SUM(length) FROM results GROUP BY segment"
         return dict(self._db.execute(query).fetchall())
 
     def add(self, name: str, entries: Iterable[Entry], read_to: int, damaged: int) -> list[Entry]:
-        """Take in what was read of a segment, in one transaction; a job's first outcome counts.
+        """Add what was read of a segment in one transaction. A job's first outcome counts.
 
         Returns:
             The entries that are new.
         """
         with self._db:
-            fresh = [entry for entry in entries if self._db.execute(INSERT_FIRST, entry).rowcount]
+            new_entries = [
+                entry for entry in entries if self._db.execute(INSERT_FIRST, entry).rowcount
+            ]
             self._db.execute(
                 "INSERT INTO segments VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
                 "read_to = excluded.read_to, damaged = damaged + excluded.damaged",
                 (name, read_to, damaged),
             )
-        return fresh
+        return new_entries
 
     def move(self, old: Iterable[str], name: str, entries: Iterable[Entry], size: int) -> None:
-        """The segments `old` have become `name`: in one transaction, so that no reader sees
-        neither or both."""
+        """Replace the segments `old` by `name` in one transaction; readers see one of them."""
         insert = f"INSERT INTO results ({COLUMNS}) VALUES ({_MARKS})"
         with self._db:
             for segment in old:
@@ -201,20 +203,20 @@ class IndexDb:
     # ---- results ------------------------------------------------------------------------------
 
     def find_all(self, uuid: str) -> list[Entry]:
-        """The places of a job's records, in their order."""
+        """Return the entries of a job in their order."""
         return [Entry._make(row) for row in self._db.execute(_FIND, (uuid,))]
 
     def find_image(self, uuid: str, image_index: int) -> Entry | None:
-        """The place of one of a job's records."""
+        """Return the entry of one image of a job."""
         row = self._db.execute(_FIND_IMAGE, (uuid, image_index)).fetchone()
         return Entry._make(row) if row else None
 
-    def where(self, uuid: str) -> tuple[str, int, int] | None:
-        """Segment, offset and length of a job's first record: all that a whole read needs."""
+    def location(self, uuid: str) -> tuple[str, int, int] | None:
+        """Return segment, offset and length of a job's first record, enough to read it whole."""
         return self._db.execute(_WHERE, (uuid,)).fetchone()  # type: ignore[no-any-return]
 
     def find_submission(self, key: str) -> tuple[str, str] | None:
-        """The uuid and the submission of the job that came with this key's digest."""
+        """Return the uuid and the submission of the job that was sent with this key's digest."""
         query = (
             "SELECT uuid, submission FROM results WHERE submission > ? AND submission < ? LIMIT 1"
         )
@@ -222,14 +224,14 @@ class IndexDb:
         return (row[0], row[1]) if row else None
 
     def delete_all(self, uuids: Iterable[str]) -> None:
-        """Forget many, those that are there."""
-        given = [(uuid,) for uuid in uuids]
-        if given:
+        """Remove the records of these jobs."""
+        rows = [(uuid,) for uuid in uuids]
+        if rows:
             with self._db:
-                self._db.executemany("DELETE FROM results WHERE uuid = ?", given)
+                self._db.executemany("DELETE FROM results WHERE uuid = ?", rows)
 
     def after(self, mark: tuple[int, str, int], limit: int) -> list[Entry]:
-        """The records behind (sequence, uuid, image_index), oldest first."""
+        """Return the records after (sequence, uuid, image_index), oldest first."""
         query = (
             f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid, image_index) > (?, ?, ?) "
             "ORDER BY sequence, uuid, image_index LIMIT ?"
@@ -237,8 +239,10 @@ class IndexDb:
         return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
 
     def before(self, mark: tuple[int, str], limit: int) -> list[Entry]:
-        """The records of the jobs before (sequence, uuid), newest first: `limit` of them, and what
-        is left of the last one's job."""
+        """Return `limit` records of jobs before (sequence, uuid), newest first.
+
+        The rest of the last job follows, so that a page holds whole jobs.
+        """
         query = (
             f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid) < (?, ?) "
             "ORDER BY sequence DESC, uuid DESC, image_index DESC LIMIT ?"
@@ -249,50 +253,49 @@ class IndexDb:
             page += map(Entry._make, rest)
         return page
 
-    def of_segment(self, name: str) -> list[Entry]:
-        """The records of one segment, by offset."""
+    def records_of(self, name: str) -> list[Entry]:
+        """Return the records of one segment by offset."""
         query = f"SELECT {COLUMNS} FROM results WHERE segment = ? ORDER BY offset"
         return [Entry._make(row) for row in self._db.execute(query, (name,))]
 
     def last_sequence(self) -> int:
-        """The highest sequence number there is, 0 when there is none."""
+        """Return the highest sequence number, 0 without records."""
         return int(self._db.execute("SELECT MAX(sequence) FROM results").fetchone()[0] or 0)
 
     def totals(self) -> Totals:
-        """The whole log in numbers."""
+        """Return the totals of the log."""
         results, size = self._db.execute("SELECT COUNT(*), SUM(length) FROM results").fetchone()
         damaged = self._db.execute("SELECT SUM(damaged) FROM segments").fetchone()[0]
         return Totals(results, size or 0, damaged or 0)
 
 
 class Tombstones:
-    """The deletions' tables of an open index. Not thread-safe; raises as IndexDb does."""
+    """The tables of deletions in an open index. Raises as IndexDb does."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
     def read_to(self) -> int:
-        """How far the file of deletions has been read, in bytes."""
+        """Return how far the file of tombstones has been read, in bytes."""
         return int(self._db.execute("SELECT read_to FROM deletions_read").fetchone()[0])
 
     def add(self, deleted: Sequence[tuple[str, str | None]], read_to: int) -> None:
-        """Take in uuids with their submissions. What the index has of them goes in the same
-        transaction: a power cut that brings that back has this read once more."""
+        """Add uuids with their submissions and remove their records, in one transaction."""
         with self._db:
             self._db.executemany("INSERT OR IGNORE INTO deletions VALUES (?, ?)", deleted)
-            gone = [(uuid,) for uuid, _ in deleted]
-            self._db.executemany("DELETE FROM results WHERE uuid = ?", gone)
+            uuid_rows = [(uuid,) for uuid, _ in deleted]
+            self._db.executemany("DELETE FROM results WHERE uuid = ?", uuid_rows)
             self._db.execute("UPDATE deletions_read SET read_to = ?", (read_to,))
 
     def has(self, uuid: str) -> bool:
-        """Whether it was deleted."""
+        """Return whether a job was deleted."""
         query = "SELECT 1 FROM deletions WHERE uuid = ?"
         return self._db.execute(query, (uuid,)).fetchone() is not None
 
     def find_submission(self, key: str) -> tuple[str, str] | None:
-        """The uuid and the submission of the deleted job that came with this key's digest."""
+        """Return the uuid and the submission of the deleted job with this key's digest."""
         query = (
             "SELECT uuid, submission FROM deletions WHERE submission > ? AND submission < ? LIMIT 1"
         )
-        found = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
-        return (found[0], found[1]) if found else None
+        row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
+        return (row[0], row[1]) if row else None

@@ -1,5 +1,7 @@
-"""Keeps the index's tables usable: up to date, made anew when they are damaged, and in memory while
-the disk takes no writes. A leaf. What is asked of them, ResultIndex knows."""
+"""Keeps the index's file usable: current, rebuilt when damaged, in memory while the disk is full.
+
+ResultIndex has the queries.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ log = logging.getLogger(__name__)
 INDEX_NAME = "index.sqlite"
 
 RETRY_S = 5.0
-"""How often a disk is asked again whether it takes the index."""
+"""Seconds between two tries to return from memory to the file."""
 
 SPARE_BYTES = 1 << 20
-"""Of free disk, beyond the growth of the file, before it is tried: a try may read pictures."""
+"""Free bytes, beside the growth of the file, before a try: a try may read whole records."""
 
 Answer = TypeVar("Answer")
 
@@ -41,35 +43,40 @@ class IndexFile:
 
     @property
     def db(self) -> IndexDb:
-        """The open index, for who holds the lock. Raises RuntimeError when it is not open."""
+        """The open database, for a caller with the lock. Raises RuntimeError when it is closed."""
         if self._db is None:
             raise RuntimeError("the index is not open")
         return self._db
 
     def open(self) -> None:
-        """Take it up and bring it up to date with the segments; a bad one is made anew, one that
-        cannot be written is read as it is, or goes on in memory until it can.
+        """Open the file and bring it up to date with the segments.
+
+        A damaged file is rebuilt. One that cannot be written is continued in memory.
 
         Raises:
             OSError: the directory or a segment cannot be read.
         """
         with self.lock:
             try:
-                self._take_up()
+                self._open_file()
             except sqlite3.OperationalError as error:
-                self._go_on_in_memory(error)
+                self._continue_in_memory(error)
             except sqlite3.DatabaseError as error:
                 self._rebuild(error)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         with self.lock:
             if self._db is not None:
                 self._db.close()
                 self._db, self._try_again_at = None, None
 
     def query(self, question: Callable[[IndexDb], Answer]) -> Answer:
-        """A damaged one is made anew, and asked again. Raises sqlite3.OperationalError."""
+        """Return the answer of the database. A damaged one is rebuilt and asked again.
+
+        Raises:
+            sqlite3.OperationalError: the disk refuses it.
+        """
         with self.lock:
             if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
                 self._return()
@@ -81,7 +88,7 @@ class IndexFile:
                 self._rebuild(error)
                 return question(self.db)
 
-    def _take_up(self) -> None:
+    def _open_file(self) -> None:
         """Open the file and read on. Raises OSError, sqlite3.DatabaseError."""
         try:
             self._db = IndexDb(self._path)
@@ -90,19 +97,21 @@ class IndexFile:
         self._indexer.catch_up(self._db)
 
     def _rebuild(self, error: Exception) -> None:
-        log.warning("the index is damaged (%s); it is made anew from the log", error)
+        log.warning("the index is damaged (%s) and is rebuilt from the log", error)
         self.close()
         try:
             for part in files(self._path):
                 part.unlink(missing_ok=True)
-            self._take_up()
+            self._open_file()
         except (OSError, sqlite3.DatabaseError) as refusal:
-            self._go_on_in_memory(refusal)
+            self._continue_in_memory(refusal)
 
-    def _go_on_in_memory(self, error: Exception) -> None:
-        """A full or read-only disk: results can still be found, and the file stays as it is.
-        What it says is copied, so that only what it lacks is read from the segments."""
-        log.warning("the index cannot be written (%s); it goes on in memory until it can", error)
+    def _continue_in_memory(self, error: Exception) -> None:
+        """Copy the index into memory: on a full or read-only disk results must still be found.
+
+        Only what the file lacks is read from the segments. The file stays unchanged.
+        """
+        log.warning("the index cannot be written (%s); it continues in memory until it can", error)
         file, self._db = self._db, IndexDb(Path(":memory:"))
         if file is not None:
             try:
@@ -116,27 +125,27 @@ class IndexFile:
         self._indexer.catch_up(self._db)
 
     def _return(self) -> None:
-        """From memory to the file, if the disk takes it now."""
+        """Return from memory to the file, if the disk accepts it now."""
         self._try_again_at = time.monotonic() + RETRY_S
-        held = self._db
-        if held is None or not self._has_room_for(held):
+        memory_db = self._db
+        if memory_db is None or not self._has_room_for(memory_db):
             return
         try:
-            self._take_up()
+            self._open_file()
         except (OSError, sqlite3.DatabaseError) as error:
-            if self._db is not None and self._db is not held:
+            if self._db is not None and self._db is not memory_db:
                 self._db.close()
-            self._db = held
+            self._db = memory_db
             log.warning("the index cannot be written yet: %s", error)
             if not isinstance(error, (OSError, sqlite3.OperationalError)):
-                for part in files(self._path):  # damaged: made anew at the next try
+                for part in files(self._path):  # damaged, so the next try rebuilds it
                     part.unlink(missing_ok=True)
             return
         log.info("the index can be written again")
         self._try_again_at = None
-        held.close()
+        memory_db.close()
 
-    def _has_room_for(self, held: IndexDb) -> bool:
+    def _has_room_for(self, memory_db: IndexDb) -> bool:
         try:
             disk = os.statvfs(self._path.parent)
         except OSError:
@@ -144,5 +153,5 @@ class IndexFile:
         size = 0
         with contextlib.suppress(OSError):
             size = self._path.stat().st_size
-        wanted = max(0, held.size_bytes() - size) + SPARE_BYTES
-        return disk.f_bavail * disk.f_frsize >= wanted
+        size_needed = max(0, memory_db.size_bytes() - size) + SPARE_BYTES
+        return disk.f_bavail * disk.f_frsize >= size_needed

@@ -1,7 +1,4 @@
-"""Takes what stands in the segments into the index: new lines, and what was missed. A leaf.
-
-Not thread-safe: ResultIndex holds a lock.
-"""
+"""Reads new lines of the segments into the index. Not thread-safe: IndexFile holds a lock."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ _TOMBSTONES_AT_ONCE = 10_000
 
 
 class Indexer:
-    """One directory of segments, and the file of deletions.
+    """One directory of segments and the file of tombstones.
 
-    `deleted`: uuids whose lines do not count any more although that file does not say so yet.
+    `deleted`: uuids whose lines no longer count, although they have no tombstone yet.
     """
 
     def __init__(self, directory: Path, deletions: Path | None = None) -> None:
@@ -32,31 +29,31 @@ class Indexer:
         self.deleted: set[str] = set()
 
     def is_deleted(self, db: IndexDb, uuid: str) -> bool:
-        """Whether a job's lines, should they be there still, do not count any more."""
+        """Return whether a job was deleted, although its lines may still be on disk."""
         return uuid in self.deleted or db.tombstones.has(uuid)
 
     def index_tombstones(self, db: IndexDb) -> None:
-        """Take in what the file of deletions has more than the index knows.
+        """Read the tombstones that the index does not have yet.
 
         Raises:
-            OSError: it cannot be read.
-            sqlite3.DatabaseError: it is older than the index, which is to be made anew.
+            OSError: the file cannot be read.
+            sqlite3.DatabaseError: the file is older than the index, which must be rebuilt.
         """
         if self._deletions is None:
             return
         size = self._deletions.stat().st_size if self._deletions.exists() else 0
-        known = db.tombstones.read_to()
-        if size < known:
-            raise sqlite3.DatabaseError(f"has read {known} of {size} bytes of deletions")
-        if size == known:
+        read_to = db.tombstones.read_to()
+        if size < read_to:
+            raise sqlite3.DatabaseError(f"has read {read_to} of {size} bytes of deletions")
+        if size == read_to:
             return
-        lines = tombstones.read(self._deletions, known)
+        lines = tombstones.read(self._deletions, read_to)
         while batch := list(islice(lines, _TOMBSTONES_AT_ONCE)):
-            db.tombstones.add([(uuid, given) for _, uuid, given in batch], batch[-1][0])
+            db.tombstones.add([(uuid, submission) for _, uuid, submission in batch], batch[-1][0])
             self.deleted.difference_update(uuid for _, uuid, _ in batch)
 
     def refresh(self, db: IndexDb, name: str, committed: int | None) -> list[Entry]:
-        """One segment up to `committed`, and before it the same writer's older ones."""
+        """Read one segment up to `committed`, and before it the same writer's older ones."""
         segment = segments.parse(name)
         if segment is None:
             return []
@@ -68,58 +65,61 @@ class Indexer:
         return new_entries + self.index_segment(db, name, committed)
 
     def index_segment(self, db: IndexDb, name: str, committed: int | None) -> list[Entry]:
-        """The lines of one segment that are new, up to `committed` bytes or its last whole line.
+        """Read the new lines of one segment, up to `committed` bytes or its last whole line.
 
-        An outcome that may still be being written is left for later: nobody sees a part of it.
+        An outcome that may still be in writing is left for later, so that no reader sees a part.
         """
-        known = db.read_to(name)
-        start = known or 0
+        known_end = db.read_to(name)
+        start = known_end or 0
         path = self._directory / name
-        if (committed is not None and committed == known) or not path.exists():
+        if (committed is not None and committed == known_end) or not path.exists():
             return []
         if committed is not None and committed < start:
-            # Its writer has cut it back below what we had read: begin with it anew.
+            # Its writer has cut it to less than was read, so it is read again.
             db.forget_segment(name)
-            known, start = None, 0
+            known_end, start = None, 0
         new_entries: list[Entry] = []
         batch: list[Entry] = []
         read_to, damaged = start, 0
         for group in outcomes.split_outcomes(scan.lines(path, start, committed)):
-            if group.unfinished and committed is None and self._grows(name):
+            if group.unfinished and committed is None and self._is_open(name):
                 break
             for at in group.lines:
                 read_to = at.offset + at.length
-                if at.drawn is None:
+                if at.parsed is None:
                     damaged += 1
-                    log.warning("%s: skipped the line at %d: it %s", name, at.offset, at.reason)
-                elif not self.is_deleted(db, at.drawn.uuid):
-                    batch.append(record_reader.entry(name, at.offset, at.length, at.drawn))
+                    log.warning("%s: the line at %d is skipped: it %s", name, at.offset, at.reason)
+                elif not self.is_deleted(db, at.parsed.uuid):
+                    batch.append(record_reader.entry(name, at.offset, at.length, at.parsed))
             if len(batch) >= _BATCH:
                 new_entries += db.add(name, batch, read_to, damaged)
                 batch, damaged = [], 0
-        if read_to > start or known is None:
+        if read_to > start or known_end is None:
             new_entries += db.add(name, batch, read_to, damaged)
         return new_entries
 
     def catch_up(self, db: IndexDb) -> None:
-        """The deletions, then all segments: those that are gone are forgotten, those that have
-        grown are read on. Raises as index_tombstones() does."""
+        """Read the tombstones, then all segments: drop missing ones, read on in grown ones.
+
+        Raises:
+            OSError, sqlite3.DatabaseError: as index_tombstones() does.
+        """
         self.index_tombstones(db)
-        known = db.segments()
+        read_to = db.segments()
         live = segments.sizes(self._directory)
-        for name in known.keys() - live.keys():
+        for name in read_to.keys() - live.keys():
             db.forget_segment(name)
         new_entries = 0
         for name, size in live.items():
-            if size < known.get(name, 0):
+            if size < read_to.get(name, 0):
                 db.forget_segment(name)
-            if size != known.get(name):
+            if size != read_to.get(name):
                 new_entries += len(self.index_segment(db, name, None))
         db.delete_all(self.deleted)
         if new_entries >= _BATCH:
-            db.settle()
+            db.checkpoint()
 
-    def _grows(self, name: str) -> bool:
+    def _is_open(self, name: str) -> bool:
         return segments.parse(name) in segments.open_segments(
             segments.live_segments(self._directory)
         )

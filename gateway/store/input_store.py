@@ -1,6 +1,6 @@
-"""The pictures of accepted jobs on disk: `<uuid>/<sha256 in hex>`. One writer, the gateway.
+"""Stores the input images of accepted jobs: `<uuid>/<sha256 in hex>`. Its writer is the gateway.
 
-They are there before the journal accepts the job, and go with its result. Decodes nothing.
+They are stored before the journal accepts the job and removed with its result. None is decoded.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class InputStore:
-    """A folder a job. Thread-safe: each job's is written once, by whoever accepts it."""
+    """One folder for each job, which is written once. Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def keep(self, uuid: str, pictures: InputFiles) -> None:
-        """Have them on disk for good; nothing is written for none.
+    def keep(self, uuid: str, images: InputFiles) -> None:
+        """Store the images of a job; they are on disk when this returns.
 
         Raises:
-            OSError: the disk does not take them, and nothing of them remains.
+            OSError: the disk refuses them; none of them remains.
         """
-        if not pictures:
+        if not images:
             return
         folder = self._directory / uuid
         try:
             folder.mkdir(mode=0o700)
-            for digest, content in pictures.items():
+            for digest, content in images.items():
                 _write(folder / digest.removeprefix("sha256:"), content)
             durable.sync_directory(folder)
             durable.sync_directory(self._directory)
@@ -51,26 +51,24 @@ class InputStore:
         return (self._directory / uuid / sha256).read_bytes()
 
     def remove(self, uuid: str) -> None:
-        """The job was not accepted, or its result is gone. What cannot be removed is reported, and
-        goes at the next start."""
+        """Remove the images of a job. What cannot be removed is logged, and sweep() tries again."""
         try:
             shutil.rmtree(self._directory / uuid)
         except FileNotFoundError:
             return
         except OSError as error:
-            log.warning("the pictures of %s stay for now: %s", uuid, error)
+            log.warning("the input images of %s cannot be removed yet: %s", uuid, error)
 
     def sweep(self, is_known: Callable[[str], bool]) -> None:
-        """At the start: remove those of jobs that nobody knows, for they were never accepted, or
-        their deletion was cut short."""
+        """Remove, at the start, the images of unknown jobs: not accepted, or deleted in part."""
         try:
             names = sorted(path.name for path in self._directory.iterdir())
         except OSError as error:
-            log.warning("the pictures of requests cannot be listed: %s", error)
+            log.warning("the input images cannot be listed: %s", error)
             return
         for name in names:
             if not is_known(name):
-                log.info("removing the pictures of %s, which is no job", name)
+                log.info("the input images of %s are removed, because that job is unknown", name)
                 self.remove(name)
 
 

@@ -1,4 +1,4 @@
-"""Reads what running jobs look like so far: files that their workers write."""
+"""Reads the previews of running jobs, which are files of their workers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 class PreviewReader:
-    """The workers' files; they come, change and go at any moment."""
+    """The workers' preview files. They appear, change and vanish at any moment."""
 
     def __init__(self, directory: Path, workers: Iterable[str]) -> None:
         self._directory = directory
         self._workers = list(workers)
 
     def read(self, uuid: str) -> bytes | None:
-        """The newest JPEG of a job; None when there is none. `uuid` is canonical."""
+        """Return the newest JPEG of a job; None when there is none. `uuid` is canonical."""
         for path in self._paths(uuid):
             try:
                 return path.read_bytes()
@@ -23,7 +23,7 @@ class PreviewReader:
         return None
 
     def version(self, uuid: str) -> int | None:
-        """Another number when there is another preview; None when there is none."""
+        """Return a number that changes with each preview; None when there is none."""
         for path in self._paths(uuid):
             try:
                 return path.stat().st_mtime_ns

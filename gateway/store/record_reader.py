@@ -1,4 +1,4 @@
-"""Reads one record, or a part of it, from its place in a segment. A leaf."""
+"""Reads one record, or a part of it, from its place in a segment."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from gpu_worker.store.record_line import ParsedLine
 _NULL = b"null"
 
 
-def entry(segment: str, offset: int, length: int, drawn: ParsedLine) -> Entry:
-    """The index's entry of a line that was read there."""
+def entry(segment: str, offset: int, length: int, parsed: ParsedLine) -> Entry:
+    """Return the index entry of a parsed line."""
     return Entry(
-        drawn.uuid,
-        drawn.image_index,
-        drawn.num_images,
-        drawn.sequence,
-        drawn.state,
+        parsed.uuid,
+        parsed.image_index,
+        parsed.num_images,
+        parsed.sequence,
+        parsed.state,
         segment,
         offset,
         length,
-        drawn.data_at,
-        drawn.data_length,
-        drawn.submission,
+        parsed.data_at,
+        parsed.data_length,
+        parsed.submission,
     )
 
 
 def whole(segments: SegmentFiles, at: Entry) -> bytes:
-    """The record without its newline, verified. Raises DamagedLine, OSError."""
+    """Return the verified record without its newline. Raises DamagedLine, OSError."""
     text = line_at(segments, at.uuid, at.segment, at.offset, at.length)
     _check_number(text, _behind_data(at), at)
     return text
 
 
 def line_at(segments: SegmentFiles, uuid: str, segment: str, offset: int, length: int) -> bytes:
-    """As whole(), of a record whose parts are not known. Raises DamagedLine, OSError."""
+    """Return a record as whole() does, by its location alone. Raises DamagedLine, OSError."""
     text = segments.read_one(segment, offset, length)
     record_line.verify(text, uuid)
     return text[:-1]
 
 
 def without_data(segments: SegmentFiles, at: Entry) -> bytes:
-    """The record with `data` null; its picture is not read. Raises DamagedLine, OSError."""
+    """Return the record with `data` null; its image is not read. Raises DamagedLine, OSError."""
     quotes = 1 if at.data_length else 0
     behind = _behind_data(at)
     head, tail = segments.read(
@@ -63,7 +63,7 @@ def without_data(segments: SegmentFiles, at: Entry) -> bytes:
     _check_number(tail, 0, at)
     text = head + _NULL + tail[:-1]
     try:
-        # The checksum is of the whole line; that it still is JSON can be told without the picture.
+        # The checksum needs the whole line. JSON syntax can be checked without the image.
         orjson.loads(text)
     except orjson.JSONDecodeError:
         raise DamagedLine("is not JSON") from None
@@ -71,7 +71,7 @@ def without_data(segments: SegmentFiles, at: Entry) -> bytes:
 
 
 def data(segments: SegmentFiles, at: Entry) -> bytes:
-    """The base64 text of the picture, empty when there is none. Raises DamagedLine, OSError."""
+    """Return the base64 text of the image, empty without one. Raises DamagedLine, OSError."""
     text = whole(segments, at)
     return text[at.data_at : at.data_at + at.data_length]
 
@@ -81,16 +81,16 @@ def _behind_data(at: Entry) -> int:
 
 
 def _check_number(text: bytes, behind_data: int, at: Entry) -> None:
-    """An index that is older than its segment may know another picture of the job at this place."""
+    """Refuse another image of the job, which an index older than its segment may name."""
     if record_line.image_index(text, behind_data) != at.image_index:
-        raise DamagedLine(f"is another picture of {at.uuid}")
+        raise DamagedLine(f"is another image of {at.uuid}")
 
 
 _MAX_OPEN = 64
 
 
 class _Descriptor:
-    """Closed when its last user lets go of it: a segment may be removed while somebody reads it."""
+    """A file descriptor that its last user closes: a segment may be removed while it is read."""
 
     __slots__ = ("number",)
 
@@ -111,69 +111,69 @@ class SegmentFiles:
         self._open: dict[str, _Descriptor] = {}
 
     def read(self, name: str, *parts: tuple[int, int]) -> list[bytes]:
-        """`(offset, length)` parts of a segment; shorter ones where it ends.
+        """Return `(offset, length)` parts of a segment. A part is shorter where the segment ends.
 
         Raises:
-            OSError: it is not there or cannot be read.
+            OSError: the segment does not exist or cannot be read.
         """
         segment = self._open.get(name) or self._opened(name)
         return [os.pread(segment.number, length, offset) for offset, length in parts]
 
     def read_one(self, name: str, offset: int, length: int) -> bytes:
-        """As read(), of one part. Raises OSError."""
+        """Return one part of a segment. Raises OSError."""
         segment = self._open.get(name) or self._opened(name)
         return os.pread(segment.number, length, offset)
 
     def forget(self, *names: str) -> None:
-        """They have been replaced or removed; all of them when none is named."""
+        """Close segments that were replaced or removed; without names, all of them."""
         with self._lock:
             for name in names or list(self._open):
                 self._open.pop(name, None)
 
     def _opened(self, name: str) -> _Descriptor:
-        fresh = _Descriptor(self._prefix + name)
+        descriptor = _Descriptor(self._prefix + name)
         with self._lock:
             while len(self._open) >= _MAX_OPEN:
                 self._open.pop(next(iter(self._open)))
-            self._open[name] = fresh
-        return fresh
+            self._open[name] = descriptor
+        return descriptor
 
 
 _MAX_LOCATIONS = 4096
-"""About 1 MiB. A page polls the few jobs that it has just sent."""
+"""About 1 MiB. A client polls the few jobs that it has just sent."""
 
 
 class LocationCache:
-    """Thread-safe.
+    """Caches where the first records of jobs are. Thread-safe.
 
     Args:
-        where: segment, offset and length of a job's first record, or None.
+        locate: returns segment, offset and length of a job's first record, or None.
     """
 
     def __init__(
-        self, segments: SegmentFiles, where: Callable[[str], tuple[str, int, int] | None]
+        self, segments: SegmentFiles, locate: Callable[[str], tuple[str, int, int] | None]
     ) -> None:
         self._segments = segments
-        self._where = where
-        self._places: dict[str, tuple[str, int, int]] = {}
+        self._locate = locate
+        self._locations: dict[str, tuple[str, int, int]] = {}
 
     def read(self, uuid: str) -> bytes | None:
-        """A job's first record, verified, without newline; None where a closer look is needed."""
-        places = self._places
-        at = places.get(uuid)
+        """Return a job's first record, verified, without newline; None: ask the index."""
+        locations = self._locations
+        at = locations.get(uuid)
         try:
             if at is None:
-                at = self._where(uuid)
+                at = self._locate(uuid)
                 if at is None:
                     return None
-                if len(places) >= _MAX_LOCATIONS:
-                    places.clear()
-                places[uuid] = at
+                if len(locations) >= _MAX_LOCATIONS:
+                    locations.clear()
+                locations[uuid] = at
             return line_at(self._segments, uuid, *at)
         except (OSError, DamagedLine, sqlite3.DatabaseError):
-            places.pop(uuid, None)
+            locations.pop(uuid, None)
             return None
 
     def forget(self) -> None:
-        """Something has been deleted. Who looks just now remembers it where nobody looks again."""
-        self._places = {}
+        """Empty the cache after a deletion. A concurrent reader fills the old, unused one."""
+        self._locations = {}

@@ -1,6 +1,6 @@
-"""The file of deletions: what leaves the gateway's journal for good, a line a job. A leaf.
+"""Keeps the file of tombstones: deletions that left the gateway's journal, a line for each job.
 
-One writer, the gateway. Its lines are the journal's own; docs/results-format.md draws them.
+Its one writer is the gateway. The lines are the journal's own (docs/results-format.md).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ VERSION = 1
 
 
 def append(path: Path, deleted: Mapping[str, str | None]) -> None:
-    """Have the deletions, uuid -> submission, on disk behind those that are there.
+    """Append deletions, uuid -> submission; they are on disk when this returns.
 
     Raises:
-        OSError: they are not there; the file is as it was, or will be before the next.
+        OSError: the disk refuses them; the next call cuts what was written in part.
     """
     file = AppendFile(path)
     cut = file.open()
     if cut:
-        log.warning("%s: cut a torn line of %d bytes", path.name, cut)
+        log.warning("%s: a torn line of %d bytes was cut", path.name, cut)
     try:
         file.append(b"".join(encode(uuid, submission) for uuid, submission in deleted.items()))
     finally:
@@ -36,20 +36,22 @@ def append(path: Path, deleted: Mapping[str, str | None]) -> None:
 
 
 def encode(uuid: str, submission: str | None) -> bytes:
-    """One line with its newline."""
+    """Return one line with its newline."""
     event = {"v": VERSION, "event": "deleted", "uuid": uuid, "submission": submission}
     return durable.with_checksum(orjson.dumps(event)[:-1])
 
 
 def read(path: Path, start: int) -> Iterator[tuple[int, str, str | None]]:
-    """Of each whole line from an offset on: where it ends, uuid and submission. What is damaged is
-    skipped and reported. Raises OSError."""
+    """Yield the end, uuid and submission of each whole line from an offset on.
+
+    A damaged line is skipped and logged. Raises OSError.
+    """
     with open(path, "rb", buffering=scan.CHUNK_BYTES) as file:
         for offset, length, text in scan.whole_lines(file, start):
             try:
                 uuid, submission = _decode(text or b"")
             except DamagedLine as error:
-                log.warning("%s: skipped the line at %d: it %s", path.name, offset, error)
+                log.warning("%s: the line at %d is skipped: it %s", path.name, offset, error)
             else:
                 yield offset + length, uuid, submission
 
@@ -59,4 +61,4 @@ def _decode(text: bytes) -> tuple[str, str | None]:
     match orjson.loads(text):
         case {"v": 1, "event": "deleted", "uuid": str(uuid), "submission": str() | None as given}:
             return uuid, given
-    raise DamagedLine(f"is no deletion of version {VERSION}")
+    raise DamagedLine(f"is not a tombstone of version {VERSION}")

@@ -1,4 +1,7 @@
-"""One thread a worker: submit, watch, collect. It alone speaks to it; it decides no order."""
+"""Serves one worker in a thread: submits jobs, watches them and collects results.
+
+No other thread speaks to the worker. The broker decides the order of jobs.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ IDLE_POLL_S = 0.25
 CLOSEST_POLL_S = 0.002
 WIDEST_POLL_S = 0.1
 NEARNESS = 0.1
-"""Look again after a tenth of the time left or passed: the error stays within 10 %."""
+"""The next look comes after a tenth of the time that is left, so the delay stays within 10 %."""
 
 MAX_OFFERS = 5
-"""A job is taken more than once when its worker dies before it has noted it: a matter of
-milliseconds. One that is taken so often without an outcome has something that lets none be."""
+"""A job is offered again when its worker dies in the milliseconds before it writes its note. A job
+that is accepted so often without an outcome can have none."""
 
 
 class Dispatcher:
@@ -60,27 +63,27 @@ class Dispatcher:
         self._commands = commands
         self._rotate_after: str | None = None
         self._offers: Counter[str] = Counter()
-        self._met = threading.Event()
+        self._first_round_over = threading.Event()
         self._progress: object = None
         self._progress_at = time.monotonic()
 
     def start(self) -> None:
-        """Run in a daemon thread of its own, which owns the socket."""
+        """Run in a daemon thread, which owns the socket."""
         threading.Thread(target=self.run, name=f"dispatch-{self._worker}", daemon=True).start()
 
-    def meet(self, timeout_s: float) -> bool:
-        """Wait until the worker has been asked once, whether it answered or not."""
-        return self._met.wait(timeout_s)
+    def wait_for_first_round(self, timeout_s: float) -> bool:
+        """Wait for the first round with the worker; return whether it is over."""
+        return self._first_round_over.wait(timeout_s)
 
     def rotate(self, segment: str) -> None:
-        """Have the worker begin a new segment after this one, when it answers."""
+        """Have the worker begin a new segment after this one at its next answer."""
         self._rotate_after = segment
 
     def run(self) -> None:
-        """Ask, collect, submit, wait; a worker that is away is asked again until it is back."""
+        """Ask, collect, submit and wait, forever. A worker that does not answer is asked again."""
         while True:
             status = self._round()
-            self._met.set()
+            self._first_round_over.set()
             if status is None:
                 time.sleep(IDLE_POLL_S)
             else:
@@ -91,14 +94,18 @@ class Dispatcher:
             return self._speak()
         except WorkerUnavailable as error:
             if self._broker.workers()[self._worker] is not None:
-                log.warning("worker %s is unreachable: %s", self._worker, error)
+                log.warning("the worker %s does not answer: %s", self._worker, error)
             self._broker.observe(self._worker, None)
             self._commands.reject_all()
         except (OSError, sqlite3.Error) as error:
-            # The log or its index: nothing is lost, and it is tried again.
-            log.error("worker %s waits for the disk: %s", self._worker, error)
+            # The log or its index failed. Nothing is lost, and the next round tries again.
+            log.error(
+                "the disk refused a step for the worker %s, which is tried again: %s",
+                self._worker,
+                error,
+            )
         except Exception:
-            log.exception("a round with worker %s failed; the next one follows", self._worker)
+            log.exception("a round with the worker %s failed; the next one follows", self._worker)
         return None
 
     def _speak(self) -> WorkerStatus:
@@ -127,11 +134,11 @@ class Dispatcher:
         return status
 
     def _learn(self) -> Reply:
-        """Have it describe itself before anybody knows that it is there."""
+        """Fetch its description before the broker learns that it answers."""
         try:
             reply = self._link.describe()
         except WorkerRefused as error:
-            log.error("worker %s cannot say what it can do: %s", self._worker, error)
+            log.error("the worker %s cannot describe itself: %s", self._worker, error)
             reply = self._link.status()
         self._capabilities.update(self._worker, reply.status, reply.description)
         return reply
@@ -140,18 +147,17 @@ class Dispatcher:
         return self._link.unload() if command.unload else self._link.load(command.model)
 
     def _is_unwanted(self, uuid: str) -> bool:
-        """Whether a held job is canceled, or has its outcome: a note of a worker that was away."""
+        """Return whether a held job is canceled, or has its outcome already."""
         if self._broker.wants_end(uuid):
             return True
         is_own = any(entry.job.uuid == uuid for entry in self._broker.running(self._worker))
         return not is_own and self._index.find(uuid) is not None
 
     def _next(self, status: WorkerStatus) -> JobEntry | None:
-        """The next job for a worker that has a free slot; the journal knows then who has it.
+        """Return the next job for a free slot; the journal then has its worker.
 
-        A job that is its own although it does not hold it was never begun there: its process died
-        between the reply and the first step, or refused it. It is offered again, MAX_OFFERS times
-        at most.
+        A job that is assigned to the worker but not held was never begun: the process died after
+        its reply, or refused it. It is offered again, MAX_OFFERS times at most.
         """
         while entry := self._not_held(status) or self._broker.take(self._worker):
             if not self._end_instead(entry):
@@ -171,31 +177,31 @@ class Dispatcher:
         return next((each for each in own if status.slot(each.job.uuid) is None), None)
 
     def _end_instead(self, entry: JobEntry) -> bool:
-        """Whether there is nothing to run: the job has an outcome, or gets one now."""
+        """Return whether there is nothing to run: the job has an outcome, or gets one now."""
         uuid = entry.job.uuid
         outcome = self._index.find(uuid)
         if outcome is not None:
             self._end(outcome)
             return True
         if not any(each is entry for each in self._broker.running(self._worker)):
-            return True  # its result has been deleted between the two looks
+            return True  # its result was deleted between the two looks
         if entry.cancel:
             self._cancellation.end_unrun(entry)
             return True
         if self._offers[uuid] < MAX_OFFERS:
             return False
-        log.error("worker %s produced no result for %s", self._worker, uuid)
+        log.error("the worker %s produced no result for %s", self._worker, uuid)
         reason = (
-            f"its worker has taken this job {self._offers[uuid]} times and made no outcome of it; "
-            "it is not run again (the logs of worker and gateway say more)"
+            f"the worker accepted this job {self._offers[uuid]} times without an outcome; "
+            "it is not run again (the logs of the worker and the gateway say more)"
         )
         self._cancellation.end_unrun(entry, Outcome.FAILED, reason)
         return True
 
     def _collect(self, reply: Reply) -> WorkerStatus:
-        """Read what is newly committed before anybody is told that the worker is idle."""
+        """Read what is newly committed before the broker learns that the worker is idle."""
         status = reply.status
-        # What is committed holds all results of a job: it ends once, whatever their number.
+        # All results of a job are committed together, so it ends once.
         ended = {entry.uuid: entry for entry in self._index.refresh(status.log, status.committed)}
         for entry in ended.values():
             self._end(entry)
@@ -211,11 +217,11 @@ class Dispatcher:
         try:
             line = self._index.read_without_data(entry.uuid)
         except (OSError, DamagedLine, sqlite3.Error) as error:
-            log.error("the result of %s is unreadable: %s", entry.uuid, error)
-            record = {"errors": [f"the result is unreadable: {error}"]}
+            log.error("the result of %s cannot be read: %s", entry.uuid, error)
+            record = {"errors": ["the result cannot be read (the log of the gateway says why)"]}
         else:
             if line is None:
-                return  # deleted since it was read, and forgotten by whoever did it
+                return  # it was deleted meanwhile, and its deletion removed the job
             record = orjson.loads(line)
         indexed = {"uuid": entry.uuid, "state": entry.state, "created_time": ""}
         self._broker.end(entry.uuid, indexed | record)

@@ -1,6 +1,6 @@
-"""Load and unload: HTTP threads submit them, the dispatcher's thread runs them on its socket.
+"""Hands model commands from HTTP threads to the dispatcher's thread, which owns the socket.
 
-A command whose caller timed out is dropped. Knows no ZeroMQ.
+A command whose caller timed out is dropped.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from gateway.errors import NoWorker, WorkerBusy
 from gpu_worker.contract.protocol import ModelCommand, Reply, WorkerStatus
 
 REPLY_TIMEOUT_S = 10.0
-"""A worker answers or has been given up long before: this only bounds a stuck dispatcher."""
+"""Bounds a stuck dispatcher; a worker answers or times out long before."""
 
 
 @dataclass(frozen=True)
 class PendingCommand:
-    """A command, and where its caller waits for the worker's answer."""
+    """A command and the future on which its caller waits."""
 
     command: ModelCommand
-    answer: Future[WorkerStatus] = field(default_factory=Future)
+    reply: Future[WorkerStatus] = field(default_factory=Future)
 
 
 class CommandQueue:
@@ -32,48 +32,48 @@ class CommandQueue:
         self._waiting: queue.SimpleQueue[PendingCommand] = queue.SimpleQueue()
 
     def submit(self, command: ModelCommand) -> WorkerStatus:
-        """Have the worker run a command; its status after it has agreed.
+        """Have the worker run a command; return its status after it accepted.
 
         Raises:
-            WorkerBusy: it is loading or busy.
-            NoWorker: it does not answer.
+            WorkerBusy: the worker is loading or busy.
+            NoWorker: the worker does not answer.
         """
         pending = PendingCommand(command)
         self._waiting.put(pending)
         try:
-            return pending.answer.result(REPLY_TIMEOUT_S)
+            return pending.reply.result(REPLY_TIMEOUT_S)
         except TimeoutError:
-            pending.answer.cancel()
+            pending.reply.cancel()
             raise NoWorker(retry_after_s=5) from None
 
     def run_next(self, send: Callable[[ModelCommand], Reply]) -> Reply | None:
-        """Send the oldest command; the worker's reply, None when there was none.
+        """Send the oldest command; return the worker's reply, None when no command waits.
 
         Raises:
-            Exception: `send` raised it; the caller has been told that there is no worker.
+            Exception: `send` raised it; the caller gets NoWorker.
         """
         while (pending := self._next()) is not None:
-            if not pending.answer.set_running_or_notify_cancel():
+            if not pending.reply.set_running_or_notify_cancel():
                 continue
             try:
                 reply = send(pending.command)
             except Exception:
-                pending.answer.set_exception(NoWorker(retry_after_s=5))
+                pending.reply.set_exception(NoWorker(retry_after_s=5))
                 raise
             if reply.accepted:
-                pending.answer.set_result(reply.status)
+                pending.reply.set_result(reply.status)
             else:
-                pending.answer.set_exception(
-                    WorkerBusy(f"the worker is {reply.status.state}; it is asked when it is idle")
+                pending.reply.set_exception(
+                    WorkerBusy(f"the worker is {reply.status.state}; try again when it is idle")
                 )
             return reply
         return None
 
     def reject_all(self) -> None:
-        """There is no worker: tell all callers that wait."""
+        """Raise NoWorker in every caller that waits."""
         while (pending := self._next()) is not None:
-            if pending.answer.set_running_or_notify_cancel():
-                pending.answer.set_exception(NoWorker(retry_after_s=5))
+            if pending.reply.set_running_or_notify_cancel():
+                pending.reply.set_exception(NoWorker(retry_after_s=5))
 
     def _next(self) -> PendingCommand | None:
         try:

@@ -1,4 +1,7 @@
-"""Lazy-pirate REQ to one worker: it answers or raises WorkerUnavailable. One thread owns it."""
+"""Sends requests to one worker over REQ, as a lazy pirate (zguide, chapter 4).
+
+A request is answered or raises WorkerUnavailable. One thread owns the link.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,26 @@ from gpu_worker.contract.protocol import ProtocolError, Reply, Request
 
 SEND_TIMEOUT_S = 0.5
 REPLY_TIMEOUT_S = 2.0
-"""The control thread's worst answer beside importing torch was 0.25 s; this is eight times that."""
+"""The control thread's slowest answer, while torch was imported, took 0.25 s; this is 8 times."""
 
 
 class WorkerUnavailable(RuntimeError):
-    """The worker did not answer in time, or not in our protocol."""
+    """The worker did not answer in time, or in another protocol."""
 
 
 class WorkerRefused(WorkerUnavailable):
-    """It answered that it could not."""
+    """The worker answered with an error."""
 
 
 class WorkerLink:
-    """Reuses its socket while it answers; after a miss the socket is thrown away."""
+    """A link that reuses its socket while the worker answers, and replaces it after a miss."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
         self._socket: zmq.Socket[bytes] | None = None
 
     def status(self) -> Reply:
-        """Ask for the status. Raises WorkerUnavailable."""
+        """Request the status. Raises WorkerUnavailable."""
         return self._request(Request(op="status", deadline=self._deadline()))
 
     def submit(self, job: Job) -> Reply:
@@ -39,23 +42,27 @@ class WorkerLink:
         return self._request(Request(op="submit", deadline=self._deadline(), job=job))
 
     def cancel(self, uuid: str) -> Reply:
-        """Ask for the end of the held job, if it is this one. Raises WorkerUnavailable."""
+        """Request the end of a held job. Raises WorkerUnavailable."""
         return self._request(Request(op="cancel", deadline=self._deadline(), uuid=uuid))
 
     def rotate(self, segment: str) -> Reply:
-        """Ask for a new segment after this one. Raises WorkerUnavailable."""
+        """Request a new segment after this one. Raises WorkerUnavailable."""
         return self._request(Request(op="rotate", deadline=self._deadline(), log=segment))
 
     def describe(self) -> Reply:
-        """Ask what it can do. Raises WorkerRefused when it cannot say, WorkerUnavailable."""
+        """Request the description. Raises WorkerRefused, WorkerUnavailable."""
         return self._request(Request(op="describe", deadline=self._deadline()))
 
     def load(self, model: str | None) -> Reply:
-        """Ask for a model; `accepted` says whether it is being loaded. Raises WorkerUnavailable."""
+        """Request a model, None for SDE_MODEL; `accepted` says whether it is being loaded.
+
+        Raises:
+            WorkerUnavailable: the worker did not answer.
+        """
         return self._request(Request(op="load", deadline=self._deadline(), model=model))
 
     def unload(self) -> Reply:
-        """Ask it to let go of its model. Raises WorkerUnavailable."""
+        """Request that the worker unloads its model. Raises WorkerUnavailable."""
         return self._request(Request(op="unload", deadline=self._deadline()))
 
     def close(self) -> None:
@@ -65,7 +72,7 @@ class WorkerLink:
             self._socket = None
 
     def _deadline(self) -> float:
-        # Half the time is the worker's; what it takes later than that we would no longer hear of.
+        # The worker may use half the time. A later answer would come after our timeout.
         return time.monotonic() + REPLY_TIMEOUT_S / 2
 
     def _request(self, request: Request) -> Reply:
@@ -74,8 +81,8 @@ class WorkerLink:
             socket.send(protocol.encode(request))
             reply = protocol.decode_reply(socket.recv())
         except (zmq.ZMQError, ProtocolError) as error:
-            # A REQ that missed its reply is out of step for good, and a reply that comes late
-            # would answer the next question: throw the socket away.
+            # A REQ socket that missed its reply stays out of step, and a late reply would answer
+            # the next request. So the socket is replaced.
             self.close()
             raise WorkerUnavailable(f"{self._endpoint}: {error}") from error
         if reply.error is not None:
@@ -84,7 +91,7 @@ class WorkerLink:
 
     def _open(self) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
-        # IMMEDIATE: with no worker the send fails, instead of waiting in a queue to run later.
+        # IMMEDIATE: without a worker the send fails, instead of being queued and run later.
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDTIMEO, round(SEND_TIMEOUT_S * 1000))

@@ -1,4 +1,4 @@
-"""SHA-256 of weight files, remembered while a file's size and time stay. A leaf; loads no model."""
+"""SHA-256 of weight files, remembered while a file's size and time stay. It loads no model."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CHUNK_BYTES = 1 << 20
 
 
 class FileDigests:
-    """Digests of files; `memory` is the JSON file that keeps them over restarts. Thread-safe."""
+    """Digests of files. The JSON file `memory` keeps them across restarts. Thread-safe."""
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
         self._lock = threading.Lock()
-        self._known: dict[str, dict[str, Any]] = _read(memory)
+        self._entries: dict[str, dict[str, Any]] = _read(memory)
 
     def of(self, place: Path) -> str:
         """Of a file its own SHA-256; of a directory that of its weight files, in hex: SHA-256 of
@@ -44,8 +44,9 @@ class FileDigests:
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def of_tensors(self, file: Path) -> str:
-        """Of what follows the header of a .safetensors file: its name on the model sites for a
-        LoRA (AutoV3), for the header is where programs write notes.
+        """Return the digest of a .safetensors file without its header, in hex.
+
+        Model sites name a LoRA by it (AutoV3), because programs write notes into the header.
 
         Raises:
             OSError: the file cannot be read.
@@ -53,25 +54,25 @@ class FileDigests:
         return self._of_file(file, "tensors")
 
     def _of_file(self, file: Path, part: str) -> str:
-        found = file.stat()
-        state = {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+        info = file.stat()
+        state = {"size": info.st_size, "mtime_ns": info.st_mtime_ns}
         key = f"{part}:{file.resolve()}"
         with self._lock:
-            known = self._known.get(key, {})
-        if all(known.get(name) == value for name, value in state.items()):
-            return str(known["sha256"])
-        made = _digest(file, after_header=part == "tensors")
+            entry = self._entries.get(key, {})
+        if all(entry.get(name) == value for name, value in state.items()):
+            return str(entry["sha256"])
+        digest = _digest(file, after_header=part == "tensors")
         with self._lock:
-            self._known[key] = {**state, "sha256": made}
+            self._entries[key] = {**state, "sha256": digest}
             self._write()
-        return made
+        return digest
 
     def _write(self) -> None:
         try:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
-            durable.replace(self._memory, orjson.dumps(self._known, option=orjson.OPT_INDENT_2))
+            durable.replace(self._memory, orjson.dumps(self._entries, option=orjson.OPT_INDENT_2))
         except OSError as error:
-            log.warning("digests of weights are not remembered: %s", error)
+            log.warning("digests of weights cannot be stored: %s", error)
 
 
 def _digest(file: Path, after_header: bool) -> str:
@@ -86,15 +87,15 @@ def _digest(file: Path, after_header: bool) -> str:
 
 
 def _read(memory: Path) -> dict[str, dict[str, Any]]:
-    """Nothing where it is not there or not ours: it is only a short cut."""
+    """Return the stored digests; none when the file is missing or foreign."""
     try:
-        known = orjson.loads(memory.read_bytes())
+        entries = orjson.loads(memory.read_bytes())
     except (OSError, ValueError):
         return {}
-    if not isinstance(known, dict):
+    if not isinstance(entries, dict):
         return {}
     return {
         key: entry
-        for key, entry in known.items()
+        for key, entry in entries.items()
         if isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
     }

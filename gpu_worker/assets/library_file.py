@@ -1,4 +1,4 @@
-"""models.toml as it stands on the disk now: read again when it has changed. A leaf.
+"""models.toml as it stands on the disk now: read again when it has changed.
 
 A file that is not as it must be is told once, and what it said before goes on.
 """
@@ -37,13 +37,13 @@ class LibraryFile:
             log.info("%s has changed and is read again", self._path)
         except (ModelsError, OSError) as error:
             self.error = error_text(error)
-            log.error("%s; what it said before goes on", error)
+            log.error("%s; the previous version stays in use", error)
         return True
 
     def _now(self) -> tuple[int, int, int] | None:
-        """What changes when the file does; None when there is none."""
+        """Return what changes with the file; None when there is no file."""
         try:
-            found = self._path.stat()
+            info = self._path.stat()
         except OSError:
             return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        return info.st_ino, info.st_size, info.st_mtime_ns

@@ -1,4 +1,4 @@
-"""models.toml: what the operator has put under the models folder, and under which names. A leaf.
+"""models.toml: what the operator has put under the models folder, and under which names.
 
 A client's word is looked up here and never becomes a path. Reads the file; loads no model.
 
@@ -140,26 +140,26 @@ class Library(_Table):
     refiners: dict[Name, RefinerAsset] = {}
 
     def part(self, kind: Kind, name: str) -> Asset:
-        """What a name stands for.
+        """Return the asset of a name.
 
         Raises:
-            ModelsError: nothing of that kind has this name; the text lists what has.
+            ModelsError: no asset of that kind has this name; the text lists the names.
         """
-        known: Mapping[str, Asset] = getattr(self, kind)
-        if name not in known:
-            listed = ", ".join(sorted(known)) or "none"
+        assets: Mapping[str, Asset] = getattr(self, kind)
+        if name not in assets:
+            listed = ", ".join(sorted(assets)) or "none"
             raise ModelsError(
-                f"no {kind.removesuffix('s')} is called {name!r}; there are: {listed}"
+                f"no {kind.removesuffix('s')} has the name {name!r}; the names are: {listed}"
             )
-        return known[name]
+        return assets[name]
 
 
 def read(path: Path) -> Library:
-    """The file's content; an empty one when there is no file.
+    """Return the library in a file, an empty one when there is no file.
 
     Raises:
-        ModelsError: it is not TOML, or says what it must not.
-        OSError: it cannot be read.
+        ModelsError: the file is not TOML, or has an invalid entry.
+        OSError: the file cannot be read.
     """
     try:
         return Library.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -167,7 +167,7 @@ def read(path: Path) -> Library:
         return Library()
     except ValidationError as error:
         raise ModelsError(f"{path}: {join_errors(field_errors(error))}") from None
-    except (ValueError, RecursionError) as error:  # tomllib's, and of bytes that are no UTF-8
+    except (ValueError, RecursionError) as error:  # from tomllib, and from bytes that are not UTF-8
         raise ModelsError(f"{path}: {error}") from None
 
 

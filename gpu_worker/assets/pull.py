@@ -22,36 +22,36 @@ from gpu_worker.contract.field_types import Name
 from gpu_worker.settings import Settings, SettingsError, load
 from gpu_worker.store import durable
 
-WANTED = ("*.safetensors", "*.json", "*.txt", "*.model")
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model")
 OTHER_VARIANTS = ("*.fp16.*", "*.bf16.*", "*.non_ema*", "*.ema_only*")
-"""What diffusers loads only when it is asked for by `variant`."""
+"""Files that diffusers loads only when `variant` names them."""
 
 
 class NoModelFound(ValueError):
-    """The repository holds nothing that can be loaded; the text says what it looked for."""
+    """The repository has no model that can be loaded; the text says what is missing."""
 
 
 def select_files(files: Sequence[str], variant: str | None) -> list[str]:
-    """The files of a repository that its pipeline needs.
+    """Return the files of a repository that its pipeline needs.
 
     Raises:
-        NoModel: it is in no layout of diffusers, or has no safetensors.
+        NoModelFound: it has another layout than diffusers', or no safetensors.
     """
     if "model_index.json" not in files:
-        raise NoModelFound("it has no model_index.json, so it is no pipeline of diffusers")
+        raise NoModelFound("it has no model_index.json, so it is not a pipeline of diffusers")
     inner = [name for name in files if name.count("/") == 1 or name == "model_index.json"]
-    found = [name for name in inner if any(fnmatch.fnmatch(name, each) for each in WANTED)]
-    weights = [name for name in found if name.endswith(".safetensors")]
+    files_needed = [name for name in inner if any(fnmatch.fnmatch(name, each) for each in PATTERNS)]
+    weights = [name for name in files_needed if name.endswith(".safetensors")]
     if variant is not None:
         special = [name for name in weights if f".{variant}." in name]
         folders = {name.partition("/")[0] for name in special}
         plain = [name for name in _plain(weights) if name.partition("/")[0] not in folders]
-        kept = special + plain
+        chosen = special + plain
     else:
-        kept = _plain(weights)
-    if not kept:
+        chosen = _plain(weights)
+    if not chosen:
         raise NoModelFound("it has no .safetensors weights" + (f" of {variant}" if variant else ""))
-    return sorted([*kept, *(name for name in found if not name.endswith(".safetensors"))])
+    return sorted([*chosen, *(name for name in files_needed if not name.endswith(".safetensors"))])
 
 
 def _plain(weights: Sequence[str]) -> list[str]:
@@ -122,17 +122,17 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         # The hub's library raises a dozen kinds, of requests, httpx and its own.
         return _fail(os.EX_UNAVAILABLE, f"{options.repository}: {_reason(error)}")
     print(f"{name}: {options.repository} at {commit}, in {settings.models_dir / name}")
-    print("a worker that starts from now on knows it")
+    print("a worker that starts from now on has it")
     return 0
 
 
 def _reason(error: Exception) -> str:
-    """Its first line, and who was asked, unless it is of a file here."""
+    """Return the first line of an error, with the hub's address unless a local file failed."""
     from huggingface_hub import constants
 
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     is_of_a_file = isinstance(error, OSError) and error.filename is not None
-    return said if is_of_a_file else f"the hub, {constants.ENDPOINT}, was asked: {said}"
+    return line if is_of_a_file else f"the hub at {constants.ENDPOINT} answered: {line}"
 
 
 def _check_name(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Whether a request is within what a worker describes: each rule once, for both processes.
+"""Checks a request against what a worker describes: each rule once, for both processes.
 
 The gateway runs the rules on the worker's description before it accepts a job. The worker runs them
 again on the description of the loaded model. What a description leaves out is not checked.
@@ -31,7 +31,7 @@ _FIELD_OF_MODE: dict[Mode, str] = {
 }
 """The field that an error names when a model lacks the mode."""
 
-_NO_STEP = "makes strength times num_inference_steps ({steps}) steps, and that is none"
+_NO_STEP = "makes strength times num_inference_steps ({steps}) steps, which is less than one"
 
 
 def check(request: GenerationRequest, capabilities: Capabilities) -> None:
@@ -44,7 +44,9 @@ def check(request: GenerationRequest, capabilities: Capabilities) -> None:
     name = request.model or capabilities.default or ""
     models = capabilities.models
     if request.model is not None and models and name not in models:
-        raise Unsupported("model", name, f"no model is called so; there are: {join_names(models)}")
+        raise Unsupported(
+            "model", name, f"no model has this name; the models are: {join_names(models)}"
+        )
     if name in models and request.upscale is None:  # no model is needed to upscale
         check_model(request, name, models[name], capabilities.schedulers)
 
@@ -66,26 +68,26 @@ def check_model(
     """
     if model.error is not None:
         raise Unsupported("model", name, f"it cannot be loaded: {model.error}")
-    who = f"the model {name} ({model.pipeline or 'pipeline'})"
+    subject = f"the model {name} ({model.pipeline or 'pipeline'})"
     mode = mode_of(request)
-    _check_mode(request, mode, who, model)
-    _check_fields(request, mode, who, model)
-    _check_scheduler(request, who, model, schedulers)
-    _check_steps(request, mode, who, model)
+    _check_mode(request, mode, subject, model)
+    _check_fields(request, mode, subject, model)
+    _check_scheduler(request, subject, model, schedulers)
+    _check_steps(request, mode, subject, model)
     if model.weighted_prompts:
         for field in ("prompt", "negative_prompt"):
             prompt_weights.parse(getattr(request, field), field)
 
 
 def mode_of(request: GenerationRequest) -> Mode:
-    """The mode that a request's images ask for."""
+    """Return the mode that a request's images ask for."""
     if request.image is None:
         return "txt2img"
     return "img2img" if request.mask_image is None else "inpaint"
 
 
 def makes_no_step(strength: float, steps: int, scheduler: str) -> bool:
-    """Whether image to image has no step to make.
+    """Return whether image to image has no step to make.
 
     diffusers' `get_timesteps` makes `strength` times `steps` of them, rounded down; schedulers of
     flow matching round up.
@@ -97,88 +99,94 @@ def makes_no_step(strength: float, steps: int, scheduler: str) -> bool:
     return strength == 0 or strength * steps < least
 
 
-def no_step(field: str, strength: float, steps: int, who: str) -> Unsupported:
-    """The refusal of a strength that leaves no step."""
-    return Unsupported(field, strength, f"{who} {_NO_STEP.format(steps=steps)}")
+def no_step(field: str, strength: float, steps: int, subject: str) -> Unsupported:
+    """Return the refusal of a strength that leaves no step."""
+    return Unsupported(field, strength, f"{subject} {_NO_STEP.format(steps=steps)}")
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Names as they stand in a sentence."""
+    """Return names as a list in a sentence."""
     return ", ".join(names) or "none"
 
 
 def _check_assets(request: GenerationRequest, capabilities: Capabilities) -> None:
-    """Names of models.toml, each in the list of its kind."""
+    """Check names of models.toml against the list of their kind."""
     for kind, field, name in assets_of(request):
-        known = getattr(capabilities, kind)
-        if known is None or kind == "models":
+        names = getattr(capabilities, kind)
+        if names is None or kind == "models":
             continue
         if kind == "upscalers":
-            others = [each for each in known if each != LATENT]
-            known = [LATENT, *others] if field.startswith("hires") else others
-        if name in known:
+            others = [each for each in names if each != LATENT]
+            names = [LATENT, *others] if field.startswith("hires") else others
+        if name in names:
             continue
         broken = capabilities.errors.get(kind, {}).get(name)
         if broken is not None:
             raise Unsupported(field, name, f"it cannot be used: {broken}")
-        listed = join_names(known)
-        raise Unsupported(field, name, f"none of the {kind} is called so; there are: {listed}")
+        raise Unsupported(
+            field, name, f"none of the {kind} has this name; the names are: {join_names(names)}"
+        )
 
 
-def _check_mode(request: GenerationRequest, mode: Mode, who: str, model: ModelCapabilities) -> None:
+def _check_mode(
+    request: GenerationRequest, mode: Mode, subject: str, model: ModelCapabilities
+) -> None:
     modes = model.modes
     if modes is None or mode in modes:
         return
     field, wants = _FIELD_OF_MODE[mode], ""
     if modes == ["inpaint"]:
         field, wants = "mask_image" if mode == "img2img" else "image", ": image and mask_image"
-    reason = f"{who} does no {mode}, but only {join_names(modes)}{wants}"
+    reason = f"{subject} does not support {mode}; it supports {join_names(modes)}{wants}"
     raise Unsupported(field, getattr(request, field), reason)
 
 
 def _check_fields(
-    request: GenerationRequest, mode: Mode, who: str, model: ModelCapabilities
+    request: GenerationRequest, mode: Mode, subject: str, model: ModelCapabilities
 ) -> None:
     takes = model.takes
     if takes is None:
         return
     by_mode = model.takes_by_mode or {}
-    own = by_mode.get(mode, takes)
-    led = by_mode.get(mode + WITH_CONTROLNETS, own) if request.controlnets else own
+    without = by_mode.get(mode, takes)
+    supported = by_mode.get(mode + WITH_CONTROLNETS, without) if request.controlnets else without
     for field in GenerationRequest.model_fields:
-        about = metadata_of(field)
-        if about.any_pipeline or about.image or is_default(request, field):
+        metadata = metadata_of(field)
+        if metadata.any_pipeline or metadata.image or is_default(request, field):
             continue
         if field == "strength" and not by_mode:
             continue
-        known = own if field == "controlnets" else led
-        if field not in known:
-            where = f" for {mode}" if field in takes else ""
-            where += " with controlnets" if field in own and field in takes else ""
-            reason = f"{who} does not take it{where}; it takes {join_names(known)}"
+        names = without if field == "controlnets" else supported
+        if field not in names:
+            condition = f" for {mode}" if field in takes else ""
+            condition += " with controlnets" if field in without and field in takes else ""
+            reason = f"{subject} does not take it{condition}; it takes {join_names(names)}"
             raise Unsupported(field, getattr(request, field), reason)
 
 
 def _check_scheduler(
     request: GenerationRequest,
-    who: str,
+    subject: str,
     model: ModelCapabilities,
     schedulers: dict[str, SchedulerCapabilities],
 ) -> None:
     names = model.schedulers
     if names is not None and request.scheduler not in (None, *names):
-        raise Unsupported("scheduler", request.scheduler, f"{who} runs with {join_names(names)}")
+        raise Unsupported(
+            "scheduler", request.scheduler, f"{subject} runs with {join_names(names)}"
+        )
     name = request.scheduler or model.default("scheduler") or ""
-    about = schedulers.get(name)
-    if about is None:
+    scheduler = schedulers.get(name)
+    if scheduler is None:
         return
     for option, value in request.scheduler_options.items():
-        if option not in about.options:
-            reason = f"{who} has the scheduler {name}, which takes {join_names(about.options)}"
+        if option not in scheduler.options:
+            options = join_names(scheduler.options)
+            reason = f"{subject} has the scheduler {name}, which takes {options}"
             raise Unsupported(f"scheduler_options.{option}", value, reason)
-    if request.eta is not None and not about.eta:
+    if request.eta is not None and not scheduler.eta:
         others = [each for each in names or [] if each in schedulers and schedulers[each].eta]
-        reason = f"{who} has the scheduler {name}, which knows none; these do: "
+        reason = f"{subject} has the scheduler {name}, which does not take it; these do: "
         raise Unsupported("eta", request.eta, reason + join_names(others))
 
 
@@ -186,14 +194,14 @@ def _default_strength(
     request: GenerationRequest, mode: Mode, model: ModelCapabilities
 ) -> float | None:
     values = model.strength or {}
-    led = values.get(mode + WITH_CONTROLNETS) if request.controlnets else None
-    return values.get(mode) if led is None else led
+    value = values.get(mode + WITH_CONTROLNETS) if request.controlnets else None
+    return values.get(mode) if value is None else value
 
 
 def _check_steps(
-    request: GenerationRequest, mode: Mode, who: str, model: ModelCapabilities
+    request: GenerationRequest, mode: Mode, subject: str, model: ModelCapabilities
 ) -> None:
-    """Whether image to image and a second pass have a step to make."""
+    """Check that image to image and a second pass have a step to make."""
     scheduler = request.scheduler or model.default("scheduler")
     steps = request.num_inference_steps or model.default("num_inference_steps")
     if scheduler is None or steps is None:
@@ -205,8 +213,8 @@ def _check_steps(
             strength = _default_strength(request, mode, model)
         passes.append(("strength", strength, steps))
     if request.hires is not None:
-        again = request.hires.num_inference_steps or steps
-        passes.append(("hires.strength", request.hires.strength, again))
+        second_steps = request.hires.num_inference_steps or steps
+        passes.append(("hires.strength", request.hires.strength, second_steps))
     for field, strength, count in passes:
         if strength is not None and makes_no_step(strength, count, scheduler):
-            raise no_step(field, strength, count, who)
+            raise no_step(field, strength, count, subject)

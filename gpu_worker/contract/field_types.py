@@ -1,4 +1,4 @@
-"""The types of a request's fields: their units and limits, and what is known of a field.
+"""Defines the types of a request's fields, with units and limits, and a field's metadata.
 
 It declares no request and does no I/O.
 """
@@ -19,19 +19,19 @@ from pydantic import (
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 MAX_OPTION = 1_000_000
-"""Bounds whole numbers as well: num_train_timesteps is the length of several arrays."""
+"""The limit of whole numbers too: num_train_timesteps is the length of several arrays."""
 
 _OPTION_TEXT = re.compile(r"[A-Za-z0-9_+-]{1,64}")
 
 
 def _option(value: object) -> bool | int | float | str:
-    """Checked in one place, for a union of types would name each of them as a field."""
+    """Check an option here, because a union of types would name each type as a field."""
     if isinstance(value, str):
         if not _OPTION_TEXT.fullmatch(value):
             raise ValueError("must be 1 to 64 letters, digits, and + - _")
     elif not isinstance(value, bool | int | float):
         raise ValueError("must be true, false, a number or a word")
-    elif not abs(value) <= MAX_OPTION:  # neither is NaN
+    elif not abs(value) <= MAX_OPTION:  # NaN fails this too
         raise ValueError(f"must be a number from -{MAX_OPTION} to {MAX_OPTION}")
     return value
 
@@ -39,11 +39,11 @@ def _option(value: object) -> bool | int | float | str:
 Option = Annotated[bool | int | float | str, PlainValidator(_option)]
 
 MAX_PROMPT_CHARS = 4000
-"""Some fifty times the 77 tokens that CLIP reads at once, far below what would burden the log."""
+"""Some fifty times the 77 tokens that CLIP reads at once, and little for the log."""
 
 
 def _printable(text: str) -> str:
-    """Refuse what cannot be stored or confuses a terminal; keep line breaks, tabs, any script.
+    """Refuse text that cannot be stored or confuses a terminal; keep line breaks and tabs.
 
     Raises:
         ValueError: on a lone surrogate or a control character.
@@ -103,7 +103,7 @@ Takes = Literal["any", "call", "structure"]
 
 @dataclass(frozen=True)
 class FieldMetadata:
-    """What is known of a field beside its type: the one place for whoever would list fields.
+    """What is known of a field beside its type. Code that would list fields derives them from it.
 
     `image`: its value is the digest of an image that came with the request.
     `asset`: its value is a name of this kind in models.toml.

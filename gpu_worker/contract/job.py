@@ -1,4 +1,4 @@
-"""What a job, its outcome and a result record are. A leaf; does no I/O."""
+"""Defines a job, its outcome and a result record. It does no I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUBMISSION = r"^[0-9a-f]{32}:[0-9a-f]{32}$"
 
 
 class Source(Strict):
-    """The stored picture that a job makes larger: the `image_index`-th, from 0, of job `uuid`."""
+    """The stored image that a job upscales: the `image_index`-th, from 0, of job `uuid`."""
 
     uuid: Uuid
     image_index: Annotated[int, Field(ge=0)]
@@ -24,9 +24,9 @@ class Source(Strict):
 class Job(Strict):
     """An accepted request: `uuid` is canonical lower case, `created_time` ISO 8601 with zone.
 
-    `sequence` counts accepted jobs: results are listed by it, whatever the clock does.
-    `source` is where its `image` is from, when that is a stored picture.
-    `submission` is `<key>:<request>`, digests of the Idempotency-Key and of what came with it.
+    `sequence` counts accepted jobs; results are listed by it, whatever the clock does.
+    `source` names the stored image that is its `image`, if any.
+    `submission` is `<key>:<request>`, digests of the Idempotency-Key and of the request.
     """
 
     uuid: Uuid
@@ -38,7 +38,7 @@ class Job(Strict):
 
 
 class Outcome(enum.StrEnum):
-    """How a job ends; each accepted job has exactly one."""
+    """How a job ends. Each accepted job has exactly one outcome."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -51,13 +51,13 @@ def result_record(
     outcome: Outcome,
     errors: list[str],
     data: str | None,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> dict[str, Any]:
-    """The record of docs/results-format.md: version 1's five keys in its order, then ours.
+    """Return the record that docs/results-format.md defines: version 1's five keys, then ours.
 
     Args:
-        data: base64 of the PNG, or None when there is no picture.
-        facts: what the run adds: model, device, width, height, times, seconds, attempt ...
+        data: base64 of the PNG, or None without an image.
+        metadata: what the run adds: model, device, width, height, times, seconds, attempt ...
     """
     return {
         "uuid": job.uuid,
@@ -70,6 +70,6 @@ def result_record(
         "submission": job.submission,
         **({"source": job.source.model_dump()} if job.source is not None else {}),
         **job.request.record_fields(),
-        **facts,
+        **metadata,
         "request": job.request.non_default_fields(),
     }

@@ -1,6 +1,6 @@
-"""How large the pictures of `hires` and `upscale` become, and how large they may. A leaf.
+"""Computes the sizes of images of `hires` and `upscale`, and their limits.
 
-Checked in the gateway, where the size of the picture that came is known, and in the worker.
+The gateway, which knows the size of the input image, checks them, and so does the worker.
 """
 
 from __future__ import annotations
@@ -10,33 +10,34 @@ from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.contract.validation_errors import Unsupported
 
 MAX_LINE_BYTES = 68 << 20
-"""Of a line of the result log: no writer writes a longer one, and readers take one for damage."""
+"""The limit of a line of the result log. No writer exceeds it; readers treat more as damage."""
 
 _LINE_BYTES_A_PIXEL = 4
-"""Of noise: three bytes in a PNG (RGB), which base64 makes four."""
+"""The bytes of a pixel of noise: three in a PNG (RGB), which base64 turns into four."""
 
 _TEXT_BYTES = 4 << 20
-"""For what else a line holds, and for the PNG's own bytes beside the pixels (measured: 0.04 %)."""
+"""Room for the rest of a line and for the PNG's own bytes beside pixels (measured: 0.04 %)."""
 
 MAX_LARGE_PIXELS = (MAX_LINE_BYTES - _TEXT_BYTES) // _LINE_BYTES_A_PIXEL
-"""4096 x 4096: whatever such a picture shows, its record is a line that readers take."""
+"""4096 x 4096: whatever such an image shows, its record stays within MAX_LINE_BYTES."""
 
 MAX_LARGE_SIDE_PX = 8192
-"""As of an image that comes with a request (gateway/admission/input_images.py)."""
+"""The limit of an input image too (gateway/admission/input_images.py)."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""
 
 
 def image_to_image_size(
-    request: GenerationRequest, given: Size, multiple: int = SIDE_MULTIPLE_PX
+    request: GenerationRequest, input_size: Size, multiple: int = SIDE_MULTIPLE_PX
 ) -> Size:
-    """Of a picture drawn over the request's `image`, whose size upright is `given`.
+    """Return the size of an image made from the request's `image`.
 
-    One side asked for: the other follows. None: the picture's own, scaled into the limits.
-    `multiple` is the model's, which the gateway does not know: a little more or less there.
+    Args:
+        input_size: the upright size of `image`. A side that is not requested follows from it.
+        multiple: the model's, which the gateway does not know and estimates.
     """
-    width, height = given
+    width, height = input_size
     if request.width is not None and request.height is not None:
         return request.width, request.height
     if request.width is not None:
@@ -49,52 +50,52 @@ def image_to_image_size(
 
 
 def hires_size(first: Size, scale: float, multiple: int = SIDE_MULTIPLE_PX) -> Size:
-    """Of `hires`: multiples of 8 or more, at least one more than the first pass has."""
+    """Return the size of the second pass: multiples, at least one more than the first pass has."""
     width, height = (
         max(round(side * scale / multiple) * multiple, side + multiple) for side in first
     )
     return width, height
 
 
-def upscaled_size(given: Size, scale: float, field: str = "upscale.scale") -> Size:
-    """Of `upscale`.
+def upscaled_size(input_size: Size, scale: float, field: str = "upscale.scale") -> Size:
+    """Return the size of an upscaled image.
 
     Args:
-        given: of the picture that is made larger.
-        field: what the scale is called by who asked.
+        input_size: of the image that is upscaled.
+        field: the name of the scale in the request.
 
     Raises:
-        Unsupported: it is not made.
+        Unsupported: the size exceeds the limits.
     """
-    size = round(given[0] * scale), round(given[1] * scale)
+    size = round(input_size[0] * scale), round(input_size[1] * scale)
     return _check_bounds(field, scale, size)
 
 
-def check(request: GenerationRequest, given: Size | None) -> None:
-    """Whether the pictures of a request are made, as far as their size is known.
+def check(request: GenerationRequest, input_size: Size | None) -> None:
+    """Check the sizes of a request's images, as far as they are known.
 
     Args:
-        given: of its `image`, upright; None when there is none.
+        input_size: of its `image`, upright; None when there is none.
 
     Raises:
-        Unsupported: they are not.
+        Unsupported: a size exceeds the limits.
     """
     if request.upscale is not None:
-        if given is not None:
-            upscaled_size(given, request.upscale.scale)
-    elif request.hires is not None and (first := _first_pass_size(request, given)) is not None:
+        if input_size is not None:
+            upscaled_size(input_size, request.upscale.scale)
+    elif request.hires is not None and (first := _first_pass_size(request, input_size)) is not None:
         check_hires(first, request.hires.scale)
 
 
 def check_hires(first: Size, scale: float, multiple: int = SIDE_MULTIPLE_PX) -> None:
-    """The same of a second pass over a first one of this size. Raises Unsupported."""
+    """Check the size of a second pass over a first one of this size. Raises Unsupported."""
     _check_bounds("hires.scale", scale, hires_size(first, scale, multiple))
 
 
-def _first_pass_size(request: GenerationRequest, given: Size | None) -> Size | None:
-    """None where only the model knows it."""
-    if given is not None:
-        return image_to_image_size(request, given)
+def _first_pass_size(request: GenerationRequest, input_size: Size | None) -> Size | None:
+    """Return the size of the first pass; None where only the model knows it."""
+    if input_size is not None:
+        return image_to_image_size(request, input_size)
     if request.width is None or request.height is None:
         return None
     return request.width, request.height
@@ -105,8 +106,8 @@ def _check_bounds(field: str, scale: float, size: Size) -> Size:
         raise Unsupported(
             field,
             scale,
-            f"makes a picture of {size[0]} x {size[1]}: at most {MAX_LARGE_SIDE_PX} pixels a side "
-            f"and {MAX_LARGE_PIXELS} in all are made",
+            f"makes an image of {size[0]} x {size[1]}; the limits are {MAX_LARGE_SIDE_PX} pixels a "
+            f"side and {MAX_LARGE_PIXELS} in all",
         )
     return size
 

@@ -1,7 +1,7 @@
-"""Reads `(word:1.3)` in a prompt: fragments and how much each counts. A leaf; knows no model.
+"""Reads `(word:1.3)` in a prompt into fragments and their weights. It knows no model.
 
-A1111's form with an explicit number only: parentheses without one stay what they are, and `\\(`
-and `\\)` are parentheses. Nested weights multiply.
+The form is A1111's with an explicit number. Parentheses without one stay text, and `\\(` and `\\)`
+are parentheses. Nested weights multiply.
 """
 
 from __future__ import annotations
@@ -24,51 +24,51 @@ class Fragment(NamedTuple):
 
 
 def parse(prompt: str, field: str = "prompt") -> list[Fragment]:
-    """The fragments of a prompt, neighbours of the same weight joined.
+    """Return the fragments of a prompt; neighbours of the same weight are joined.
 
     Args:
-        field: what the request calls it.
+        field: the prompt's name in the request.
 
     Raises:
-        Unsupported: a weight is beyond +-10, by itself or with those around it.
+        Unsupported: a weight is beyond +-10, alone or multiplied.
     """
     open_at: list[int] = []
     parts: list[Fragment] = []
     at = 0
-    for found in _TOKEN.finditer(prompt):
-        _add(parts, prompt[at : found.start()])
-        at = found.end()
-        if found[0][0] == "\\":
-            _add(parts, found[0][1])
-        elif found[0] == "(":
+    for match in _TOKEN.finditer(prompt):
+        _add(parts, prompt[at : match.start()])
+        at = match.end()
+        if match[0][0] == "\\":
+            _add(parts, match[0][1])
+        elif match[0] == "(":
             open_at.append(len(parts))
             parts.append(Fragment("(", 1.0))
         elif not open_at:
-            _add(parts, found[0])
-        elif found[1] is None:
+            _add(parts, match[0])
+        elif match[1] is None:
             open_at.pop()
             _add(parts, ")")
         else:
-            parts = _apply_weight(parts, open_at.pop(), float(found[1]), field)
+            parts = _apply_weight(parts, open_at.pop(), float(match[1]), field)
     _add(parts, prompt[at:])
     for part in parts:
-        if not abs(part.weight) <= MAX_WEIGHT:  # nor is NaN, of an endless number times nothing
+        if not abs(part.weight) <= MAX_WEIGHT:  # NaN, which infinity times 0 gives, fails this too
             raise _out_of_range(field, part.weight)
     return _join_neighbours(parts)
 
 
 def is_weighted(fragments: list[Fragment]) -> bool:
-    """Whether anything counts more or less than it would by itself."""
+    """Return whether a fragment has another weight than 1."""
     return any(fragment.weight != 1.0 for fragment in fragments)
 
 
 def plain_text(fragments: list[Fragment]) -> str:
-    """The words without their weights."""
+    """Return the text without its weights."""
     return "".join(fragment.text for fragment in fragments)
 
 
 def _out_of_range(field: str, weight: float) -> Unsupported:
-    reason = f"the weight is beyond {MAX_WEIGHT:g}; those within each other multiply"
+    reason = f"has a weight beyond {MAX_WEIGHT:g}; nested weights multiply"
     return Unsupported(field, weight, reason)
 
 
@@ -78,7 +78,7 @@ def _add(parts: list[Fragment], text: str) -> None:
 
 
 def _apply_weight(parts: list[Fragment], begin: int, weight: float, field: str) -> list[Fragment]:
-    """What stands behind the parenthesis at `begin` counts `weight` times as much."""
+    """Multiply the weights after the parenthesis at `begin`."""
     if abs(weight) > MAX_WEIGHT:
         raise _out_of_range(field, weight)
     inside = [Fragment(part.text, part.weight * weight) for part in parts[begin + 1 :]]

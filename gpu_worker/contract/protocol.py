@@ -1,4 +1,4 @@
-"""The messages between gateway and worker and their version: docs/architecture.md. A leaf.
+"""The messages between gateway and worker and their version: docs/architecture.md.
 
 Codec only: bytes to models and back. No sockets, no pictures: those travel through the result log.
 """

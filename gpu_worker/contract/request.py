@@ -1,6 +1,6 @@
-"""What a client may ask of a generation, by diffusers' names: fields, units and limits. A leaf.
+"""Declares the fields of a generation request, by diffusers' names, with units and limits.
 
-Validated strictly in the gateway and again in the worker, by the same models. Does no I/O.
+The gateway and the worker validate a request strictly with the same models. It does no I/O.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from gpu_worker.contract.validation_errors import MAX_ERRORS, unknown_fields_mes
 
 
 class Strict(BaseModel):
-    """Strict: neither `true` nor "5" is a number, an unknown field is an error, so is NaN."""
+    """A strict model: `true` and "5" are not numbers; an unknown field and NaN are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _few(cls, value: object) -> object:
-        """A fault for each of many unknown fields would take a hundred times the room of them."""
+        """Report many unknown fields in one error: one for each would take 100 times the memory."""
         if isinstance(value, dict) and len(value) > len(cls.model_fields) + MAX_ERRORS:
             unknown = [name for name in value if name not in cls.model_fields]
             raise ValueError(unknown_fields_message(unknown))
@@ -58,7 +58,7 @@ class Strict(BaseModel):
 
 def _few_options(options: object) -> object:
     if isinstance(options, dict) and len(options) > MAX_OPTIONS:
-        raise ValueError(f"has {len(options)} options, and may have {MAX_OPTIONS}")
+        raise ValueError(f"has {len(options)} options; the limit is {MAX_OPTIONS}")
     return options
 
 
@@ -66,13 +66,13 @@ _PLAIN = FieldMetadata()
 
 
 def metadata_of(field: str, model: type[BaseModel] | None = None) -> FieldMetadata:
-    """The metadata of a field of GenerationRequest, or of `model`."""
+    """Return the metadata of a field of GenerationRequest, or of `model`."""
     info = (model or GenerationRequest).model_fields[field]
     return next((each for each in info.metadata if isinstance(each, FieldMetadata)), _PLAIN)
 
 
 class Lora(Strict):
-    """A LoRA of models.toml and how strongly it counts."""
+    """A LoRA of models.toml and its weight."""
 
     name: Annotated[Name, FieldMetadata(asset="loras")]
     weight: Weight = 1.0
@@ -112,8 +112,11 @@ class Refiner(Strict):
 
 
 class Hires(Strict):
-    """A second pass over the picture made larger: by interpolated latents, or by an upscaler of
-    models.toml. `strength` and `num_inference_steps` are those of the second pass."""
+    """A second pass over the enlarged image of the first one.
+
+    `upscaler` is `latent` (interpolated latents) or a name of models.toml. `strength` and
+    `num_inference_steps` are those of the second pass.
+    """
 
     scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
     upscaler: Annotated[Name, FieldMetadata(asset="upscalers")] = "latent"
@@ -123,12 +126,12 @@ class Hires(Strict):
 
 def _no_latents(name: str) -> str:
     if name == "latent":
-        raise ValueError("must not be latent: a picture is made larger, not drawn")
+        raise ValueError("must not be latent, because no latents exist: an image is upscaled")
     return name
 
 
 class Upscale(Strict):
-    """`image` is made larger and nothing else: by lanczos, or by an upscaler of models.toml."""
+    """Upscales `image` and does nothing else: by lanczos, or by an upscaler of models.toml."""
 
     scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
     upscaler: Annotated[Name, AfterValidator(_no_latents), FieldMetadata(asset="upscalers")] = (
@@ -137,18 +140,18 @@ class Upscale(Strict):
 
 
 _NEEDS_IMAGE = {
-    "mask_image": "the picture that is painted over",
-    "strength": "it says how far to leave it",
-    "upscale": "the picture that is made larger",
+    "mask_image": "the image that is painted over",
+    "strength": "strength says how far to depart from it",
+    "upscale": "the image that is upscaled",
 }
 
 
 class GenerationRequest(Strict):
-    """What a client asks for, by diffusers' names.
+    """A request of a client, by diffusers' names.
 
-    None means the model's own: `width` and `height` (pixels), `num_inference_steps`,
-    `guidance_scale`, `scheduler`, `vae`. `seed` None: the gateway draws one when it accepts the
-    job, so that a second run gives the same image; image i of a job has seed + i.
+    None means the model's own value: `width` and `height` (pixels), `num_inference_steps`,
+    `guidance_scale`, `scheduler`, `vae`. The gateway chooses `seed` when it accepts a job without
+    one, so that a second run gives the same image. Image i of a job has seed + i.
     """
 
     prompt: Annotated[Text, AfterValidator(not_blank), FieldMetadata(any_pipeline=True)]
@@ -209,7 +212,7 @@ class GenerationRequest(Strict):
     @field_validator("mask_image", "strength", "upscale")
     @classmethod
     def _with_image(cls, value: object, info: ValidationInfo) -> object:
-        # A broken image is not in `data`, and is told by itself.
+        # A broken image is not in `data` and has an error of its own.
         if value is not None and info.data.get("image", "") is None:
             raise ValueError(f"needs image: {_NEEDS_IMAGE[str(info.field_name)]}")
         return value
@@ -225,7 +228,7 @@ class GenerationRequest(Strict):
 
     @property
     def steps(self) -> int:
-        """Of all its pictures, as far as the request says: for estimates before it runs."""
+        """The steps of all images, as far as the request says, for estimates before it runs."""
         if self.upscale is not None:
             return 1
         each = self.num_inference_steps or DEFAULT_STEPS
@@ -234,9 +237,9 @@ class GenerationRequest(Strict):
         return each * self.num_images_per_prompt
 
     def record_fields(self) -> dict[str, Any]:
-        """The fields as a result record has them: those that are set, and those of version 1."""
+        """Return the fields of a result record: those that are set, and those always recorded."""
         if self.upscale is not None:
-            # Nothing is generated: what else was asked for has no part in the image.
+            # Nothing is generated, so the other fields have no part in the image.
             return self.model_dump(include={"image", "upscale"})
         return {
             field: value
@@ -245,21 +248,21 @@ class GenerationRequest(Strict):
         }
 
     def non_default_fields(self) -> dict[str, Any]:
-        """The request as it came, without its prompts: only what is not a field's default."""
+        """Return the fields that differ from their defaults, without the prompts."""
         excluded = {"prompt", "negative_prompt"}
         if self.upscale is not None:
-            excluded.add("seed")  # drawn by the gateway, and without use here
+            excluded.add("seed")  # chosen by the gateway, and unused here
         return self.model_dump(exclude_defaults=True, exclude=excluded)
 
 
 def is_default(request: GenerationRequest, field: str) -> bool:
-    """Whether a field has the value that it has when it is not sent."""
+    """Return whether a field has its default value."""
     info = type(request).model_fields[field]
     return bool(getattr(request, field) == info.get_default(call_default_factory=True))
 
 
 def assets_of(request: BaseModel, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """Every name of models.toml in a request: its kind, its field's path, the name."""
+    """Yield every name of models.toml in a request: its kind, its field's path, the name."""
     for field in type(request).model_fields:
         value, kind = getattr(request, field), metadata_of(field, type(request)).asset
         values = enumerate(value) if isinstance(value, list) else [("", value)]
@@ -274,10 +277,10 @@ def assets_of(request: BaseModel, path: str = "") -> Iterator[tuple[str, str, st
 def image_fields(
     body: object, model: type[BaseModel] | None = None, path: str = ""
 ) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every image in JSON that has a request's shape, as far as it has: path, object, key.
+    """Yield every image in JSON of a request's shape: path, object, key.
 
     Args:
-        body: a request as it came, or a result record.
+        body: a request as a client sent it, or a result record.
     """
     model = model or GenerationRequest
     if not isinstance(body, dict):
@@ -295,7 +298,7 @@ def image_fields(
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    """The model in `Model | None` or `list[Model]`."""
+    """Return the model in `Model | None` or `list[Model]`."""
     for each in get_args(annotation):
         if isinstance(each, type) and issubclass(each, BaseModel):
             return each

@@ -1,4 +1,4 @@
-"""Says what is wrong with a request: field, sentence, value. A leaf."""
+"""Words the errors of a request: field, sentence, value."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MAX_SHOWN_CHARS = 80
 MAX_NAME_CHARS = 200
 
 MAX_ERRORS = 20
-"""So many are told, and how many more there are: an answer is not to outgrow its question."""
+"""The errors that a response lists; it counts the others, so that it stays small."""
 
 _NO_INTEGER = ("int_type", "int_from_float")
 
 
 class Refusal(ValueError):
-    """A job asks for what cannot be done; the text says why, and is all that there is to say."""
+    """A job asks for what cannot be done. The text is the whole explanation."""
 
 
 class Unsupported(Refusal):
@@ -26,8 +26,8 @@ class Unsupported(Refusal):
 
     Args:
         field: the field's path in the request, such as `loras.0.name`.
-        value: what it was asked to be.
-        reason: the rest of a sentence that begins with the field: what can be done instead.
+        value: the field's value.
+        reason: the rest of a sentence that begins with the field.
     """
 
     def __init__(self, field: str, value: object, reason: str) -> None:
@@ -43,54 +43,54 @@ class Unsupported(Refusal):
 def field_errors(
     error: ValidationError, fields: Mapping[str, FieldInfo] | None = None
 ) -> list[dict[str, Any]]:
-    """`[{field, message, value}]`, one for each fault; what is long is shortened.
+    """Return `[{field, message, value}]`, one for each error; long values are shortened.
 
     Args:
-        fields: those of the model, for what they allow.
+        fields: those of the model, for their limits.
     """
     return [
         {
-            "field": field_name(fault["loc"]),
-            "message": _message(fault, fields or {}),
-            "value": _display_input(fault),
+            "field": field_name(detail["loc"]),
+            "message": _message(detail, fields or {}),
+            "value": _display_input(detail),
         }
-        for fault in error.errors(include_url=False)
+        for detail in error.errors(include_url=False)
     ]
 
 
-def join_errors(faults: list[dict[str, Any]], known: Iterable[str] = ()) -> str:
-    """One readable line: `height: Input should be a multiple of 8 (got 513)`.
+def join_errors(errors: list[dict[str, Any]], known_fields: Iterable[str] = ()) -> str:
+    """Return one readable line: `height: Input should be a multiple of 8 (got 513)`.
 
     Args:
-        known: the fields there are; told once, when one is named that there is not.
+        known_fields: they are listed once when an unknown field was sent.
     """
-    said = [
-        f"{fault['field']}: {fault['message']}"
-        + ("" if fault["value"] is None else f" (got {fault['value']})")
-        for fault in faults[:MAX_ERRORS]
+    sentences = [
+        f"{error['field']}: {error['message']}"
+        + ("" if error["value"] is None else f" (got {error['value']})")
+        for error in errors[:MAX_ERRORS]
     ]
-    if len(faults) > MAX_ERRORS:
-        said.append(f"and {len(faults) - MAX_ERRORS} more")
-    names = ", ".join(known)
-    if names and any("known field" in fault["message"] for fault in faults):
-        said.append(f"known fields are {names}")
-    return "; ".join(said)
+    if len(errors) > MAX_ERRORS:
+        sentences.append(f"and {len(errors) - MAX_ERRORS} more")
+    names = ", ".join(known_fields)
+    if names and any("known field" in error["message"] for error in errors):
+        sentences.append(f"the known fields are {names}")
+    return "; ".join(sentences)
 
 
 def unknown_fields_message(names: list[object]) -> str:
-    """What many of them at once are told, without a sentence for each."""
+    """Return one sentence for many unknown fields."""
     some = ", ".join(display_value(name) for name in names[:MAX_ERRORS])
     more = len(names) - MAX_ERRORS
     return f"has unknown fields: {some} and {more} more"
 
 
 def error_text(error: object) -> str:
-    """An error's words as they can be sent and stored: a file's name may be no UTF-8."""
+    """Return an error's text as UTF-8, which a file's name in it may not be."""
     return str(error).encode("utf-8", "backslashreplace").decode()
 
 
 def display_value(value: object) -> str:
-    """A value as it may stand in a sentence: printable, and not long."""
+    """Return a value for a sentence: printable and short."""
     if isinstance(value, str):
         value = value[: MAX_SHOWN_CHARS + 1]
     text = repr(value) if isinstance(value, str) else ascii(value)
@@ -98,7 +98,7 @@ def display_value(value: object) -> str:
 
 
 def field_name(parts: Iterable[object]) -> str:
-    """`loras.0.weight`; `body` for the whole."""
+    """Return a path such as `loras.0.weight`; `body` for the whole."""
     names = [_shorten(str(part), MAX_SHOWN_CHARS) for part in parts]
     text = ".".join(names).encode("utf-8", "backslashreplace").decode()
     return _shorten(text, MAX_NAME_CHARS) or "body"
@@ -108,19 +108,19 @@ def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _message(fault: Any, fields: Mapping[str, FieldInfo]) -> str:
-    kind, where = fault["type"], fault["loc"]
+def _message(detail: Any, fields: Mapping[str, FieldInfo]) -> str:
+    kind, path = detail["type"], detail["loc"]
     if kind == "extra_forbidden":
         return "is not a known field"
-    if kind == "model_type":  # pydantic's own words name the class
+    if kind == "model_type":  # pydantic's own text names the class
         return "must be a JSON object"
-    if kind in _NO_INTEGER and len(where) == 1 and where[0] in fields:
-        return f"must be a whole number{_limits(fields[where[0]])}"
-    return str(fault["msg"]).removeprefix("Value error, ")
+    if kind in _NO_INTEGER and len(path) == 1 and path[0] in fields:
+        return f"must be a whole number{_limits(fields[path[0]])}"
+    return str(detail["msg"]).removeprefix("Value error, ")
 
 
 def _limits(field: FieldInfo) -> str:
-    """` from 64 to 2048`, as a field of a model says it, also beside None."""
+    """Return ` from 64 to 2048`, the limits of a field, also of an optional one."""
     inner = [part for kind in get_args(field.annotation) for part in _metadata(kind)]
     marks = [*field.metadata, *(mark for part in inner for mark in getattr(part, "metadata", ()))]
     low, high = (
@@ -133,5 +133,5 @@ def _metadata(kind: Any) -> tuple[Any, ...]:
     return getattr(kind, "__metadata__", ())
 
 
-def _display_input(fault: Any) -> str | None:
-    return None if fault["type"] == "missing" else display_value(fault["input"])
+def _display_input(detail: Any) -> str | None:
+    return None if detail["type"] == "missing" else display_value(detail["input"])

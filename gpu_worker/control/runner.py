@@ -1,4 +1,4 @@
-"""The main thread's loop: take -> generate -> append -> release. Knows no socket and no torch."""
+"""Runs the main thread's loop: take, generate, append, release. It knows no socket and no torch."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from gpu_worker.store.result_log import RecordTooLong, ResultLog
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-"""Pause between two tries to write what the disk did not take."""
+"""Seconds between two tries to write what the disk refused."""
 
 
 class _JobInterrupted(BaseException):
-    """Between two steps: no Exception, for pipelines must not catch it."""
+    """Raised between two steps. It is no Exception, so that pipelines do not catch it."""
 
 
 class Stopped(_JobInterrupted):
-    """The worker was asked to stop."""
+    """The worker is to stop."""
 
 
 class Canceled(_JobInterrupted):
-    """The client does not want the picture any more."""
+    """A client canceled the job."""
 
 
 class Runner:
-    """Runs the slot's jobs one after another until it is told to stop."""
+    """Runs the held jobs one after another until the worker is to stop."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Runner:
         self._stale_notes: set[str] = set()
 
     def run(self) -> None:
-        """Finish what an earlier process began, then serve until stopped.
+        """Finish the jobs of an earlier process, then serve until the worker is to stop.
 
         Raises:
             DeviceLost: after its job has its outcome on disk.
@@ -98,15 +98,15 @@ class Runner:
             return
 
     def _recover(self) -> bool:
-        """Take up what an earlier process began; whether there was something."""
+        """Resume the jobs of an earlier process; return whether there were any."""
         notes = self._in_flight.read()
         ended = [note for note in notes if self._results.ends_with(note.job.uuid)]
         for note in ended:
             self._remove_note(note.job)
-        begun = [note for note in notes if note not in ended]
-        for note in begun:
+        unfinished = [note for note in notes if note not in ended]
+        for note in unfinished:
             self._slots.resume(note.job, note.attempt + 1)
-        for note in begun:
+        for note in unfinished:
             if note.attempt >= self._max_attempts:
                 message = (
                     f"the worker died {note.attempt} times while it ran this job; "
@@ -114,17 +114,17 @@ class Runner:
                 )
                 metadata = {"attempt": note.attempt}
                 self._commit(note.job, Outcome.FAILED, [message], [], metadata)
-        return bool(begun)
+        return bool(unfinished)
 
     def _run(self, held: HeldJob) -> None:
-        """Raises Stopped; DeviceLost when the outcome is on disk."""
-        job, attempt, begun = held.job, held.attempt, self._clock()
+        """Run a job to its outcome. Raises Stopped, or DeviceLost after the outcome is on disk."""
+        job, attempt, start = held.job, held.attempt, self._clock()
         self._write_with_retry(lambda: self._write_note(InFlightJob(attempt=attempt, job=job)))
-        lost: DeviceLost | None = None
+        device_error: DeviceLost | None = None
         outcome, errors = Outcome.FAILED, [""]
-        pictures: list[GeneratedImage] = []
+        images: list[GeneratedImage] = []
         try:
-            pictures = self._generate(job)
+            images = self._generate(job)
             outcome, errors = Outcome.SUCCEEDED, []
         except Stopped:
             self._undo_attempt(job, attempt)
@@ -132,40 +132,40 @@ class Runner:
         except Canceled:
             outcome, errors = Outcome.CANCELED, ["canceled while it ran"]
         except DeviceLost as error:
-            lost, errors = error, [f"the device was lost: {error}"]
+            device_error, errors = error, [f"the device was lost: {error}"]
         except Exception as error:
             if not isinstance(error, (OutOfMemory, Refusal)):
                 log.exception("job %s failed", job.uuid)
             errors = [error_message(error)]
-        facts = {
+        metadata = {
             "attempt": attempt,
             "started_time": held.started_time,
-            "seconds": round(self._clock() - begun, 3),
+            "seconds": round(self._clock() - start, 3),
         }
         try:
-            self._commit(job, outcome, errors, pictures, facts)
+            self._commit(job, outcome, errors, images, metadata)
         except Stopped:
             self._undo_attempt(job, attempt)
             raise
-        if lost is not None:
-            raise lost
+        if device_error is not None:
+            raise device_error
 
     def _undo_attempt(self, job: Job, attempt: int) -> None:
-        """A clean stop is no fault of the job: the next worker begins it anew, uncounted."""
+        """Do not count the attempt, because a clean stop is not the job's fault."""
         try:
             self._in_flight.write(InFlightJob(attempt=attempt - 1, job=job))
         except OSError as error:
-            log.warning("job %s: this stop counts as an attempt: %s", job.uuid, error)
+            log.warning("the stop counts as an attempt of the job %s: %s", job.uuid, error)
 
     def _generate(self, job: Job) -> list[GeneratedImage]:
-        begun = self._clock()
-        self._deadline.arm(begun)
+        start = self._clock()
+        self._deadline.arm(start)
 
         def on_step(
             step: int, steps: int, preview: Callable[[], Image.Image] | None = None
         ) -> None:
             now = self._clock()
-            self._slots.advance(job.uuid, step, steps, (now - begun) / step if step else None)
+            self._slots.advance(job.uuid, step, steps, (now - start) / step if step else None)
             if self._preview is not None and preview is not None:
                 self._preview.offer(job.uuid, preview)
             self._deadline.move(now)
@@ -188,23 +188,23 @@ class Runner:
         job: Job,
         outcome: Outcome,
         errors: list[str],
-        pictures: list[GeneratedImage],
-        facts: dict[str, Any],
+        images: list[GeneratedImage],
+        metadata: dict[str, Any],
     ) -> None:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-        said = {
+        metadata = {
             **self._pipeline.facts_of(job.request),
-            **facts,
+            **metadata,
             **self._slots.progress(job.uuid),
             "ended_time": ended,
         }
         try:
-            records = outcome_records(job, outcome, errors, pictures, said, texts=self._png_texts)
+            records = outcome_records(job, outcome, errors, images, metadata, texts=self._png_texts)
             self._write_with_retry(lambda: self._results.append_all(records))
         except (MemoryError, RecordTooLong) as error:
-            # A picture in a record is several times as large.
+            # An image in a record is several times as large.
             log.error("job %s: %s", job.uuid, error_message(error))
-            records = outcome_records(job, Outcome.FAILED, [error_message(error)], [], said)
+            records = outcome_records(job, Outcome.FAILED, [error_message(error)], [], metadata)
             self._write_with_retry(lambda: self._results.append_all(records))
         self._remove_note(job)
         self._slots.release(job.uuid, self._results.position)
@@ -213,8 +213,8 @@ class Runner:
     def _write_note(self, note: InFlightJob) -> None:
         """Write the note of a job that begins. Raises OSError.
 
-        A note of an ended job that could not be removed goes first: once the log ends with another
-        job, nothing else shows that its job has an outcome.
+        The notes of ended jobs that could not be removed are removed first. Once the log ends with
+        another job, nothing else shows that their jobs have an outcome.
         """
         self._in_flight.clear(self._stale_notes)
         self._stale_notes.clear()
@@ -226,21 +226,21 @@ class Runner:
             self._in_flight.remove(job.uuid)
         except OSError as error:
             self._stale_notes.add(job.uuid)
-            log.warning("the note of the job %s stays: %s", job.uuid, error)
+            log.warning("the note of the job %s cannot be removed: %s", job.uuid, error)
 
     def _write_with_retry(self, write: Callable[[], None]) -> None:
-        """Write, again and again while the disk does not take it: nothing that was made is lost.
+        """Write, and try again while the disk refuses it, so that no result is lost.
 
         Raises:
-            Stopped: the process has to leave; the job is begun anew by the next.
+            Stopped: the process is to stop; the next one runs the job again.
         """
         while True:
             try:
                 write()
             except OSError as error:
-                why = f"the disk does not take the result: {error.strerror or error}"
-                log.error("%s; trying again", why)
-                self._slots.set_storage_error(why, RETRY_S)
+                reason = f"the disk refuses the result: {error.strerror}"
+                log.error("%s; it is tried again", reason)
+                self._slots.set_storage_error(reason, RETRY_S)
             else:
                 self._slots.clear_storage_error()
                 return
@@ -248,7 +248,7 @@ class Runner:
                 raise Stopped
 
     def _run_command(self, command: ModelCommand) -> None:
-        """Load or unload; a model that cannot be loaded is reported, and the worker serves on."""
+        """Load or unload a model. A load error is reported, and the worker goes on."""
         error: str | None = None
         self._deadline.arm(self._clock())
         try:
@@ -266,10 +266,10 @@ class Runner:
 
     def _rotate(self) -> None:
         try:
-            # Once the old segment may be merged, the log's end no longer says that the last job
-            # has its outcome: the note goes first.
+            # When the old segment is merged, the end of the log no longer shows that the last job
+            # has its outcome. So its note is removed first.
             self._in_flight.clear()
             self._results.rotate()
         except OSError as error:
-            log.warning("no new segment could be begun: %s", error)
+            log.warning("a new segment could not be created: %s", error)
         self._slots.rotated(self._results.position)

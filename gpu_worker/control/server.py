@@ -62,18 +62,18 @@ class ControlServer:
             return protocol.encode(Reply(status=self._status(), error=str(error)))
         except Exception:
             log.exception("the control thread could not answer; process %d goes on", os.getpid())
-            said = "internal error of the worker, see its log"
-            return protocol.encode(Reply(status=self._status(), error=said))
+            message = "the worker had an internal error; its log has the details"
+            return protocol.encode(Reply(status=self._status(), error=message))
 
     def _handle(self, request: Request) -> Reply:
         if time.monotonic() > request.deadline:
             return Reply(status=self._status(), error="the deadline has passed")
         if request.op == "describe":
             return Reply(status=self._status(), accepted=True, description=self._describe())
-        accepted = self._done(request)
+        accepted = self._run_operation(request)
         return Reply(status=self._status(), accepted=accepted)
 
-    def _done(self, request: Request) -> bool:
+    def _run_operation(self, request: Request) -> bool:
         match request:
             case Request(op="status"):
                 return True

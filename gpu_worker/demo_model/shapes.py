@@ -34,7 +34,7 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "large": (20.0, 23.5, 3.5),
 }
 
-# Words that say nothing about the picture: the model must learn to pass over them.
+# Words that say nothing about the image: the model must learn to pass over them.
 FILLERS = (
     "picture of", "drawing of", "image of", "photo of", "simple", "flat", "bright", "beautiful",
     "high quality", "detailed", "clean", "sharp", "digital art", "illustration", "icon",
@@ -75,7 +75,7 @@ BENCH_ORDERS = _FULL_ORDERS + _NO_SIZE_ORDERS[:2]
 
 @dataclass(frozen=True)
 class Combination:
-    """What a picture shows, in words of this module."""
+    """What an image shows, in words of this module."""
 
     shape: str
     color: str
@@ -143,7 +143,7 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
 
 
 def draw_mask(shape: str, x: float, y: float, radius: float) -> Image.Image:
-    """The shape as a 64x64 "L" picture, 255 inside; x, y and radius in pixels."""
+    """The shape as a 64x64 "L" image, 255 inside; x, y and radius in pixels."""
     scale = SUPERSAMPLE
     big = Image.new("L", (PIXELS * scale, PIXELS * scale), 0)
     outline = [
@@ -154,13 +154,13 @@ def draw_mask(shape: str, x: float, y: float, radius: float) -> Image.Image:
 
 
 def draw(combination: Combination, rng: random.Random) -> Image.Image:
-    """One 64x64 RGB picture of the combination at a random place and exact size."""
+    """One 64x64 RGB image of the combination at a random place and exact size."""
     smallest, largest, jitter = SIZES[combination.size]
     x, y = (PIXELS / 2 + rng.uniform(-jitter, jitter) for _ in range(2))
     mask = draw_mask(combination.shape, x, y, rng.uniform(smallest, largest))
-    picture = Image.new("RGB", (PIXELS, PIXELS), PALETTE[combination.background])
-    picture.paste(PALETTE[combination.color], (0, 0), mask)
-    return picture
+    image = Image.new("RGB", (PIXELS, PIXELS), PALETTE[combination.background])
+    image.paste(PALETTE[combination.color], (0, 0), mask)
+    return image
 
 
 def word(order: str, combination: Combination) -> str:
@@ -175,7 +175,7 @@ def word(order: str, combination: Combination) -> str:
 
 
 def training_prompt(combination: Combination, rng: random.Random) -> str:
-    """A prompt for the picture: usually complete, sometimes partial, about one in ten empty."""
+    """A prompt for the image: usually complete, sometimes partial, about one in ten empty."""
     draw_of = rng.random()
     if draw_of < 0.09:
         return ""

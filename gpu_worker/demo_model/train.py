@@ -1,4 +1,4 @@
-"""Trains the demonstration model from nothing: draws pictures, then the VAE, then UNet and text.
+"""Trains the demonstration model from nothing: draws images, then the VAE, then UNet and text.
 
 Resumes from its state folder; it judges nothing (bench/demo_model.py does).
 """
@@ -43,46 +43,48 @@ class Plan:
     state: Path
     minutes_vae: float
     minutes_unet: float
-    pictures: int
+    images: int
     start: Path | None = None
 
 
 def draw_set(count: int, state: Path) -> tuple[torch.Tensor, list[shapes.Combination]]:
-    """The training pictures, uint8 (count, 3, 64, 64), and what each shows."""
+    """The training images, uint8 (count, 3, 64, 64), and what each shows."""
     rng = random.Random(SEED)
     choices = shapes.training_combinations()
-    shown = [choices[rng.randrange(len(choices))] for _ in range(count)]
-    cache = state / f"pictures-{count}.npy"
+    combinations = [choices[rng.randrange(len(choices))] for _ in range(count)]
+    cache = state / f"images-{count}.npy"
     if cache.exists():
-        return torch.from_numpy(np.load(cache)), shown
-    drawn = [np.asarray(shapes.draw(c, rng)) for c in tqdm(shown, desc="draw", mininterval=2)]
-    pictures = np.stack(drawn).transpose(0, 3, 1, 2).copy()
-    np.save(cache, pictures)
-    return torch.from_numpy(pictures), shown
+        return torch.from_numpy(np.load(cache)), combinations
+    scenes = [
+        np.asarray(shapes.draw(c, rng)) for c in tqdm(combinations, desc="draw", mininterval=2)
+    ]
+    images = np.stack(scenes).transpose(0, 3, 1, 2).copy()
+    np.save(cache, images)
+    return torch.from_numpy(images), combinations
 
 
-def to_unit(pictures: torch.Tensor) -> torch.Tensor:
-    """uint8 pictures to float -1..1, channels last in memory."""
-    return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+def to_unit(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images to float -1..1, channels last in memory."""
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def _edges(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return pictures.diff(dim=2), pictures.diff(dim=3)
+def _edges(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return images.diff(dim=2), images.diff(dim=3)
 
 
-def vae_loss(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+def vae_loss(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     """L1 on pixels and on their differences (sharp edges), and a little KL."""
-    posterior = vae.encode(pictures).latent_dist
+    posterior = vae.encode(images).latent_dist
     again = vae.decode(posterior.sample()).sample
-    loss = functional.l1_loss(again, pictures)
-    for made, true in zip(_edges(again), _edges(pictures), strict=True):
-        loss = loss + _EDGE_WEIGHT * functional.l1_loss(made, true)
+    loss = functional.l1_loss(again, images)
+    for reconstruction, true in zip(_edges(again), _edges(images), strict=True):
+        loss = loss + _EDGE_WEIGHT * functional.l1_loss(reconstruction, true)
     mean, logvar = posterior.mean, posterior.logvar
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     return loss + _KL_WEIGHT * kl
 
 
-def train_vae(plan: Plan, pictures: torch.Tensor) -> AutoencoderKL:
+def train_vae(plan: Plan, images: torch.Tensor) -> AutoencoderKL:
     """The trained VAE, with its scaling factor set; read back if an earlier run finished it."""
     folder = plan.state / "vae"
     if folder.exists():
@@ -94,7 +96,7 @@ def train_vae(plan: Plan, pictures: torch.Tensor) -> AutoencoderKL:
     shown_loss, clock = 0.0, Clock(plan.minutes_vae)
     for step, fraction in enumerate(clock.fractions("vae")):
         set_rate(optimizer, learning_rate(_VAE_RATE, fraction))
-        loss = vae_loss(vae, to_unit(pictures[torch.randint(len(pictures), (_VAE_BATCH,))]))
+        loss = vae_loss(vae, to_unit(images[torch.randint(len(images), (_VAE_BATCH,))]))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -103,15 +105,15 @@ def train_vae(plan: Plan, pictures: torch.Tensor) -> AutoencoderKL:
         if step % 200 == 199:
             tqdm.write(f"vae step {step + 1}: loss {shown_loss / 200:.4f}")
             shown_loss = 0.0
-    vae.register_to_config(scaling_factor=1 / encode(vae, pictures[:2000]).std().item())
+    vae.register_to_config(scaling_factor=1 / encode(vae, images[:2000]).std().item())
     vae.save_pretrained(folder)
     return vae
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+def encode(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     """Mean latents (n, 4, 16, 16), not scaled."""
-    return torch.cat([vae.encode(to_unit(p)).latent_dist.mode() for p in pictures.split(100)])
+    return torch.cat([vae.encode(to_unit(p)).latent_dist.mode() for p in images.split(100)])
 
 
 def random_times(count: int) -> torch.Tensor:
@@ -165,16 +167,16 @@ class DenoiserRun:
         self.rng = random.Random(SEED + self.steps)
 
     def _load(self) -> None:
-        kept = torch.load(self.checkpoint, weights_only=True)
+        state = torch.load(self.checkpoint, weights_only=True)
         for name in ("model", "average", "optimizer"):
-            getattr(self, name).load_state_dict(kept[name])
-        self.steps, self.clock.elapsed = kept["steps"], kept["elapsed"]
+            getattr(self, name).load_state_dict(state[name])
+        self.steps, self.clock.elapsed = state["steps"], state["elapsed"]
 
     def save(self) -> None:
         """Writes the checkpoint, and the average weights as a pipeline that loads at once."""
-        kept = {n: getattr(self, n).state_dict() for n in ("model", "average", "optimizer")}
-        kept |= {"steps": self.steps, "elapsed": self.clock.elapsed}
-        torch.save(kept, self.checkpoint)
+        state = {n: getattr(self, n).state_dict() for n in ("model", "average", "optimizer")}
+        state |= {"steps": self.steps, "elapsed": self.clock.elapsed}
+        torch.save(state, self.checkpoint)
         parts = (self.average.text_encoder, self.average.unet, self.vae)
         networks.save_pipeline(self.plan.out, self.tokenizer, *parts)
 
@@ -197,13 +199,13 @@ class DenoiserRun:
         torch._foreach_lerp_(averages, [p.detach() for p in currents], 1 - decay)
         return loss.item()
 
-    def run(self, latents: torch.Tensor, shown: list[shapes.Combination]) -> None:
+    def run(self, latents: torch.Tensor, combinations: list[shapes.Combination]) -> None:
         """Trains until the time budget is spent, saving every other minute."""
         saved, total = time.monotonic(), 0.0
         peak = _UNET_RATE if self.plan.start is None else _AGAIN_RATE
         for fraction in self.clock.fractions("unet"):
             chosen = torch.randint(len(latents), (_UNET_BATCH,))
-            prompts = [shapes.training_prompt(shown[k], self.rng) for k in chosen.tolist()]
+            prompts = [shapes.training_prompt(combinations[k], self.rng) for k in chosen.tolist()]
             total += self.step(latents[chosen], prompts, learning_rate(peak, fraction))
             if self.steps % 100 == 0:
                 tqdm.write(f"unet step {self.steps}: loss {total / 100:.4f}")
@@ -218,11 +220,11 @@ def train(plan: Plan) -> None:
     """The whole recipe; stages that an earlier run finished are read back."""
     plan.state.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
-    pictures, shown = draw_set(plan.pictures, plan.state)
-    vae = train_vae(plan, pictures).eval()
+    images, combinations = draw_set(plan.images, plan.state)
+    vae = train_vae(plan, images).eval()
     run = DenoiserRun(plan, vae)
     run.save()
-    run.run(encode(vae, pictures) * vae.config.scaling_factor, shown)
+    run.run(encode(vae, images) * vae.config.scaling_factor, combinations)
 
 
 def main() -> None:
@@ -232,7 +234,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=Path("data/demo_training"))
     parser.add_argument("--minutes-vae", type=float, default=12.0)
     parser.add_argument("--minutes-unet", type=float, default=65.0)
-    parser.add_argument("--pictures", type=int, default=16000)
+    parser.add_argument("--images", type=int, default=16000)
     parser.add_argument("--start", type=Path, help="a finished pipeline to train further")
     parser.add_argument("--threads", type=int, default=2)
     options = vars(parser.parse_args())

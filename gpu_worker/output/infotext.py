@@ -1,4 +1,4 @@
-"""A1111's `parameters` text of a PNG, made of a result record. A leaf.
+"""A1111's `parameters` text of a PNG, made of a result record.
 
 Other programs read it, so its words and their order are theirs; the truth is the record itself.
 """
@@ -88,7 +88,7 @@ def with_size(text: str | None, width: int, height: int) -> str | None:
 def escape_markers(prompt: str) -> str:
     """A prompt that no reader takes for more: a colon that would end it moves one space away."""
     lines = prompt.replace("\r\n", "\n").replace("\r", "\n").strip()
-    return _MARKS.sub(lambda found: f"{found[0].removesuffix(':').rstrip()} :", lines)
+    return _MARKS.sub(lambda match: f"{match[0].removesuffix(':').rstrip()} :", lines)
 
 
 def sampler(scheduler: str, config: Mapping[str, Any]) -> str:
@@ -154,9 +154,9 @@ def _size(record: Mapping[str, Any], hires: Mapping[str, Any]) -> str | None:
     if not width or not height:
         return None
     if hires:
-        asked = record.get("request") or {}
-        width = asked.get("width") or _first_side(width, hires)
-        height = asked.get("height") or _first_side(height, hires)
+        request = record.get("request") or {}
+        width = request.get("width") or _first_side(width, hires)
+        height = request.get("height") or _first_side(height, hires)
     return f"{width}x{height}"
 
 
@@ -204,4 +204,4 @@ def _number(value: float | None) -> str | None:
 
 def _value(text: str) -> str:
     """Without what would break the line; one space at most between its words."""
-    return _BREAKING.sub(lambda found: " " if found[0].isspace() else "_", text).strip()
+    return _BREAKING.sub(lambda match: " " if match[0].isspace() else "_", text).strip()

@@ -1,7 +1,7 @@
-"""What the running job looks like so far, as a small JPEG file beside the sockets. A leaf.
+"""Writes previews of the running job as a small JPEG file beside the sockets.
 
-Costs at most a fiftieth of the time: one that takes t seconds is made when 50 t have passed since
-the one before or since the job's first step. The last one, whatever job's, tells what t is.
+Previews cost at most a fiftieth of the time. One that takes t seconds follows 50 t after the one
+before or after the job's first step; t is that of the last preview of any job.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEAST_PAUSE_S = 0.25
 
 
 class PreviewFile:
-    """`<writer>.<uuid>.jpg`; what an earlier process left is removed."""
+    """The file `<writer>.<uuid>.jpg`. The files of an earlier process are removed."""
 
     def __init__(
         self, directory: Path, writer: str, clock: Callable[[], float] = time.monotonic
@@ -38,30 +38,29 @@ class PreviewFile:
                 old.unlink()
 
     def offer(self, uuid: str, make: Callable[[], Image.Image]) -> None:
-        """Make one and put it into place, if it is time for one. A preview that fails is no
-        reason to lose the picture: it is reported, and there is none."""
-        begun = self._clock()
+        """Write a preview if one is due. A preview that fails is logged and skipped."""
+        start = self._clock()
         if uuid != self._uuid:
-            self._uuid, self._next = uuid, begun + self._cost_s / SHARE
-        if begun < self._next:
+            self._uuid, self._next = uuid, start + self._cost_s / SHARE
+        if start < self._next:
             return
         path = self._directory / f"{self._writer}.{uuid}.jpg"
         try:
-            fresh = path.with_suffix(".tmp")
-            make().convert("RGB").save(fresh, format="JPEG", quality=80)
-            fresh.replace(path)
+            draft = path.with_suffix(".tmp")
+            make().convert("RGB").save(draft, format="JPEG", quality=80)
+            draft.replace(path)
             self._path = path
         except Exception as error:
-            log.warning("no preview of %s: %s", uuid, error)
-        self._cost_s = self._clock() - begun
-        self._next = begun + max(LEAST_PAUSE_S, self._cost_s / SHARE)
+            log.warning("the job %s has no preview now: %s", uuid, error)
+        self._cost_s = self._clock() - start
+        self._next = start + max(LEAST_PAUSE_S, self._cost_s / SHARE)
 
     def remove(self) -> None:
-        """The job has ended."""
+        """Remove the preview, because the job has ended."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
         elif self._uuid is not None:
-            # Another model's may be cheaper; without a try that would never be known.
+            # Another model's may be cheaper, and only a try can show it.
             self._cost_s /= 2
         self._path = self._uuid = None

@@ -1,4 +1,4 @@
-"""The diffusers pipeline: find a model, load it, make pictures. The only place of torch."""
+"""Finds models, loads them and generates images with diffusers. Only this package needs torch."""
 
 from gpu_worker.pipeline.engine import DiffusersPipeline, load
 from gpu_worker.pipeline.loading.sources import DEMO_MODEL, ModelNotFound

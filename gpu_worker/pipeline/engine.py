@@ -131,8 +131,10 @@ class DiffusersPipeline:
     def _describe(self) -> None:
         """For the control thread, which answers at once."""
         pipe = self._loaded.pipe if self._loaded is not None else None
-        known = library.describe_library(self._shelf.library, self._settings, self.loaded, pipe)
-        self._description = Capabilities(**known, models_error=self._file.error)
+        capabilities = library.describe_library(
+            self._shelf.library, self._settings, self.loaded, pipe
+        )
+        self._description = Capabilities(**capabilities, models_error=self._file.error)
         self.described += 1
 
     def default_side_px(self) -> int:
@@ -176,13 +178,13 @@ class DiffusersPipeline:
         before, self._size = self._size, smaller
         self._let_go()
         try:
-            made = self._attempt(job, on_step)
+            images = self._attempt(job, on_step)
             of_model = self.facts_of(job.request)
         finally:
             self.unload()
             self._size = before
-        said = {"machine_size": smaller, "out_of_memory": sentence}
-        return [GeneratedImage(each.image, of_model | each.facts | said) for each in made]
+        notes = {"machine_size": smaller, "out_of_memory": sentence}
+        return [GeneratedImage(each.image, of_model | each.facts | notes) for each in images]
 
     def _ready(self, model: str | None) -> LoadedModel:
         self.load(model)
@@ -219,21 +221,23 @@ class DiffusersPipeline:
         metadata["peak_memory_bytes"] = peak.read()
         return [GeneratedImage(each.image, metadata | each.facts) for each in generated]
 
-    def _upscaled(self, job: Job, asked: Upscale, on_step: OnStep) -> list[GeneratedImage]:
+    def _upscaled(self, job: Job, request: Upscale, on_step: OnStep) -> list[GeneratedImage]:
         """The job's own picture made larger: no model of pictures is needed for that."""
         inputs, digest = InputImages(self._settings.inputs_dir / job.uuid), str(job.request.image)
         peak = PeakMemory(self._device)
-        image = inputs.picture(digest)
-        size = output_size.upscaled_size(image.size, asked.scale)
-        made = self._enlarge(image, asked.upscaler, size)
+        image = inputs.image(digest)
+        size = output_size.upscaled_size(image.size, request.scale)
+        upscaled = self._enlarge(image, request.upscaler, size)
         on_step(1, 1)
-        made_by = {
+        metadata = {
             **self._provenance.device_facts(self._device),
-            **upscale.versions(asked.upscaler),
+            **upscale.versions(request.upscaler),
             **self._provenance.part_facts(job.request),
             "peak_memory_bytes": peak.read(),
         }
-        return [GeneratedImage(made, made_by, infotext.with_size(inputs.parameters(digest), *size))]
+        return [
+            GeneratedImage(upscaled, metadata, infotext.with_size(inputs.parameters(digest), *size))
+        ]
 
     def _enlarge(self, image: Image.Image, name: str, size: tuple[int, int]) -> Image.Image:
         shelf = self._shelf
@@ -249,6 +253,6 @@ def load(settings: WorkerSettings) -> DiffusersPipeline:
         ValueError: SDE_DEVICE is not on this machine.
     """
     loader.silence_libraries()
-    made = DiffusersPipeline(settings, LibraryFile(settings.models_dir / "models.toml"))
-    made.load(None)
-    return made
+    pipeline = DiffusersPipeline(settings, LibraryFile(settings.models_dir / "models.toml"))
+    pipeline.load(None)
+    return pipeline

@@ -1,4 +1,4 @@
-"""Files that survive: append whole lines, replace whole files, one checksum a line. A leaf.
+"""Files that survive: append whole lines, replace whole files, one checksum a line.
 
 All or nothing, and on disk when a call returns. Knows nothing of what the lines say.
 
@@ -55,10 +55,10 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Replace a file: what was there before, or all of the new, whatever happens.
+    """Replace a file: whatever happens, the old or all of the new content is there.
 
     Raises:
-        OSError: the old or the new is there, and it may not be on the disk for good.
+        OSError: either content is there, and it may not be on disk yet.
     """
     with replacement(path) as descriptor:
         write_all(descriptor, content)
@@ -66,26 +66,26 @@ def replace(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacement(path: Path) -> Iterator[int]:
-    """As replace(), of what is written to the descriptor within. Raises OSError."""
-    fresh = path.with_name(path.name + ".tmp")
+    """Replace a file by what the block writes to the descriptor. Raises OSError."""
+    draft = path.with_name(path.name + ".tmp")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(fresh, flags, 0o600)
+        descriptor = os.open(draft, flags, 0o600)
         try:
             yield descriptor
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
-        fresh.replace(path)
+        draft.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
-            fresh.unlink()
+            draft.unlink()
         raise
     sync_directory(path.parent)
 
 
 def whole_length(path: Path) -> int:
-    """The offset behind the last whole line, found from the end.
+    """Return the offset after the last whole line, found from the end.
 
     Raises:
         OSError: the file cannot be read.
@@ -98,8 +98,7 @@ def whole_length(path: Path) -> int:
 
 
 def lines_backwards(path: Path, end: int) -> Generator[tuple[int, bytes]]:
-    """Offset and text of each whole line, the last one first, from where a line ends. Raises
-    OSError."""
+    """Yield offset and text of each whole line before `end`, the last one first. Raises OSError."""
     descriptor = os.open(path, _READ)
     try:
         while end > 0:
@@ -111,44 +110,43 @@ def lines_backwards(path: Path, end: int) -> Generator[tuple[int, bytes]]:
 
 
 def last_line(path: Path) -> bytes:
-    """The last whole line with its newline, or nothing. Raises OSError."""
+    """Return the last whole line with its newline, or nothing. Raises OSError."""
     with contextlib.closing(lines_backwards(path, whole_length(path))) as lines:
         return next(lines, (0, b""))[1]
 
 
 def _after_newline(descriptor: int, end: int) -> int:
-    """The offset behind the last newline before `end`, 0 when there is none. Raises OSError."""
+    """Return the offset after the last newline before `end`, 0 without one. Raises OSError."""
     while end > 0:
         start = max(0, end - _LOOK_BACK_BYTES)
-        found = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
         end = start
     return 0
 
 
 class AppendFile:
-    """The one writer of a file of lines. Not thread-safe.
+    """The one writer of a file of lines. It is not thread-safe.
 
     Args:
-        kept: finds the offset up to which a file that is opened stays as it is; raises OSError.
+        valid_length: finds the offset up to which an opened file is kept; it raises OSError.
     """
 
-    def __init__(self, path: Path, kept: Callable[[Path], int] = whole_length) -> None:
+    def __init__(self, path: Path, valid_length: Callable[[Path], int] = whole_length) -> None:
         self.path = path
-        self._kept = kept
+        self._valid_length = valid_length
         self.committed = 0
         self._descriptor = -1
         self._dirty = False
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be appended to."""
+        """Whether the file can be appended to."""
         return self._descriptor >= 0
 
     def open(self) -> int:
-        """Open for append, creating it; what a crash in mid-write has left, such as a torn last
-        line, is cut.
+        """Open or create the file for appending, and cut what a crash left unfinished.
 
         Returns:
             How many bytes were cut.
@@ -161,7 +159,7 @@ class AppendFile:
         descriptor = os.open(self.path, flags, 0o600)
         try:
             size = os.fstat(descriptor).st_size
-            whole = self._kept(self.path)
+            whole = self._valid_length(self.path)
             if whole < size:
                 os.ftruncate(descriptor, whole)
             os.fdatasync(descriptor)

@@ -103,5 +103,5 @@ class InFlight:
         return self._directory / f"{self._writer}.in_flight.{uuid}.json"
 
     def _paths(self) -> list[Path]:
-        found = note_paths(self._directory) if self._directory.exists() else []
-        return [path for path in found if writer_of(path) == self._writer]
+        paths = note_paths(self._directory) if self._directory.exists() else []
+        return [path for path in paths if writer_of(path) == self._writer]

@@ -1,7 +1,7 @@
-"""Which lines belong together: the outcome of one job, a line a picture, in their order. A leaf.
+"""Groups the lines of one job's outcome: a line for each image, in their order.
 
-An outcome counts as a whole. Written at once, only its tail can be missing after a crash, and each
-line says whether more follow.
+An outcome counts as a whole. It is written at once, so a crash can only cut its tail, and each line
+says whether more follow.
 """
 
 from __future__ import annotations
@@ -20,42 +20,43 @@ from gpu_worker.store.scan import ScannedLine
 
 @dataclass(frozen=True)
 class OutcomeLines:
-    """Neighbouring lines of one outcome, and the damaged ones among and behind them; or a damaged
-    line alone. `unfinished`: nothing stands behind it yet, and its last line says that more
-    follow."""
+    """Neighbouring lines of one outcome, with damaged ones among and after them.
+
+    A damaged line may stand alone. `unfinished`: it is the last, and its last line says that more
+    follow.
+    """
 
     lines: list[ScannedLine]
     unfinished: bool = False
 
 
 def split_outcomes(lines: Iterable[ScannedLine]) -> Iterator[OutcomeLines]:
-    """The lines of a segment, by outcome. Only the last can be unfinished.
+    """Yield the lines of a segment by outcome. Only the last can be unfinished.
 
-    An outcome that lacks its last lines in the middle of a segment was damaged there, or its writer
-    could not cut it back: what is left of it counts.
+    An outcome in the middle that lacks its last lines was damaged, or its writer could not cut it.
+    What is left of it counts.
     """
-    held: list[ScannedLine] = []
+    group: list[ScannedLine] = []
     last: ParsedLine | None = None
-    for found in lines:
-        drawn = found.drawn
-        if drawn is not None:
-            if held and not (last is not None and drawn.follows(last)):
-                yield OutcomeLines(held)
-                held = []
-            last = drawn
-        held.append(found)
-        # Damage may fall into pieces: no more of it is held than would be an outcome.
-        if last is None or last.is_last or len(held) >= last.num_images:
-            yield OutcomeLines(held)
-            held, last = [], None
-    if held:
-        yield OutcomeLines(held, unfinished=held[-1].drawn is not None)
+    for line in lines:
+        if line.parsed is not None:
+            if group and not (last is not None and line.parsed.follows(last)):
+                yield OutcomeLines(group)
+                group = []
+            last = line.parsed
+        group.append(line)
+        # Damage may have many lines, so a group has at most the lines of one outcome.
+        if last is None or last.is_last or len(group) >= last.num_images:
+            yield OutcomeLines(group)
+            group, last = [], None
+    if group:
+        yield OutcomeLines(group, unfinished=group[-1].parsed is not None)
 
 
 def complete_length(path: Path) -> int:
-    """The offset behind the last outcome that is not unfinished, found from the end.
+    """Return the offset after the last finished outcome, found from the end.
 
-    A last line that is damaged says nothing: then it is the offset behind that.
+    A damaged last line says nothing, so it is the offset after that line.
 
     Raises:
         OSError: the file cannot be read.
@@ -64,7 +65,7 @@ def complete_length(path: Path) -> int:
 
 
 def complete_length_before(path: Path, end: int) -> int:
-    """As finished_length(), of what stands before the end of a line. Raises OSError."""
+    """Return what complete_length() returns, of the lines before `end`. Raises OSError."""
     with contextlib.closing(durable.lines_backwards(path, end)) as lines:
         begin, text = next(lines, (0, b""))
         first = _parse_or_none(text)

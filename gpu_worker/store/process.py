@@ -1,4 +1,4 @@
-"""What a process owes its house: a lock on its store, an end with its parent, a log format. A leaf.
+"""What a process owes its house: a lock on its store, an end with its parent, a log format.
 
 Shared by both processes; holds no state of its own.
 """

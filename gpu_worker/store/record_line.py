@@ -1,4 +1,4 @@
-"""One result as a line of the log, drawn in docs/results-format.md. A leaf; pure, does no I/O.
+"""One result as a line of the log, drawn in docs/results-format.md. It does no I/O.
 
 {"uuid":"<36>","prompt":...,"created_time":...,"errors":[...],"data":"<base64>","format":1,
  "state":"succeeded","sequence":12,"image_index":0,"num_images":1,...,"crc32":"89abcdef"}\\n

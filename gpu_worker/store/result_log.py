@@ -1,4 +1,4 @@
-"""The writer's side of the result log: append, repair, begin a new segment. A leaf.
+"""The writer's side of the result log: append, repair, begin a new segment.
 
 One writer a log: the worker of that name, or the gateway for jobs that no worker ran.
 """
@@ -128,10 +128,10 @@ def _check_whole(records: Sequence[dict[str, Any]]) -> None:
 
 def _encode(record: dict[str, Any]) -> bytes:
     """Raises LineTooLong."""
-    made = record_line.encode(record)
-    if len(made) > output_size.MAX_LINE_BYTES:
+    line = record_line.encode(record)
+    if len(line) > output_size.MAX_LINE_BYTES:
         raise RecordTooLong(
-            f"its record has {len(made)} bytes, and the log takes {output_size.MAX_LINE_BYTES}: "
-            "ask for a smaller picture"
+            f"its record has {len(line)} bytes, but the log accepts at most "
+            f"{output_size.MAX_LINE_BYTES}: request a smaller image"
         )
-    return made
+    return line

@@ -1,6 +1,6 @@
-"""Reads a segment's lines one after another: what is whole, what is damaged. A leaf.
+"""Reads a segment's lines one after another and says which are damaged.
 
-Memory stays flat: a line longer than MAX_LINE_BYTES is damage, and is never held whole.
+It uses constant memory: a line longer than MAX_LINE_BYTES is damage and never in memory whole.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ScannedLine:
-    """One line: `drawn` is None when it is damaged, and `reason` says how."""
+    """One line: `parsed` is None when it is damaged, and `reason` says how."""
 
     offset: int
     length: int
-    drawn: ParsedLine | None
+    parsed: ParsedLine | None
     reason: str = ""
 
 
 def lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[ScannedLine]:
-    """Every whole line between two offsets; a torn last one is not yielded.
+    """Yield every whole line between two offsets, but not a torn last one.
 
     Raises:
         OSError: the file cannot be read.
@@ -47,8 +47,10 @@ def lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[Scanne
 def whole_lines(
     file: BinaryIO, start: int = 0, end: int | None = None
 ) -> Iterator[tuple[int, int, bytes | None]]:
-    """Offset, length and text of each whole line between two offsets; no text where it is longer
-    than MAX_LINE_BYTES. Raises OSError."""
+    """Yield offset, length and text of each whole line between two offsets.
+
+    A line longer than MAX_LINE_BYTES has no text. Raises OSError.
+    """
     offset = start
     file.seek(start)
     while end is None or offset < end:

@@ -1,7 +1,7 @@
-"""The log's files: their names, their order, and which have been replaced by others. A leaf.
+"""Names and orders the log's files, and says which others have replaced.
 
 gpu-0.00000007.jsonl            segment 7 of the writer gpu-0
-gpu-0.00000001-00000006.jsonl   segments 1 to 6 of it, merged: these, if still there, are void
+gpu-0.00000001-00000006.jsonl   segments 1 to 6, merged: they no longer count if they exist
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Segment:
         return f"{self.writer}.{span}.jsonl"
 
     def covers(self, other: Segment) -> bool:
-        """Whether this one holds all that the other does."""
+        """Return whether this segment has everything that the other has."""
         return (
             self != other
             and self.writer == other.writer
@@ -40,60 +40,60 @@ class Segment:
 
 
 def parse(name: str) -> Segment | None:
-    """The segment of this name; None when it is another file."""
-    found = _NAME.fullmatch(name)
-    if found is None:
+    """Return the segment of this name; None for another file."""
+    match = _NAME.fullmatch(name)
+    if match is None:
         return None
-    first = int(found[2])
-    return Segment(found[1], first, int(found[3] or first))
+    first = int(match[2])
+    return Segment(match[1], first, int(match[3] or first))
 
 
 def list_all(directory: Path) -> list[Segment]:
-    """Every segment file of a directory, by writer and number, replaced ones included."""
-    found = (parse(path.name) for path in directory.iterdir())
-    return sorted(segment for segment in found if segment is not None)
+    """Return every segment of a directory by writer and number, replaced ones included."""
+    parsed = (parse(path.name) for path in directory.iterdir())
+    return sorted(segment for segment in parsed if segment is not None)
 
 
 def replaced_segments(segments: Iterable[Segment]) -> list[Segment]:
-    """Those whose content is in a merged one too: a merge died before it could remove them."""
-    void: list[Segment] = []
+    """Return segments whose content is also in a merged one: an interrupted merge left them."""
+    replaced: list[Segment] = []
     widest: Segment | None = None
-    # By writer and first number, the widest first: whatever covers a segment stands before it.
+    # By writer and first number, the widest first, so that what covers a segment precedes it.
     for segment in sorted(segments, key=lambda s: (s.writer, s.first, -s.last)):
         if widest is not None and widest.covers(segment):
-            void.append(segment)
+            replaced.append(segment)
         else:
             widest = segment
-    return void
+    return replaced
 
 
 def live_segments(directory: Path) -> list[Segment]:
-    """The segments that count, by writer and number."""
+    """Return the segments that count by writer and number."""
     return _without_replaced(list_all(directory))
 
 
 def sizes(directory: Path) -> dict[str, int]:
-    """Name and bytes of the segments that count, by writer and number. Raises OSError."""
+    """Return name and bytes of the segments that count. Raises OSError."""
     with os.scandir(directory) as entries:
-        found = {segment: entry for entry in entries if (segment := parse(entry.name))}
+        files = {segment: entry for entry in entries if (segment := parse(entry.name))}
         return {
-            segment.name: found[segment].stat().st_size
-            for segment in _without_replaced(sorted(found))
+            segment.name: files[segment].stat().st_size
+            for segment in _without_replaced(sorted(files))
         }
 
 
-def _without_replaced(found: list[Segment]) -> list[Segment]:
-    void = set(replaced_segments(found))
-    return [segment for segment in found if segment not in void]
+def _without_replaced(segments: list[Segment]) -> list[Segment]:
+    replaced = set(replaced_segments(segments))
+    return [segment for segment in segments if segment not in replaced]
 
 
 def open_segments(live: Iterable[Segment]) -> set[Segment]:
-    """Of the segments that count those that their writers append to: the newest, but no merged."""
+    """Return the segments that their writers append to: each newest one that is not merged."""
     newest = {segment.writer: segment for segment in sorted(live)}
     return {segment for segment in newest.values() if segment.first == segment.last}
 
 
 def newest(directory: Path, writer: str) -> Segment | None:
-    """The one that its writer may still append to; None when it has none."""
+    """Return a writer's newest segment; None when it has none."""
     own = [segment for segment in live_segments(directory) if segment.writer == writer]
     return max(own, key=lambda segment: segment.last, default=None)

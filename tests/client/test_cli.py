@@ -177,7 +177,7 @@ def test_jobs_shows_what_is_live_and_cancel_ends_it(folder: Path, tmp_path: Path
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert waiting.stderr is not None and "queued, place 1" in waiting.stderr.readline()
+        assert waiting.stderr is not None and "queued, position 1" in waiting.stderr.readline()
         done = sde(service.url, "cancel", second)
         assert (done.returncode, done.stdout) == (0, f"canceled {second}\n")
         _, said = waiting.communicate(timeout=DEADLINE_S)
@@ -212,7 +212,7 @@ def test_delete_goes_on_after_what_fails(url: str, service: Service) -> None:
     done = sde(url, "delete", uuids[0], NEVER, "x", uuids[1])
     assert done.returncode == 66
     assert done.stdout == f"deleted {uuids[0]}\ndeleted {uuids[1]}\n"
-    assert f"{NEVER} is not deleted" in done.stderr and "x is not deleted" in done.stderr
+    assert f"{NEVER} was not deleted" in done.stderr and "x was not deleted" in done.stderr
     assert not {*uuids} & {row.split("\t")[0] for row in sde(url, "list").stdout.splitlines()}
     again = sde(url, "delete", *uuids)
     assert again.returncode == 66 and again.stderr.count("has been deleted") == 2
@@ -241,8 +241,7 @@ def test_a_long_log_lists_its_newest_last_and_its_damage(folder: Path) -> None:
         assert [facts["uuid"] for facts in listed] == oldest_first[-1050:]
         done = sde(service.url, "status")
         assert (
-            done.returncode == 1
-            and "storage: damaged lines that are passed over: 1\n" in done.stdout
+            done.returncode == 1 and "storage: damaged lines that are skipped: 1\n" in done.stdout
         )
 
 
@@ -342,4 +341,4 @@ def test_ctrl_c_before_the_answer_says_how_to_ask_again() -> None:
             said = child.communicate()[1]
     key = next(line for line in sent.splitlines() if line.lower().startswith("idempotency-key:"))
     assert child.returncode == 130 and "Traceback" not in said
-    assert f"--key {key.split(': ')[1]}" in said and "may have been taken" in said
+    assert f"--key {key.split(': ')[1]}" in said and "may have accepted the job" in said

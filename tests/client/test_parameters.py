@@ -146,7 +146,7 @@ def test_a_file_of_ones_own_is_made_larger(pictures: dict[str, Path]) -> None:
         gone = sde(url, "upscale", str(pictures["photo"].with_name("gone.png")))
         wrong = sde(url, "upscale", str(pictures["photo"]), "--image", "2")
     assert gone.returncode == 66 and "gone.png: No such file" in gone.stderr
-    assert wrong.returncode == 2 and "--image is of a result" in wrong.stderr
+    assert wrong.returncode == 2 and "--image needs a job's uuid" in wrong.stderr
     how = {"scale": 2.0, "upscaler": "sharp"}
     assert received == [
         {"prompt": "photo.png", "image": coded("photo"), "upscale": how},
@@ -205,7 +205,7 @@ def test_models_are_listed_loaded_and_let_go() -> None:
         ]
         assert json.loads(sde(url, "models", "--json").stdout) == description
         assert sde(url, "load", "xl").returncode == 0
-        assert sde(url, "unload").stdout == "demo leaves the memory\n"
+        assert sde(url, "unload").stdout == "demo is being unloaded\n"
         refused = sde(url, "load", "no")
         assert refused.returncode == 66 and "no model is called so" in refused.stderr
         with Client(url) as remote:

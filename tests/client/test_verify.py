@@ -94,7 +94,7 @@ def test_like_makes_the_same_but_for_what_is_said(
     apart = sde(real.url, "diff", first.uuid, found[1].uuid)
     assert apart.returncode == 1
     assert "seed: 7 -> 8\n" in apart.stdout and "guidance_scale: 4.0 -> 5.0\n" in apart.stdout
-    assert "they diverge at step 1: other latents at timestep " in apart.stdout
+    assert "they diverge at step 1: the latents differ at timestep " in apart.stdout
     assert "PSNR" in apart.stdout
 
 
@@ -175,7 +175,7 @@ def test_another_environment_is_named_and_measured(folder: Path) -> None:
     assert "attention: SlicedAttnProcessor -> AttnProcessor2_0" in said
     assert any(row.startswith("torch: 1.0 -> ") for row in said)
     assert any(row.startswith("scheduler_config.beta_end: 0.5 -> ") for row in said)
-    assert said[-2].startswith("they diverge at step 1: other latents at timestep ")
+    assert said[-2].startswith("they diverge at step 1: the latents differ at timestep ")
     assert "the pixels differ: PSNR " in said[-1] and said[-1].endswith(" of 255")
 
 

@@ -50,7 +50,7 @@ def job(sequence: int, prompt: str = "a") -> Job:
 
 def record_of(given: Job, data: str) -> dict[str, Any]:
     return result_record(
-        given, outcome=Outcome.SUCCEEDED, errors=[], data=data, facts={"attempt": 1}
+        given, outcome=Outcome.SUCCEEDED, errors=[], data=data, metadata={"attempt": 1}
     )
 
 
@@ -910,6 +910,6 @@ class TestCommand:
     def test_without_the_server_it_says_where_to_run_it(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(command, "_NEEDED", ("a_package_that_nobody_has",))
+        monkeypatch.setattr(command, "_SERVER_PACKAGES", ("a_package_that_nobody_has",))
         assert self.sde("fsck") == 69
-        assert "fsck runs on the server's machine" in capsys.readouterr().err
+        assert "fsck needs the server's packages" in capsys.readouterr().err

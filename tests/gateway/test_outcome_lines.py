@@ -14,7 +14,7 @@ import pytest
 import requests
 from sde_client import Client
 from sde_client import errors as client_errors
-from sde_client.commands.rendering import facts_of_all
+from sde_client.commands.rendering import merged_fields
 
 from gateway.admission.capabilities import WorkerCapabilities
 from gateway.jobs.broker import Broker
@@ -73,7 +73,7 @@ def taken_in(folder: Path, name: str = NAME) -> list[tuple[str, int]]:
     catalog = IndexDb(Path(":memory:"))
     with contextlib.closing(catalog):
         Indexer(folder).index_segment(catalog, name, None)
-        return [(entry.uuid, entry.image_index) for entry in catalog.of_segment(name)]
+        return [(entry.uuid, entry.image_index) for entry in catalog.records_of(name)]
 
 
 def keys(*groups: list[dict[str, Any]]) -> list[tuple[str, int]]:
@@ -678,4 +678,4 @@ class TestClient:
 
 
 def test_of_no_results_there_is_nothing_to_say() -> None:
-    assert facts_of_all([]) == {}
+    assert merged_fields([]) == {}

@@ -150,15 +150,15 @@ def test_the_size_is_asked_for_or_the_pictures_own(
 def test_pictures_come_upright_in_rgb_and_masks_by_their_brightness(sd: Bench) -> None:
     clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
     inputs = _inputs(sd)
-    assert inputs.picture(sd.put(clear)).getpixel((0, 0)) == (255, 255, 255)
+    assert inputs.image(sd.put(clear)).getpixel((0, 0)) == (255, 255, 255)
     assert inputs.mask(sd.put(clear)).getpixel((0, 0)) == 0
     turned = Image.Exif()
     turned[0x0112] = 6
-    assert inputs.picture(sd.put(tiny_adapters.drawing(64, 80), exif=turned)).size == (80, 64)
+    assert inputs.image(sd.put(tiny_adapters.drawing(64, 80), exif=turned)).size == (80, 64)
     deep = Image.new("I;16", (64, 64), 32768)
-    assert inputs.picture(sd.put(deep)).getpixel((0, 0)) == (128, 128, 128)
+    assert inputs.image(sd.put(deep)).getpixel((0, 0)) == (128, 128, 128)
     indexed = tiny_adapters.drawing().convert("P")
-    assert inputs.picture(sd.put(indexed)).mode == "RGB"
+    assert inputs.image(sd.put(indexed)).mode == "RGB"
 
 
 def test_a_picture_that_is_gone_or_another_or_none_is_told(sd: Bench) -> None:

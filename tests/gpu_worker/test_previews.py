@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from gpu_worker import pipeline
-from gpu_worker.pipeline.loading.latent_rgb import LEAST_FIT, Projection, decode
+from gpu_worker.pipeline.loading.latent_rgb import MIN_FIT, Projection, decode
 from gpu_worker.pipeline.sampling.latent_preview import LatentPreviews, shrink
 from tests.support.pipeline_jobs import settings
 
@@ -63,7 +63,7 @@ def test_the_picture_is_seen_before_it_is_there(
 
 
 def test_packed_latents_have_no_preview() -> None:
-    previews = LatentPreviews(None, 8, Projection(torch.zeros(5, 3)).picture)
+    previews = LatentPreviews(None, 8, Projection(torch.zeros(5, 3)).image)
     assert previews.after(0, torch.zeros(1, 16, 64)) is None
 
 
@@ -83,19 +83,19 @@ class Linear(torch.nn.Module):
 
 def test_a_linear_map_is_found_where_there_is_one() -> None:
     vae = Linear()
-    found = Projection.fitted(vae, 8)
+    found = Projection.from_vae(vae, 8)
     assert found.fit > 0.999
     colors = torch.rand(1, 3, 64, 64) * 2 - 1
     latents = (vae.encode(colors).latent - 0.1) * 0.5
     expected = torch.nn.functional.avg_pool2d(colors, 8)[0].permute(1, 2, 0)
-    seen = torch.from_numpy(np.asarray(found.picture(latents.detach())).copy())
+    seen = torch.from_numpy(np.asarray(found.image(latents.detach())).copy())
     assert torch.allclose(seen / 127.5 - 1, expected, atol=0.02)
 
 
 def test_the_built_in_model_is_not_linear(tmp_path: Path) -> None:
     ours = pipeline.load(settings(tmp_path))
     assert ours._loaded is not None
-    assert Projection.fitted(ours._loaded.pipe.vae, 4).fit < LEAST_FIT
+    assert Projection.from_vae(ours._loaded.pipe.vae, 4).fit < MIN_FIT
 
 
 @pytest.mark.parametrize(

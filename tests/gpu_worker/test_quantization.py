@@ -174,7 +174,7 @@ def test_a_library_that_is_not_there_is_told(tmp_path: Path, setting: str) -> No
 def test_a_model_of_which_nothing_was_quantised_is_told() -> None:
     """Its record would say otherwise."""
     with pytest.raises(ModelsError, match="x: SDE_QUANTIZATION=torchao-int8: StableDiffusionPip"):
-        quantization.check_done(tiny_models.build(), "x", "torchao-int8")
+        quantization.check_quantized(tiny_models.build(), "x", "torchao-int8")
 
 
 def test_verify_names_the_quantisation_as_what_differs(folder: Path) -> None:
@@ -191,5 +191,5 @@ def test_verify_names_the_quantisation_as_what_differs(folder: Path) -> None:
     with running(folder, *processes, **real) as service:
         done = sde(service.url, "verify", uuid)
     assert done.returncode == 1, done
-    assert "quantization: torchao-int8 -> (not said)" in done.stdout.splitlines(), done
+    assert "quantization: torchao-int8 -> (none)" in done.stdout.splitlines(), done
     assert "the pixels differ: PSNR " in done.stdout

@@ -65,7 +65,7 @@ def test_a_job_that_the_journal_cannot_take_is_refused(folder: Path) -> None:
         size = journal.stat().st_size
         may_grow_to(service, "gateway", size + 20)
         refused = service.post({"prompt": "a"})
-        assert refused.status_code == 507 and "does not take the job" in refused.json()["detail"]
+        assert refused.status_code == 507 and "cannot store the job" in refused.json()["detail"]
         assert journal.stat().st_size == size
         may_grow_to(service, "gateway", None)
         assert service.result(service.submit())["errors"] == []

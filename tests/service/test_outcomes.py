@@ -72,7 +72,7 @@ def test_a_record_that_no_reader_would_take_becomes_one_that_says_so(
     (record,) = outcome(tmp_path, Instant(), **asked)
     assert (record["state"], record["data"], record["num_images"]) == ("failed", None, 1)
     (sentence,) = record["errors"]
-    assert "the log takes 1048576" in sentence and "smaller picture" in sentence
+    assert "at most 1048576" in sentence and "smaller image" in sentence
 
 
 def test_a_job_whose_model_cannot_be_loaded_is_recorded_as_its_own(tmp_path: Path) -> None:

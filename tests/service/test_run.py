@@ -44,7 +44,7 @@ def test_the_demo_makes_a_picture_and_leaves_nothing_running(folder: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert f"http://127.0.0.1:{port}" in done.stdout
-    assert f"the picture is {folder}/demo.png" in done.stdout and "make run" in done.stdout
+    assert f"The image is in {folder}/demo.png" in done.stdout and "make run" in done.stdout
     assert "step" in done.stderr
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
@@ -138,7 +138,7 @@ def test_a_path_may_hold_a_space_but_no_percent_sign(folder: Path) -> None:
 def test_the_terminal_shows_the_address_and_ctrl_c_ends_it(folder: Path) -> None:
     with running(folder, "supervisor") as service:
         shown = (folder / "supervisor.out").read_text()
-        assert shown.startswith(f"the service will be at {service.url} ")
+        assert shown.startswith(f"The service will be at {service.url} ")
         assert "CRIT" not in shown
         supervisor = service.children.pop("supervisor")
         send_until_it_ends(supervisor, signal.SIGINT)

@@ -48,5 +48,5 @@ class Begun(Parts):
         self.log = ResultLog(folder / "disk_backups", "gpu-0")
         facts = {"image_index": 0, "num_images": 1}
         self.log.append(
-            result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data="eA==", facts=facts)
+            result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data="eA==", metadata=facts)
         )

@@ -1,6 +1,6 @@
-"""The `sde` command: arguments in, sentences and exit codes out. The Client does the work.
+"""The `sde` command line: it turns arguments into Client calls, and errors into exit codes.
 
-Here is what all commands share; each register()s itself.
+This module has the options that all commands share; each command module registers its own.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Send prompts to a Stable Diffusion service and fetch the pictures.",
+    help="Send prompts to a Stable Diffusion service and fetch the images.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(is_requested: bool) -> None:
+    if is_requested:
         try:
             print(f"sde {version('sde-client')}")
         except PackageNotFoundError:
-            print("sde, not installed")
+            print("sde (version unknown: the package sde-client is not installed)")
         raise typer.Exit
 
 
@@ -39,13 +39,16 @@ def _show_version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     url: Annotated[
-        str, typer.Option(envvar="SDE_URL", help="The gateway's address.")
+        str, typer.Option(envvar="SDE_URL", help="Address of the gateway.")
     ] = DEFAULT_URL,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Common to all commands."""
+    """Create the Client that all commands use."""
     context.obj = context.with_resource(Client(url))
 
 
@@ -58,9 +61,9 @@ server_tools.register(app)
 
 
 def main() -> NoReturn:
-    """Run the command; every fault is a sentence on stderr and an exit code."""
+    """Run the command; every error becomes a sentence on stderr and an exit code."""
     for stream in (sys.stdout, sys.stderr):
-        # A prompt in a script that the terminal's charset lacks is no reason to fall over.
+        # A prompt may have characters that the terminal's charset lacks.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app()

@@ -1,4 +1,4 @@
-"""What all commands share: where they write, their common arguments, their exit codes."""
+"""Consoles, common arguments and exit codes that all commands share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from sde_client import errors
 
 INTERRUPTED = 130
-"""128 + SIGINT, as shells count."""
+"""Exit code after Ctrl-C: 128 + SIGINT, the convention of POSIX shells."""
 
 EXIT_CODES: dict[type[errors.SdeError], int] = {
     errors.InvalidRequest: 64,
@@ -30,20 +30,20 @@ EXIT_CODES: dict[type[errors.SdeError], int] = {
     errors.WaitTimeout: 75,
     errors.UnexpectedReply: 76,
 }
-"""By sysexits.h; a subclass has its parent's. A command line that makes no sense is 2."""
+"""Exit codes of sysexits.h. A subclass has the code of its parent; a usage error exits with 2."""
 
-Uuid = Annotated[str, typer.Argument(help="What `sde generate` printed.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Uuid = Annotated[str, typer.Argument(help="The job's uuid, as printed by `sde generate`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 out = Console()
 err = Console(stderr=True)
 
 
 def say(text: str) -> None:
-    """To the person: stderr, as it is, never wrapped; stdout is for what a script reads."""
+    """Print a message for the user to stderr, without wrapping; stdout is for scripts."""
     err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def exit_code(error: errors.SdeError) -> int:
-    """What the command ends with for an error."""
+    """Return the exit code for an error, 1 when its class has none."""
     return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)

@@ -1,4 +1,4 @@
-"""`sde generate` and `sde save`: the commands that make and fetch pictures."""
+"""The `sde generate` and `sde save` commands, which generate and fetch images."""
 
 from __future__ import annotations
 
@@ -16,59 +16,85 @@ from sde_client.commands import option_parsers, progress, rendering
 from sde_client.commands.console import INTERRUPTED, Uuid, err, say
 from sde_client.records import Result
 
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File; default UUID.png.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Output file; UUID.png by default.")
+]
 Retry = Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")]
-Key = Annotated[str | None, typer.Option(help="Sent again, the same key is the same job.")]
+Key = Annotated[
+    str | None, typer.Option(help="Idempotency key: the same key always gets the same job.")
+]
 
 
 def register(app: typer.Typer) -> None:
-    """Add them to the `sde` command."""
+    """Add these commands to `sde`."""
     app.command()(generate)
     app.command()(save)
 
 
 def generate(
     context: typer.Context,
-    prompt: Annotated[str | None, typer.Argument(help="What the picture shall show.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What it shall not show.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="What the image should show.")] = None,
+    negative: Annotated[
+        str | None, typer.Option(help="Negative prompt: what the image should not show.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
     size: Annotated[
         Any,
-        typer.Option(parser=option_parsers.size, metavar="WxH", help="Pixels, such as 512x768."),
+        typer.Option(
+            parser=option_parsers.size, metavar="WxH", help="Size in pixels, such as 512x768."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same picture.")] = None,
-    images: Annotated[int | None, typer.Option("-n", "--images", help="So many pictures.")] = None,
-    model: Annotated[str | None, typer.Option(help="A name of `sde models`.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Its class name in diffusers.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed; the same seed gives the same image.")
+    ] = None,
+    images: Annotated[int | None, typer.Option("-n", "--images", help="Number of images.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model listed by `sde models`.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Class name of a diffusers scheduler.")
+    ] = None,
     scheduler_option: Annotated[
         list[Any] | None,
         typer.Option(
-            help="Of its configuration.", parser=option_parsers.scheduler_option, metavar="K=V"
+            help="A setting of the scheduler; repeatable.",
+            parser=option_parsers.scheduler_option,
+            metavar="K=V",
         ),
     ] = None,
-    clip_skip: Annotated[int | None, typer.Option(help="Layers of the text encoder.")] = None,
-    eta: Annotated[float | None, typer.Option(help="Noise of DDIM, 0 to 1.")] = None,
-    guidance_rescale: Annotated[float | None, typer.Option(help="0 to 1.")] = None,
+    clip_skip: Annotated[
+        int | None, typer.Option(help="Number of text encoder layers to skip.")
+    ] = None,
+    eta: Annotated[float | None, typer.Option(help="Eta of DDIM, 0 to 1.")] = None,
+    guidance_rescale: Annotated[
+        float | None, typer.Option(help="Guidance rescale factor, 0 to 1.")
+    ] = None,
     lora: Annotated[
         list[Any] | None,
-        typer.Option(help="One or more.", parser=option_parsers.lora, metavar="NAME[:WEIGHT]"),
+        typer.Option(
+            help="A LoRA to apply; repeatable.", parser=option_parsers.lora, metavar="NAME[:WEIGHT]"
+        ),
     ] = None,
     embedding: Annotated[
-        list[str] | None, typer.Option(help="A textual inversion.", metavar="NAME")
+        list[str] | None,
+        typer.Option(help="A textual inversion to load; repeatable.", metavar="NAME"),
     ] = None,
-    vae: Annotated[str | None, typer.Option(help="Another one.", metavar="NAME")] = None,
-    image: Annotated[Path | None, typer.Option(help="To change.", metavar="FILE")] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="A VAE to use instead of the model's own.", metavar="NAME")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Input image for image-to-image.", metavar="FILE")
+    ] = None,
     mask: Annotated[
-        Path | None, typer.Option(help="White is painted over.", metavar="FILE")
+        Path | None,
+        typer.Option(help="Inpainting mask; white areas are repainted.", metavar="FILE"),
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="How far to leave the image, 0 to 1.")
+        float | None, typer.Option(help="How much to change the input image, 0 to 1.")
     ] = None,
     controlnet: Annotated[
         list[Any] | None,
         typer.Option(
-            help="A picture to follow.",
+            help="A ControlNet and its control image; repeatable.",
             parser=option_parsers.controlnet,
             metavar="NAME:FILE[:SCALE][:start=X][:end=X]",
         ),
@@ -76,7 +102,7 @@ def generate(
     ip_adapter: Annotated[
         Any,
         typer.Option(
-            help="A picture to imitate.",
+            help="An IP-Adapter and its reference image.",
             parser=option_parsers.ip_adapter,
             metavar="NAME:FILE[:SCALE]",
         ),
@@ -84,7 +110,7 @@ def generate(
     hires: Annotated[
         Any,
         typer.Option(
-            help="A second pass, larger.",
+            help="Hires fix: a second pass at a larger size.",
             parser=option_parsers.hires,
             metavar="SCALE[:UPSCALER][:strength=X][:steps=N]",
         ),
@@ -92,25 +118,28 @@ def generate(
     refiner: Annotated[
         Any,
         typer.Option(
-            help="It makes the last steps.",
+            help="A refiner model for the last steps.",
             parser=option_parsers.refiner,
             metavar="NAME[:SWITCH_AT]",
         ),
     ] = None,
     step_log: Annotated[
-        bool, typer.Option("--step-log", help="Note each step, for `sde diff`.")
+        bool, typer.Option("--step-log", help="Record every step for `sde diff`.")
     ] = False,
     like: Annotated[
-        str | None, typer.Option(metavar="UUID", help="As that result, but what is said here.")
+        str | None,
+        typer.Option(metavar="UUID", help="Repeat that result; other options override its values."),
     ] = None,
     output: Output = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the uuid, go.")] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Print the uuid and exit at once.")
+    ] = False,
     retry: Retry = False,
     key: Key = None,
 ) -> None:
-    """Make pictures and save them. Ctrl-C leaves the job running."""
+    """Generate images and save them. Ctrl-C leaves the job running."""
     if prompt is None and like is None:
-        raise typer.BadParameter("a PROMPT is missing, or --like UUID to take one from")
+        raise typer.BadParameter("give a PROMPT, or --like UUID to repeat a result")
     if output is not None:
         image_file.check(output)
     client: Client = context.obj
@@ -142,7 +171,7 @@ def generate(
         "refiner": refiner,
         "step_log": step_log or None,
     }
-    parameters = _parameters_of(client, like) if like is not None else {}
+    parameters = _fetch_parameters(client, like) if like is not None else {}
     parameters |= {name: value for name, value in options.items() if value is not None}
     uuid = with_key(lambda key: submit(client, parameters | {"idempotency_key": key}, retry), key)
     if no_wait:
@@ -152,39 +181,49 @@ def generate(
 
 
 def with_key(send: Callable[[str], str], key: str | None) -> str:
-    """What `send` returns for the key, or for a new one.
+    """Return the result of `send(key)`, with a new key when `key` is None.
 
-    Ctrl-C leaves open whether the job was taken; its key settles it.
+    After Ctrl-C it is unknown whether the server accepted the job. The message then names the
+    key, because sending the request again with that key cannot create a second job.
     """
     key = key or str(uuid4())
     try:
         return send(key)
     except KeyboardInterrupt:
-        say(f"\nthe job may have been taken; with --key {key} the same command asks for it, once")
+        say(
+            "\nthe server may have accepted the job; "
+            f"repeat the command with --key {key} to get that job and no second one"
+        )
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _parameters_of(client: Client, uuid: str) -> dict[str, Any]:
-    """The parameters of a request for all images of a result again."""
+def _fetch_parameters(client: Client, uuid: str) -> dict[str, Any]:
+    """Return parameters that generate all images of a job again."""
     results = fetch_results(client, uuid, data=False)
     return {**client.to_request(results[0]), "num_images_per_prompt": len(results)}
 
 
 def fetch_results(client: Client, uuid: str, data: bool = True) -> list[Result]:
-    """A job's results. Raises UnknownJob, Deleted, or Conflict while it has none yet."""
+    """Return a job's results.
+
+    Raises:
+        UnknownJob: the server does not know the job.
+        Deleted: its results have been deleted.
+        Conflict: it has no result yet.
+    """
     results = list(client.results(uuid, data=data))
     if not results:
-        raise errors.Conflict(f"the job {uuid} is {client.job(uuid).state}: it has no result yet")
+        raise errors.Conflict(f"job {uuid} is {client.job(uuid).state} and has no result yet")
     return results
 
 
 def submit(client: Client, parameters: dict[str, Any], retry: bool) -> str:
-    """The job's uuid; with `retry` as soon as the server takes it."""
+    """Submit a generation and return its uuid; `retry` waits while the server is busy."""
     return send_with_retry(lambda: client.submit(**parameters), retry)
 
 
 def send_with_retry(send: Callable[[], str], retry: bool) -> str:
-    """What it returns; with `retry` again and again while the server is busy."""
+    """Return the result of `send()`; `retry` repeats the call while the server is busy."""
     while True:
         try:
             return send()
@@ -196,28 +235,31 @@ def send_with_retry(send: Callable[[], str], retry: bool) -> str:
 
 
 def wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
-    """Save a job's pictures when it has ended; the default name is UUID.png."""
+    """Wait for a job and save its images; the default file name is UUID.png."""
     try:
-        with progress.display(err) as shown:
-            results = client.wait(uuid, on_progress=shown.show)
+        with progress.display(err) as display:
+            results = client.wait(uuid, on_progress=display.show)
         for number, result in enumerate(results, 1):
             target = output or Path(f"{uuid}.png")
             if len(results) > 1:
                 target = target.with_stem(f"{target.stem}-{number}")
             path = client.save(result, target)
-            # What was only made larger was drawn from no seed.
+            # An upscaled image has no seed: nothing was sampled.
             say("saved to" if result.seed is None else f"seed {result.seed}, saved to")
             print(str(path))
     except KeyboardInterrupt:
-        say(f"\njob {uuid} goes on; to fetch it: sde save {uuid}; to end it: sde cancel {uuid}")
+        say(
+            f"\njob {uuid} is still running; "
+            f"to fetch it: sde save {uuid}; to end it: sde cancel {uuid}"
+        )
         raise typer.Exit(INTERRUPTED) from None
     except (errors.GatewayUnreachable, errors.NotSaved):
-        say(f"job {uuid} is not lost; to fetch it: sde save {uuid}")
+        say(f"job {uuid} is still on the server; to fetch it: sde save {uuid}")
         raise
 
 
 def save(context: typer.Context, uuid: Uuid, output: Output = None) -> None:
-    """Save a job's pictures; wait for them where it has not ended."""
+    """Save a job's images, waiting for the job to end if necessary."""
     if output is not None:
         image_file.check(output)
     wait_and_save(context.obj, uuid, output)

@@ -1,5 +1,4 @@
-"""The commands about what is there already: look at the service, its jobs and results; end a job,
-delete a result."""
+"""Commands that inspect the service, its jobs and its results, cancel a job or delete a result."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ POLL_S = 0.25
 
 
 def register(app: typer.Typer) -> None:
-    """Add them to the `sde` command."""
+    """Add these commands to `sde`."""
     app.command()(status)
     app.command()(jobs)
     app.command("list")(list_results)
@@ -30,17 +29,21 @@ def register(app: typer.Typer) -> None:
 
 def status(
     context: typer.Context,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for it, at most.")] = 0,
+    wait: Annotated[float, typer.Option(min=0, help="Wait at most this many seconds.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a job would be taken now: exit code 0, else 1."""
+    """Report whether the service accepts a job now. Exit code 0 if yes, 1 if no."""
     client: Client = context.obj
     available = _await_available(client, wait)
     workers, storage = client.workers(), client.storage()
     if as_json:
-        listed = [dataclasses.asdict(worker) for worker in workers]
-        facts = {"is_available": available, "workers": listed}
-        rendering.print_json({**facts, "storage": dataclasses.asdict(storage)})
+        rendering.print_json(
+            {
+                "is_available": available,
+                "workers": [dataclasses.asdict(worker) for worker in workers],
+                "storage": dataclasses.asdict(storage),
+            }
+        )
     else:
         print("available" if available else "not available")
         rendering.print_workers(workers)
@@ -49,76 +52,80 @@ def status(
 
 
 def _await_available(client: Client, wait_s: float) -> bool:
-    """Raises GatewayUnreachable when nobody answers until the end."""
-    ends = time.monotonic() + wait_s
+    """Poll until the service accepts jobs, for at most `wait_s` seconds.
+
+    Raises:
+        GatewayUnreachable: the gateway is still unreachable at the end.
+    """
+    deadline = time.monotonic() + wait_s
     while True:
-        late = time.monotonic() >= ends
+        is_last = time.monotonic() >= deadline
         try:
             if client.is_available():
                 return True
-            if late:
+            if is_last:
                 return False
         except errors.GatewayUnreachable:
-            if late:
+            if is_last:
                 raise
         time.sleep(POLL_S)
 
 
 def jobs(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the jobs that run and wait, in their order."""
+    """List the running and queued jobs in the order of the queue."""
     client: Client = context.obj
     newest = client.jobs(MAX_PAGE)
     live = [job for job in reversed(newest) if not job.ended]
     if len(live) == MAX_PAGE:
         say(f"only the newest {MAX_PAGE} jobs are listed")
     if as_json:
-        rendering.print_json([rendering.job_facts(job) for job in live])
+        rendering.print_json([rendering.job_fields(job) for job in live])
     else:
         rendering.print_rows(out, rendering.JOB_COLUMNS, map(rendering.job_row, live))
 
 
 def list_results(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="The newest N.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Number of results.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest results, the newest last."""
+    """List the newest results; the newest comes last."""
     client: Client = context.obj
-    found = list(client.results(limit=limit, data=False))[::-1]
+    results = list(client.results(limit=limit, data=False))[::-1]
     if as_json:
-        rendering.print_json([rendering.result_facts(result) for result in found])
+        rendering.print_json([rendering.result_fields(result) for result in results])
     else:
-        rendering.print_rows(out, rendering.RESULT_COLUMNS, map(rendering.result_row, found))
+        rendering.print_rows(out, rendering.RESULT_COLUMNS, map(rendering.result_row, results))
 
 
 def show(context: typer.Context, uuid: Uuid, as_json: AsJson = False) -> None:
-    """Show where a job stands, and what its result says."""
+    """Show a job's state and the metadata of its results."""
     client: Client = context.obj
-    facts: dict[str, Any] = rendering.job_facts(client.job(uuid))
-    facts |= rendering.facts_of_all(list(client.results(uuid, data=False)))
+    fields: dict[str, Any] = rendering.job_fields(client.job(uuid))
+    fields |= rendering.merged_fields(list(client.results(uuid, data=False)))
     if as_json:
-        rendering.print_json(facts)
+        rendering.print_json(fields)
     else:
-        rendering.print_facts(facts)
+        rendering.print_fields(fields)
 
 
 def cancel(context: typer.Context, uuid: Uuid) -> None:
-    """End a job.
+    """Cancel a job.
 
-    A waiting one ends at once, a running one before its next step.
+    A queued job ends at once. A running job ends before its next step.
     """
     client: Client = context.obj
     job = client.cancel(uuid)
-    print(f"canceled {job.uuid}" if job.ended else f"{job.uuid} ends before its next step")
+    print(f"canceled {job.uuid}" if job.ended else f"{job.uuid} will end before its next step")
 
 
 def delete(
     context: typer.Context,
-    uuids: Annotated[list[str], typer.Argument(metavar="UUID", help="Of jobs that have ended.")],
+    uuids: Annotated[list[str], typer.Argument(metavar="UUID", help="Jobs that have ended.")],
 ) -> None:
-    """Delete results for good, their pictures too.
+    """Delete results and their images permanently.
 
-    It asks nothing. One that fails does not keep the others.
+    There is no confirmation prompt. If one deletion fails, the others still take place.
     """
     client: Client = context.obj
     code = 0
@@ -126,10 +133,10 @@ def delete(
         try:
             client.delete(uuid)
         except errors.GatewayUnreachable:
-            # The others would fail likewise, each after its own timeout.
+            # Each further deletion would fail too, after its own timeout.
             raise
         except errors.SdeError as error:
-            say(f"sde: {rendering.plain(uuid)} is not deleted: {rendering.plain(error)}")
+            say(f"sde: {rendering.plain(uuid)} was not deleted: {rendering.plain(error)}")
             code = code or exit_code(error)
         else:
             print(f"deleted {rendering.plain(uuid)}")

@@ -1,4 +1,4 @@
-"""The commands about what the service can do: its models and its workers; load and unload."""
+"""Commands that list models and workers, and load or unload a model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sde_client.commands.console import AsJson, out, say
 
 KINDS = (*("loras", "embeddings", "controlnets", "ip_adapters", "vaes", "upscalers", "refiners"),)
 
-Model = Annotated[str, typer.Argument(help="A name of `sde models`.")]
+Model = Annotated[str, typer.Argument(help="A model listed by `sde models`.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add them to the `sde` command."""
+    """Add these commands to `sde`."""
     app.command()(models)
     app.command()(workers)
     app.command()(load)
@@ -25,61 +25,65 @@ def register(app: typer.Typer) -> None:
 
 
 def models(context: typer.Context, as_json: AsJson = False) -> None:
-    """List what can be asked for: models, and what goes with them."""
+    """List the models and their adapters, VAEs, upscalers and refiners."""
     client: Client = context.obj
-    found = client.models()
+    library = client.models()
     if as_json:
-        rendering.print_json(found)
+        rendering.print_json(library)
         return
-    rows = [_row(name, about, found.get("default")) for name, about in _items(found.get("models"))]
+    default = library.get("default")
+    rows = [_row(name, model, default) for name, model in _items(library.get("models"))]
     rendering.print_rows(out, ("model", "pipeline", "modes", ""), rows)
     for kind in KINDS:
-        names = [rendering.plain(name) for name, _ in _items(found.get(kind))]
+        names = [rendering.plain(name) for name, _ in _items(library.get(kind))]
         if names:
             print(f"{kind}: {', '.join(names)}")
-    for _, broken in _items(found.get("errors")):
-        for why in broken.values():
-            print(f"cannot be used: {rendering.plain(str(why))}")
-    if found.get("models_error"):
-        say(f"models.toml goes on as it was, for now it is wrong: {found['models_error']}")
+    for _, reasons in _items(library.get("errors")):
+        for reason in reasons.values():
+            print(f"cannot be used: {rendering.plain(str(reason))}")
+    if library.get("models_error"):
+        say(
+            "models.toml has an error, so its previous version stays in use: "
+            f"{library['models_error']}"
+        )
 
 
-def _items(found: object) -> list[tuple[str, dict[str, Any]]]:
-    """Of a table, or of a list of names."""
-    if isinstance(found, dict):
+def _items(table: object) -> list[tuple[str, dict[str, Any]]]:
+    """Return the names and descriptions of a table, or of a list of names."""
+    if isinstance(table, dict):
         return [
-            (str(name), about if isinstance(about, dict) else {}) for name, about in found.items()
+            (str(name), entry if isinstance(entry, dict) else {}) for name, entry in table.items()
         ]
-    return [(str(name), {}) for name in found] if isinstance(found, list) else []
+    return [(str(name), {}) for name in table] if isinstance(table, list) else []
 
 
-def _row(name: str, about: dict[str, Any], default: object) -> tuple[str, ...]:
-    modes = about.get("modes")
+def _row(name: str, model: dict[str, Any], default: object) -> tuple[str, ...]:
+    modes = model.get("modes")
     notes = [
         "default" if name == default else "",
-        "loaded" if about.get("loaded") else "",
-        f"cannot be loaded: {about['error']}" if about.get("error") else "",
+        "loaded" if model.get("loaded") else "",
+        f"cannot be loaded: {model['error']}" if model.get("error") else "",
     ]
     return (
         rendering.plain(name),
-        rendering.plain(about.get("pipeline") or ""),
+        rendering.plain(model.get("pipeline") or ""),
         rendering.plain(", ".join(map(str, modes)) if isinstance(modes, list) else ""),
         rendering.plain(", ".join(note for note in notes if note)),
     )
 
 
 def workers(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the GPU processes and what they do."""
+    """List the GPU workers and their state."""
     client: Client = context.obj
-    found = client.workers()
+    descriptions = client.workers()
     if as_json:
-        rendering.print_json([dataclasses.asdict(worker) for worker in found])
+        rendering.print_json([dataclasses.asdict(worker) for worker in descriptions])
     else:
-        rendering.print_workers(found)
+        rendering.print_workers(descriptions)
 
 
 def load(context: typer.Context, name: Model) -> None:
-    """Have a worker load a model; `sde status --wait` waits until it has."""
+    """Load a model into a worker. Use `sde status --wait SECONDS` to wait for it."""
     client: Client = context.obj
     client.load(name)
     print(f"{rendering.plain(name)} is being loaded")
@@ -87,17 +91,17 @@ def load(context: typer.Context, name: Model) -> None:
 
 def unload(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Default: each that is loaded.")] = None,
+    name: Annotated[str | None, typer.Argument(help="All loaded models by default.")] = None,
 ) -> None:
-    """Have a model leave the GPU's memory."""
+    """Unload a model from the GPU's memory."""
     client: Client = context.obj
-    names = [name] if name is not None else _loaded(client.models())
+    names = [name] if name is not None else _loaded_names(client.models())
     for each in names:
         client.unload(each)
-        print(f"{rendering.plain(each)} leaves the memory")
+        print(f"{rendering.plain(each)} is being unloaded")
     if not names:
         say("no model is loaded")
 
 
-def _loaded(found: dict[str, Any]) -> list[str]:
-    return [name for name, about in _items(found.get("models")) if about.get("loaded")]
+def _loaded_names(library: dict[str, Any]) -> list[str]:
+    return [name for name, model in _items(library.get("models")) if model.get("loaded")]

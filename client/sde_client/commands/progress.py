@@ -1,6 +1,6 @@
-"""Shows how far a job is, on stderr: a bar on a terminal, a few plain lines elsewhere.
+"""Displays a job's progress: a bar on a terminal, a few plain lines elsewhere.
 
-It draws what it is told; it asks nobody.
+It makes no requests; the caller passes each new state of the job.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from sde_client.records import Job
 
 _PARTS = 4
-"""A plain log gets a line for each quarter of the steps, not one for each step."""
+"""A plain log gets one line for each quarter of the steps."""
 
 
 def describe(job: Job) -> str:
-    """`queued, place 2`, `generating`, `succeeded` ..."""
+    """Return the state for display, such as `queued, position 2` or `generating`."""
     if job.state == "queued" and job.position is not None:
-        return f"queued, place {job.position + 1}"
+        return f"queued, position {job.position + 1}"
     if job.state == "running":
         return "canceling" if job.cancel_requested else "generating"
     return job.state
 
 
 def seconds_left(job: Job) -> str:
-    """`about 12 s left`, or nothing where nobody knows."""
+    """Return `about 12 s left`, or an empty string without an estimate."""
     return "" if job.ended or job.eta_s is None else f"about {job.eta_s:.0f} s left"
 
 
 class Bar:
-    """A moving bar of the worker's own steps, with the time it took and what is left."""
+    """A progress bar of the denoising steps, with the elapsed and the remaining time."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -57,7 +57,7 @@ class Bar:
         self._progress.stop()
 
     def show(self, job: Job) -> None:
-        """Draw where the job stands now."""
+        """Update the bar with the job's state."""
         started = job.step > 0 or job.ended
         self._progress.update(
             self._task,
@@ -70,11 +70,11 @@ class Bar:
 
 
 class Lines:
-    """One line for each change that matters: for pipes, logs and cron."""
+    """Plain lines for pipes, logs and cron: one for each quarter or change of state."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._said: tuple[str, int] | None = None
+        self._last: tuple[str, int] | None = None
 
     def __enter__(self) -> Lines:
         return self
@@ -88,17 +88,17 @@ class Lines:
         return None
 
     def show(self, job: Job) -> None:
-        """Say where the job stands, unless the line before said as much."""
+        """Print a line, unless nothing has changed since the previous one."""
         part = job.step * _PARTS // job.steps if job.steps else 0
-        said = (describe(job), part)
-        if said == self._said:
+        description = describe(job)
+        if (description, part) == self._last:
             return
-        self._said = said
+        self._last = (description, part)
         steps = f", step {job.step} of {job.steps}" if job.step and not job.ended else ""
         left = seconds_left(job)
-        self._console.print(f"{said[0]}{steps}{', ' if left else ''}{left}", markup=False)
+        self._console.print(f"{description}{steps}{', ' if left else ''}{left}", markup=False)
 
 
 def display(console: Console) -> Bar | Lines:
-    """What suits the place that stderr goes to."""
+    """Return a bar for a terminal, and plain lines for anything else."""
     return Bar(console) if console.is_terminal else Lines(console)

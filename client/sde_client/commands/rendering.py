@@ -1,4 +1,4 @@
-"""How results, jobs and workers look on a terminal, in a pipe and as JSON. Asks nobody."""
+"""Formats results, jobs and workers for a terminal, a pipe or as JSON. Makes no requests."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from rich.text import Text
 from sde_client.records import Job, Result, Storage, Worker
 
 RESULT_COLUMNS = ("uuid", "created", "state", "seed", "size", "prompt")
-JOB_COLUMNS = ("uuid", "created", "state", "place", "steps", "left")
+JOB_COLUMNS = ("uuid", "created", "state", "position", "steps", "left")
 
 
 def plain(text: object) -> str:
-    """One line without control characters: a prompt must not steer the reader's terminal."""
+    """Return the text as one line without control characters.
+
+    A prompt must not control the reader's terminal.
+    """
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
 def result_row(result: Result) -> tuple[str, ...]:
-    """The cells of `sde list`."""
+    """Return the cells of one row of `sde list`."""
     width, height = result.extra.get("width"), result.extra.get("height")
     return (
         plain(result.uuid),
@@ -37,7 +40,7 @@ def result_row(result: Result) -> tuple[str, ...]:
 
 
 def job_row(job: Job) -> tuple[str, ...]:
-    """The cells of `sde jobs`."""
+    """Return the cells of one row of `sde jobs`."""
     return (
         plain(job.uuid),
         _local(job.created_time),
@@ -53,7 +56,7 @@ def _local(time: datetime) -> str:
 
 
 def print_rows(console: Console, columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
-    """A table on a terminal, tab-separated lines elsewhere."""
+    """Print a table on a terminal, and tab-separated lines elsewhere."""
     if not console.is_terminal:
         for cells in rows:
             print("\t".join(cells))
@@ -67,39 +70,41 @@ def print_rows(console: Console, columns: Iterable[str], rows: Iterable[tuple[st
 
 
 def print_workers(workers: Iterable[Worker]) -> None:
-    """One line a GPU process."""
+    """Print one line for each GPU worker."""
     for worker in workers:
-        facts = [worker.model, worker.device, worker.machine_size]
-        about = f" ({', '.join(plain(fact) for fact in facts if fact)})" if any(facts) else ""
-        doing = f" step {worker.step} of {worker.steps} of {worker.uuid}" if worker.uuid else ""
-        print(f"{plain(worker.name)}: {plain(worker.state)}{doing}{about}")
+        metadata = [worker.model, worker.device, worker.machine_size]
+        about = f" ({', '.join(plain(value) for value in metadata if value)})"
+        progress = f" step {worker.step} of {worker.steps} of {worker.uuid}" if worker.uuid else ""
+        print(
+            f"{plain(worker.name)}: {plain(worker.state)}{progress}{about if any(metadata) else ''}"
+        )
 
 
 def print_trouble(storage: Storage) -> None:
-    """A line for each thing that the operator should look at."""
+    """Print one line for each storage problem that an operator should look at."""
     if storage.trouble:
         print(f"storage: {plain(storage.trouble)}")
     if storage.damaged_lines:
-        print(f"storage: damaged lines that are passed over: {storage.damaged_lines}")
+        print(f"storage: damaged lines that are skipped: {storage.damaged_lines}")
 
 
-def print_facts(facts: dict[str, Any]) -> None:
-    """One `name: value` a line; what is not known is left out."""
-    for name, value in facts.items():
+def print_fields(fields: dict[str, Any]) -> None:
+    """Print one `name: value` line for each field that has a value."""
+    for name, value in fields.items():
         if value not in (None, [], ""):
-            shown = "; ".join(map(_shown, value)) if isinstance(value, list) else plain(value)
-            # Hundreds of digests: `sde diff` reads them, and --json shows them.
-            print(f"{name}: {f'{len(value)} steps' if name == 'steps_log' else shown}")
+            text = "; ".join(map(_format, value)) if isinstance(value, list) else plain(value)
+            # The log may hold hundreds of digests: `sde diff` reads them, --json prints them.
+            print(f"{name}: {f'{len(value)} steps' if name == 'steps_log' else text}")
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{plain(name)} {plain(fact)}" for name, fact in value.items())
+        return ", ".join(f"{plain(name)} {plain(part)}" for name, part in value.items())
     return plain(value)
 
 
-def result_facts(result: Result) -> dict[str, Any]:
-    """Everything a result says, without its picture."""
+def result_fields(result: Result) -> dict[str, Any]:
+    """Return the fields of a result without its image, ready for JSON."""
     return {
         "uuid": result.uuid,
         "prompt": result.prompt,
@@ -113,22 +118,24 @@ def result_facts(result: Result) -> dict[str, Any]:
     }
 
 
-def facts_of_all(results: list[Result]) -> dict[str, Any]:
-    """What all results of a job say, and under `images` what each of several says of its own."""
-    found = [result_facts(result) for result in results]
-    if len(found) < 2:
-        return found[0] if found else {}
+def merged_fields(results: list[Result]) -> dict[str, Any]:
+    """Merge the fields of a job's results: equal ones once, the others under `images`."""
+    images = [result_fields(result) for result in results]
+    if len(images) < 2:
+        return images[0] if images else {}
     shared = {
         name: value
-        for name, value in found[0].items()
-        if all(name in other and other[name] == value for other in found)
+        for name, value in images[0].items()
+        if all(name in other and other[name] == value for other in images)
     }
-    own = [{n: value for n, value in each.items() if n not in shared} for each in found]
-    return {**shared, "images": own}
+    differing = [
+        {name: value for name, value in image.items() if name not in shared} for image in images
+    ]
+    return {**shared, "images": differing}
 
 
-def job_facts(job: Job) -> dict[str, Any]:
-    """Everything a job says."""
+def job_fields(job: Job) -> dict[str, Any]:
+    """Return the fields of a job, ready for JSON."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in dataclasses.asdict(job).items()
@@ -136,5 +143,5 @@ def job_facts(job: Job) -> dict[str, Any]:
 
 
 def print_json(value: object) -> None:
-    """Indented JSON, never coloured or wrapped."""
+    """Print indented JSON, without colors or wrapping."""
     print(json.dumps(value, indent=2, ensure_ascii=False))

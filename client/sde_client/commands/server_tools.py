@@ -1,4 +1,4 @@
-"""`sde fsck` and `sde pull`: hand over to the server's own tools. They touch nothing themselves."""
+"""The `sde fsck` and `sde pull` commands, which only run the server's own tools."""
 
 from __future__ import annotations
 
@@ -12,49 +12,59 @@ from typing import Annotated, NoReturn
 
 import typer
 
-_NEEDED = ("gateway", "gpu_worker", "orjson", "pydantic")
-"""The package may be installed for the client alone, without what its server side needs."""
+_SERVER_PACKAGES = ("gateway", "gpu_worker", "orjson", "pydantic")
+"""Packages of the server. They are missing where only the client is installed."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add them to the `sde` command."""
+    """Add these commands to `sde`."""
     app.command()(fsck)
     app.command()(pull)
 
 
 def fsck(
     fix: Annotated[
-        bool, typer.Option("--fix", help="Mend it; the service must be stopped.")
+        bool, typer.Option("--fix", help="Repair the store; stop the service first.")
     ] = False,
     data_dir: Annotated[
-        Path | None, typer.Option(help="The service's; default SDE_DATA_DIR, else ./data.")
+        Path | None,
+        typer.Option(help="Data folder of the service; SDE_DATA_DIR by default, else ./data."),
     ] = None,
 ) -> None:
-    """Check the store of a service on this machine: exit code 0 when it is sound."""
-    given = ["--fix"] if fix else []
-    given += ["--data-dir", str(data_dir)] if data_dir is not None else []
-    _hand_over("fsck", "gateway.fsck", _NEEDED, given)
+    """Check the store of a service on this machine. Exit code 0 if it is sound."""
+    arguments = ["--fix"] if fix else []
+    arguments += ["--data-dir", str(data_dir)] if data_dir is not None else []
+    _run_tool("fsck", "gateway.fsck", _SERVER_PACKAGES, arguments)
 
 
 def pull(
-    repository: Annotated[str, typer.Argument(metavar="ID", help="stabilityai/sdxl-turbo or so.")],
+    repository: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="Hub repository, such as stabilityai/sdxl-turbo."),
+    ],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    name: Annotated[str | None, typer.Option(help="What clients call it.")] = None,
-    variant: Annotated[str | None, typer.Option(help="fp16 or so, if there is one.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model for clients.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Weights variant, such as fp16.")] = None,
 ) -> None:
-    """Bring a model from the hub into this machine's models folder, and name it in models.toml.
+    """Download a model from the hub and add it to models.toml on this machine.
 
-    safetensors only; the revision is pinned to a commit. A download that was broken off goes on.
+    Only safetensors files are downloaded, and the revision is pinned to a commit. An interrupted
+    download resumes.
     """
     options = {"--revision": revision, "--name": name, "--variant": variant}
-    given = [text for key, value in options.items() if value for text in (key, value)]
-    needed = (*_NEEDED, "huggingface_hub", "tomlkit")
-    _hand_over("pull", "gpu_worker.assets.pull", needed, [*given, "--", repository])
+    arguments = [text for key, value in options.items() if value for text in (key, value)]
+    packages = (*_SERVER_PACKAGES, "huggingface_hub", "tomlkit")
+    _run_tool("pull", "gpu_worker.assets.pull", packages, [*arguments, "--", repository])
 
 
-def _hand_over(tool: str, module: str, needed: Sequence[str], given: Sequence[str]) -> NoReturn:
-    if any(find_spec(name) is None for name in needed):
-        print(f"sde: {tool} runs on the server's machine, where the service is", file=sys.stderr)
+def _run_tool(
+    tool: str, module: str, packages: Sequence[str], arguments: Sequence[str]
+) -> NoReturn:
+    if any(find_spec(name) is None for name in packages):
+        print(
+            f"sde: {tool} needs the server's packages; run it on the server's machine",
+            file=sys.stderr,
+        )
         raise typer.Exit(os.EX_UNAVAILABLE)
-    command = [sys.executable, "-m", module, *given]
+    command = [sys.executable, "-m", module, *arguments]
     raise typer.Exit(subprocess.run(command, check=False).returncode)

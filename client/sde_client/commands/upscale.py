@@ -1,4 +1,4 @@
-"""`sde upscale`: a stored picture, or a file of one's own, made larger."""
+"""The `sde upscale` command, which enlarges a stored image or a local file."""
 
 from __future__ import annotations
 
@@ -21,35 +21,42 @@ from sde_client.commands.generate import (
 
 
 def register(app: typer.Typer) -> None:
-    """Add it to the `sde` command."""
+    """Add this command to `sde`."""
     app.command()(upscale)
 
 
 def upscale(
     context: typer.Context,
-    picture: Annotated[
-        str, typer.Argument(metavar="UUID|FILE", help="A result, or a PNG, JPEG or WebP.")
+    source: Annotated[
+        str,
+        typer.Argument(metavar="UUID|FILE", help="A job's uuid, or a PNG, JPEG or WebP file."),
     ],
-    scale: Annotated[float, typer.Option(help="How many times as wide, at most 4.")] = 2.0,
-    upscaler: Annotated[str, typer.Option(help="lanczos, or one of `sde models`.")] = "lanczos",
-    image: Annotated[int | None, typer.Option(min=1, help="Which picture of the job.")] = None,
+    scale: Annotated[float, typer.Option(help="Scale factor, at most 4.")] = 2.0,
+    upscaler: Annotated[
+        str, typer.Option(help="lanczos, or an upscaler listed by `sde models`.")
+    ] = "lanczos",
+    image: Annotated[
+        int | None, typer.Option(min=1, help="Number of the image in the job, from 1.")
+    ] = None,
     output: Output = None,
     retry: Retry = False,
     key: Key = None,
 ) -> None:
-    """Make a picture larger and save it."""
+    """Upscale an image and save it."""
     client: Client = context.obj
     if output is not None:
         image_file.check(output)
-    how: dict[str, Any] = {"scale": scale, "upscaler": upscaler}
-    stored = _is_uuid(picture)
-    if not stored and image is not None:
-        raise typer.BadParameter(f"--image is of a result; {picture!r} is a file, which has one")
+    options: dict[str, Any] = {"scale": scale, "upscaler": upscaler}
+    is_stored = _is_uuid(source)
+    if not is_stored and image is not None:
+        raise typer.BadParameter(f"--image needs a job's uuid, but {source!r} is a file")
 
     def send(key: str) -> str:
-        if stored:
-            return client.upscale(picture, image_index=(image or 1) - 1, idempotency_key=key, **how)
-        return client.submit(_title(picture), image=Path(picture), upscale=how, idempotency_key=key)
+        if is_stored:
+            index = (image or 1) - 1
+            return client.upscale(source, image_index=index, idempotency_key=key, **options)
+        file = Path(source)
+        return client.submit(_title(file), image=file, upscale=options, idempotency_key=key)
 
     uuid = with_key(lambda key: send_with_retry(lambda: send(key), retry), key)
     wait_and_save(client, uuid, output)
@@ -62,6 +69,6 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def _title(file: str) -> str:
-    """The file's name: a request has words, also where nothing is drawn."""
-    return Path(file).name.encode("utf-8", "replace").decode()
+def _title(file: Path) -> str:
+    """Return the file's name as the prompt, because every request needs one."""
+    return file.name.encode("utf-8", "replace").decode()

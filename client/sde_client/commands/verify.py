@@ -1,4 +1,4 @@
-"""`sde verify` and `sde diff`: whether a picture can be made again, and where two runs part."""
+"""The `sde verify` and `sde diff` commands, which compare two runs and their images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sde_client.comparison import Comparison, Distance
 from sde_client.records import Result
 
 Image = Annotated[
-    int | None, typer.Option("--image", min=1, help="Of several pictures this one, from 1.")
+    int | None, typer.Option("--image", min=1, help="Number of the image in the job, from 1.")
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Add them to the `sde` command."""
+    """Add these commands to `sde`."""
     app.command()(verify)
     app.command()(diff)
 
@@ -32,61 +32,64 @@ def verify(
     context: typer.Context,
     uuid: Uuid,
     image: Image = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the repeat's result.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the result of the new run.")] = False,
     retry: Retry = False,
 ) -> None:
-    """Make a result again and compare the pixels: exit code 0 when they are identical, else 1.
+    """Generate a result again and compare the pixels. Exit code 0 if identical, else 1.
 
-    When they are not, it says what else differs between then and now, and how far the pixels are.
+    If they differ, the output lists the changed metadata and the distance between the pixels.
     """
     client: Client = context.obj
-    same = True
-    found = fetch_results(client, uuid)
-    for number, result in _chosen(found, image):
-        compared = _repeat(client, result, keep, retry)
-        label = f"picture {number}: " if len(found) > 1 else ""
-        print(f"{label}{'identical' if compared.identical else 'differs'}")
+    identical = True
+    results = fetch_results(client, uuid)
+    for number, result in _select(results, image):
+        repeat = _repeat(client, result, keep, retry)
+        label = f"image {number}: " if len(results) > 1 else ""
+        print(f"{label}{'identical' if repeat.identical else 'differs'}")
         if keep:
-            say(f"the repeat is {compared.second.uuid}")
-        _print_differences(compared.differences)
-        if not compared.identical:
-            same = False
+            say(f"the new result is {repeat.second.uuid}")
+        _print_differences(repeat.differences)
+        if not repeat.identical:
+            identical = False
             if result.extra.get("steps_log"):
-                _print_divergence(result, compared.second)
-            _print_distance(compared)
-    raise typer.Exit(0 if same else 1)
+                _print_divergence(result, repeat.second)
+            _print_distance(repeat)
+    raise typer.Exit(0 if identical else 1)
 
 
 def diff(context: typer.Context, first: Uuid, second: Uuid, image: Image = None) -> None:
-    """Say what differs between two results and at which step they part (--step-log).
+    """Show how two results differ and at which step they diverge (needs --step-log).
 
-    Exit code 0 when the pixels are the same, else 1.
+    Exit code 0 if the pixels are identical, else 1.
     """
     client: Client = context.obj
-    pair = [_chosen(fetch_results(client, uuid), image or 1)[0][1] for uuid in (first, second)]
-    compared = comparison.compare(pair[0], pair[1])
-    _print_differences(compared.differences)
+    pair = [_select(fetch_results(client, uuid), image or 1)[0][1] for uuid in (first, second)]
+    pair_comparison = comparison.compare(pair[0], pair[1])
+    _print_differences(pair_comparison.differences)
     _print_divergence(pair[0], pair[1])
-    if compared.identical:
+    if pair_comparison.identical:
         print("the pixels are identical")
     else:
-        _print_distance(compared)
-    raise typer.Exit(0 if compared.identical else 1)
+        _print_distance(pair_comparison)
+    raise typer.Exit(0 if pair_comparison.identical else 1)
 
 
-def _chosen(found: list[Result], image: int | None) -> list[tuple[int, Result]]:
-    numbered = list(enumerate(found, 1))
-    chosen = numbered if image is None else numbered[image - 1 : image]
-    if not chosen:
-        raise errors.NoImage(f"{found[0].uuid} has {len(found)} pictures, not {image}")
-    return chosen
+def _select(results: list[Result], image: int | None) -> list[tuple[int, Result]]:
+    """Return the results with their numbers from 1: all of them, or the `image`-th one."""
+    numbered = list(enumerate(results, 1))
+    selection = numbered if image is None else numbered[image - 1 : image]
+    if not selection:
+        raise errors.NoImage(
+            f"job {results[0].uuid} has no image {image}; its number of images is {len(results)}"
+        )
+    return selection
 
 
 def _repeat(client: Client, result: Result, keep: bool, retry: bool) -> Comparison:
     while True:
         try:
-            with progress.display(err) as shown:
-                return client.verify(result, keep=keep, on_progress=shown.show)
+            with progress.display(err) as display:
+                return client.verify(result, keep=keep, on_progress=display.show)
         except errors.NotAvailable as error:
             if not retry:
                 raise
@@ -96,14 +99,14 @@ def _repeat(client: Client, result: Result, keep: bool, retry: bool) -> Comparis
 
 def _print_differences(differences: Iterable[tuple[str, Any, Any]]) -> None:
     for name, then, now in differences:
-        print(f"{rendering.plain(name)}: {_shown(then)} -> {_shown(now)}")
+        print(f"{rendering.plain(name)}: {_format(then)} -> {_format(now)}")
 
 
 def _print_divergence(first: Result, second: Result) -> None:
     try:
         divergence = comparison.divergence(first, second)
     except ValueError as error:
-        say(f"where they part is not known: {rendering.plain(error)}")
+        say(f"cannot tell at which step they diverge: {rendering.plain(error)}")
         return
     if divergence is None:
         print("no step differs")
@@ -113,34 +116,37 @@ def _print_divergence(first: Result, second: Result) -> None:
         )
 
 
-def _shown(value: object) -> str:
-    return "(not said)" if value is None else rendering.plain(value)
+def _format(value: object) -> str:
+    return "(none)" if value is None else rendering.plain(value)
 
 
-def _print_distance(compared: Comparison) -> None:
-    distance = compared.distance
+def _print_distance(pair: Comparison) -> None:
+    distance = pair.distance
     if distance is None:
-        print("the pixels differ; how far is not known (another size, or Pillow is not installed)")
+        print("the pixels differ; the sizes differ or Pillow is missing, so there is no distance")
     else:
         print(_distance(distance))
 
 
 def _distance(distance: Distance) -> str:
     if math.isinf(distance.psnr_db):
-        return "the colours are the same; the mode is not"
-    return f"the pixels differ: PSNR {distance.psnr_db:.1f} dB, largest {distance.largest} of 255"
+        return "the colors are the same, but the image modes differ"
+    return (
+        f"the pixels differ: PSNR {distance.psnr_db:.1f} dB, "
+        f"largest difference {distance.largest} of 255"
+    )
 
 
 def _step(first: dict[str, Any] | None, second: dict[str, Any] | None) -> str:
     if first is None or second is None:
-        return "one has no such step"
-    said = [
-        f"{name} {_shown(first.get(name))} -> {_shown(second.get(name))}"
+        return "one run has no such step"
+    changes = [
+        f"{name} {_format(first.get(name))} -> {_format(second.get(name))}"
         for name in ("timestep", "sigma")
         if first.get(name) != second.get(name)
     ]
-    if said:
-        return ", ".join(said)
+    if changes:
+        return ", ".join(changes)
     sigma = first.get("sigma")
     noise = f", sigma {sigma:.4f}" if isinstance(sigma, int | float) else ""
-    return f"other latents at timestep {_shown(first.get('timestep'))}{noise}"
+    return f"the latents differ at timestep {_format(first.get('timestep'))}{noise}"

@@ -1,1 +1,1 @@
-"""What a job adds to a pipeline, and takes off again."""
+"""Adds what a job names to its pipeline, and removes it afterwards."""

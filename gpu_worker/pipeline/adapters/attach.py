@@ -1,6 +1,6 @@
-"""LoRA, textual inversion, IP-Adapter, ControlNet and another VAE for one job, and off again.
+"""Attaches LoRA, textual inversion, IP-Adapter, ControlNet and another VAE for one job.
 
-Each has a file of its own; this one puts them together, in the order that offload needs.
+Each adapter has its own file. This one combines them in the order that offload needs.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from gpu_worker.pipeline.sampling.context import GenerationContext
 
 @contextlib.contextmanager
 def attach(context: GenerationContext) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The pipeline to call, with everything that the request names, and further arguments.
+    """Yield the pipeline with everything that the request names, and further call arguments.
 
-    The loaded pipeline is as before afterwards, whatever ends the job: a job that names something
-    has a pipeline of its own, and what is shared with it is put back.
+    The loaded pipeline is restored afterwards, however the job ends. A job with adapters has its
+    own pipeline, and the modules that both share are restored.
 
     Raises:
-        Unsupported: this pipeline does not take one of them.
-        ModelsError: models.toml does not know one, or its files are not as they must be.
-        MissingImage: an image of the job is gone or cannot be read.
+        Unsupported: this pipeline does not support one of them.
+        ModelsError: a name is not in models.toml, or its files cannot be used.
+        MissingImage: an image of the job is missing or cannot be read.
     """
     loaded, request = context.loaded, context.request
     parts: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def attach(context: GenerationContext) -> Iterator[tuple[Any, dict[str, Any]]]:
         parts["vae"] = vae.load(context, request.vae)
     if request.controlnets:
         parts["controlnet"] = controlnet.load(context)
-    if not (parts or request.image or _names_something(request)):
+    if not (parts or request.image or _has_adapters(request)):
         pipe = task_pipelines.for_request(loaded, request)
         with offload.restored_on_error(pipe), clip_skip.enabled(pipe, request):
             yield pipe, {}
@@ -48,14 +48,14 @@ def attach(context: GenerationContext) -> Iterator[tuple[Any, dict[str, Any]]]:
     pipe = task_pipelines.copy_for_request(loaded, request, **parts)
     arguments = controlnet.arguments(pipe, context)
     with contextlib.ExitStack() as stack:
-        mode = stack.enter_context(offload.suspended(loaded.pipe))
+        offload_mode = stack.enter_context(offload.suspended(loaded.pipe))
         stack.enter_context(lora.attach(pipe, context))
         stack.enter_context(textual_inversion.attach(pipe, context))
         arguments |= stack.enter_context(ip_adapter.attach(pipe, context))
-        stack.enter_context(offload.applied(pipe, mode, loaded.device))
+        stack.enter_context(offload.applied(pipe, offload_mode, loaded.device))
         stack.enter_context(clip_skip.enabled(pipe, request))
         yield pipe, arguments
 
 
-def _names_something(request: GenerationRequest) -> bool:
+def _has_adapters(request: GenerationRequest) -> bool:
     return bool(request.loras or request.embeddings or request.ip_adapter)

@@ -1,7 +1,7 @@
-"""Lets diffusers leave out a text encoder's last layers with the transformers of today.
+"""Makes diffusers' clip_skip work with the installed version of transformers.
 
-transformers 5.6 made CLIPTextModel flat; diffusers 0.42 still looks for its inner `text_model` when
-it is asked for clip_skip, and fails. For one job the encoder stands in for its inner part.
+transformers 5.6 made CLIPTextModel flat. diffusers 0.42 still looks for its inner `text_model` for
+clip_skip, and fails. For one job the encoder therefore refers to itself as its inner part.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from gpu_worker.pipeline.loading.loaded_model import unsupported
 
 @contextlib.contextmanager
 def enabled(pipe: Any, request: GenerationRequest) -> Iterator[None]:
-    """Within, a flat text encoder is its own `text_model`.
+    """Make a flat text encoder its own `text_model` for the duration of the context.
+
+    It is not permanent, because a LoRA's keys are read differently when `text_model` exists. It is
+    not a submodule, because the encoder would be its own child.
 
     Raises:
-        Unsupported: an encoder has not so many layers to leave out.
-
-    Not for good: a LoRA's keys are read by whether there is one. Not as a submodule: it would be
-    its own child.
+        Unsupported: an encoder has fewer layers than clip_skip requires.
     """
     if request.clip_skip is not None:
         _check(pipe, request.clip_skip)
@@ -40,10 +40,15 @@ def enabled(pipe: Any, request: GenerationRequest) -> Iterator[None]:
 
 
 def _check(pipe: Any, clip_skip: int) -> None:
-    """XL and 3 read the last layer but one anyhow: one less can be left out there."""
-    for end, already in family_of(pipe).skipped_layers.items():
-        encoder = getattr(pipe, f"text_encoder{end}", None)
+    """Raise Unsupported when an encoder has too few layers.
+
+    SDXL and SD 3 always skip the last layer, so clip_skip can skip one layer less there.
+    """
+    for suffix, skipped in family_of(pipe).skipped_layers.items():
+        encoder = getattr(pipe, f"text_encoder{suffix}", None)
         layers = getattr(getattr(encoder, "config", None), "num_hidden_layers", None)
-        if layers is not None and clip_skip > layers - already:
-            why = f"has a text encoder of {layers} layers and can leave out {layers - already}"
-            raise unsupported("clip_skip", clip_skip, pipe, why)
+        if layers is not None and clip_skip > layers - skipped:
+            reason = (
+                f"has a text encoder of {layers} layers and can skip at most {layers - skipped}"
+            )
+            raise unsupported("clip_skip", clip_skip, pipe, reason)

@@ -1,4 +1,4 @@
-"""ControlNets of models.toml for one job: the networks, and the arguments of the call."""
+"""Loads the ControlNets of one job from models.toml, and builds their call arguments."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ NETWORKS = {name: getattr(diffusers, name) for name in NAMES}
 
 
 def load(context: GenerationContext) -> Any:
-    """The network, or a list of several.
+    """Return the network, or a list of networks where the request names several.
 
     Raises:
-        Unsupported: one was made for another family of models.
-        ModelsError: models.toml does not know one, or it is none.
+        Unsupported: one is made for another model family.
+        ModelsError: a name is not in models.toml, or is not a ControlNet.
     """
     loaded, networks = context.loaded, []
-    for asked in context.request.controlnets:
-        network = context.assets.network("controlnets", asked.name, NETWORKS, loaded.pipe.dtype)
-        _check_family(loaded, asked.name, network)
+    for requested in context.request.controlnets:
+        network = context.assets.network("controlnets", requested.name, NETWORKS, loaded.pipe.dtype)
+        _check_family(loaded, requested.name, network)
         if machine_size.SWITCHES[loaded.size].attention_slicing:
             network.set_attention_slice("auto")
         networks.append(network)
@@ -33,36 +33,43 @@ def load(context: GenerationContext) -> Any:
 
 
 def _check_family(loaded: LoadedModel, name: str, network: Any) -> None:
-    core: Any = getattr(loaded.pipe, "unet", None) or loaded.pipe.transformer
+    denoiser: Any = getattr(loaded.pipe, "unet", None) or loaded.pipe.transformer
     for field in ("cross_attention_dim", "joint_attention_dim"):
-        ours, theirs = getattr(core.config, field, None), getattr(network.config, field, None)
-        if ours != theirs:
-            why = f"is of another family: its {field} is {ours}, this ControlNet's is {theirs}"
-            raise unsupported("controlnets", name, loaded.pipe, why)
+        model_dim, network_dim = (
+            getattr(denoiser.config, field, None),
+            getattr(network.config, field, None),
+        )
+        if model_dim != network_dim:
+            reason = (
+                f"is of another model family: its {field} is {model_dim}, "
+                f"this ControlNet's is {network_dim}"
+            )
+            raise unsupported("controlnets", name, loaded.pipe, reason)
 
 
 def arguments(pipe: Any, context: GenerationContext) -> dict[str, Any]:
-    """What the call takes for them: their pictures in the size of the canvas, and how they count.
+    """Return the call arguments: the images at the canvas size, and each network's weights.
 
     Raises:
-        MissingPicture: a picture is gone or cannot be read.
-        Unsupported: the pipeline cannot begin or end a ControlNet on the way.
+        MissingImage: an image is missing or cannot be read.
+        Unsupported: the pipeline cannot limit a ControlNet to some of the steps.
     """
     nets = context.request.controlnets
     if not nets:
         return {}
-    known = call_parameters(pipe)
-    images = [context.canvas.fitted(context.images.picture(net.image)) for net in nets]
-    given: dict[str, list[Any]] = {
-        "control_image" if "control_image" in known else "image": images,
+    parameters = call_parameters(pipe)
+    images = [context.canvas.fit(context.images.image(net.image)) for net in nets]
+    values: dict[str, list[Any]] = {
+        "control_image" if "control_image" in parameters else "image": images,
         "controlnet_conditioning_scale": [net.conditioning_scale for net in nets],
     }
-    ways = {
+    guidance = {
         "control_guidance_start": [net.guidance_start for net in nets],
         "control_guidance_end": [net.guidance_end for net in nets],
     }
-    if "control_guidance_start" in known:
-        given |= ways
+    if "control_guidance_start" in parameters:
+        values |= guidance
     elif any(net.guidance_start > 0 or net.guidance_end < 1 for net in nets):
-        raise unsupported("controlnets", ways, pipe, "has them all the way")
-    return {key: value[0] if len(nets) == 1 else value for key, value in given.items()}
+        reason = "applies ControlNets in every step: guidance_start must be 0, guidance_end 1"
+        raise unsupported("controlnets", guidance, pipe, reason)
+    return {key: value[0] if len(nets) == 1 else value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""An IP-Adapter of models.toml for one job: pictures imitate another one."""
+"""Attaches an IP-Adapter from models.toml for one job: its image guides the generation."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles, c
 from gpu_worker.pipeline.loading.loaded_model import unsupported
 from gpu_worker.pipeline.sampling.context import GenerationContext
 
-ENCODER_PLACES = ("image_encoder", "../image_encoder", "../models/image_encoder")
-"""Seen from the adapter's file: the layout of h94/IP-Adapter, where most come from."""
+ENCODER_FOLDERS = ("image_encoder", "../image_encoder", "../models/image_encoder")
+"""Paths relative to the adapter's file, in the layout of the h94/IP-Adapter repository."""
 
 
 @contextlib.contextmanager
 def attach(pipe: Any, context: GenerationContext) -> Iterator[dict[str, Any]]:
-    """The UNet attends to the picture within; gives the further arguments of the call.
+    """Attach the request's IP-Adapter to the UNet, and yield its call arguments.
 
-    `pipe` must be the job's own: it gets the image encoder.
+    Args:
+        pipe: the job's own pipeline, which gets the image encoder.
 
     Raises:
-        Unsupported: the pipeline takes none, or it was made for another family of models.
-        ModelsError: models.toml does not know it, or a file is missing.
-        MissingPicture: the picture is gone or cannot be read.
+        Unsupported: the pipeline has no IP-Adapters, or this one is for another model family.
+        ModelsError: the name is not in models.toml, or a file is missing.
+        MissingImage: the image is missing or cannot be read.
     """
-    asked, shelf = context.request.ip_adapter, context.assets
-    if asked is None:
+    requested, assets = context.request.ip_adapter, context.assets
+    if requested is None:
         yield {}
         return
     unet = getattr(pipe, "unet", None)
     if unet is None or not hasattr(pipe, "load_ip_adapter"):
-        raise unsupported("ip_adapter", asked.name, pipe, "takes no IP-Adapter")
-    picture = context.images.picture(asked.image)
-    file = shelf.file("ip_adapters", asked.name)
-    _check_kind(pipe, asked.name, file)
+        raise unsupported("ip_adapter", requested.name, pipe, "does not support IP-Adapters")
+    image = context.images.image(requested.image)
+    file = assets.file("ip_adapters", requested.name)
+    _check_kind(pipe, requested.name, file)
     encoder = CLIPVisionModelWithProjection.from_pretrained(
-        str(_encoder_folder(asked.name, file, shelf)),
+        str(_encoder_folder(requested.name, file, assets)),
         use_safetensors=True,
         local_files_only=True,
         dtype=pipe.dtype,
@@ -55,27 +56,28 @@ def attach(pipe: Any, context: GenerationContext) -> Iterator[dict[str, Any]]:
         except DEVICE_ERRORS:
             raise
         except (RuntimeError, ValueError, KeyError) as error:
-            said = " ".join(str(error).split())[:300]
-            why = f"cannot take this IP-Adapter, made for another family of models? {said}"
-            raise unsupported("ip_adapter", asked.name, pipe, why) from error
-        pipe.set_ip_adapter_scale(asked.scale)
-        yield {"ip_adapter_image": picture}
+            message = " ".join(str(error).split())[:300]
+            reason = f"cannot load this IP-Adapter; it may be for another model family: {message}"
+            raise unsupported("ip_adapter", requested.name, pipe, reason) from error
+        pipe.set_ip_adapter_scale(requested.scale)
+        yield {"ip_adapter_image": image}
 
 
 def _check_kind(pipe: Any, name: str, file: Path) -> None:
     keys = check_header(file, f"ip_adapters.{name}")
     if any("_lora." in key for key in keys):
-        raise unsupported("ip_adapter", name, pipe, "cannot take a FaceID: it has no face detector")
+        reason = "does not support FaceID adapters: it has no face detector"
+        raise unsupported("ip_adapter", name, pipe, reason)
     if not any(key.startswith("ip_adapter.") for key in keys):
-        raise ModelsError(f"ip_adapters.{name}: {file.name} is no IP-Adapter")
+        raise ModelsError(f"ip_adapters.{name}: {file.name} is not an IP-Adapter")
 
 
-def _encoder_folder(name: str, file: Path, shelf: AssetFiles) -> Path:
-    for place in ENCODER_PLACES:
-        folder = (file.parent / place).resolve()
-        inside = shelf.folder.resolve()
+def _encoder_folder(name: str, file: Path, assets: AssetFiles) -> Path:
+    for subfolder in ENCODER_FOLDERS:
+        folder = (file.parent / subfolder).resolve()
+        models_folder = assets.folder.resolve()
         if (folder / "config.json").is_file() and (
-            folder.is_relative_to(inside) or not file.is_relative_to(inside)
+            folder.is_relative_to(models_folder) or not file.is_relative_to(models_folder)
         ):
             return folder
     raise ModelsError(f"ip_adapters.{name}: there is no image_encoder directory beside {file.name}")
@@ -83,7 +85,10 @@ def _encoder_folder(name: str, file: Path, shelf: AssetFiles) -> Path:
 
 @contextlib.contextmanager
 def _processors_restored(unet: Any) -> Iterator[None]:
-    """diffusers' unload would give every attention its default processor, whatever it had."""
+    """Restore the UNet's attention processors afterwards.
+
+    diffusers' unload sets the default processor everywhere, whatever was there before.
+    """
     processors = dict(unet.attn_processors)
     projection, kind = unet.encoder_hid_proj, unet.config.encoder_hid_dim_type
     if any(isinstance(processor, SlicedAttnProcessor) for processor in processors.values()):

@@ -1,4 +1,4 @@
-"""LoRAs of models.toml for one job, through peft, and off again."""
+"""Attaches LoRAs from models.toml for one job, through peft."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from gpu_worker.pipeline.sampling.context import GenerationContext
 
 @contextlib.contextmanager
 def attach(pipe: Any, context: GenerationContext) -> Iterator[None]:
-    """The pipeline's networks have them within.
+    """Attach the request's LoRAs to the pipeline's networks, and unload them afterwards.
 
-    They are loaded for each job and are gone after it: the networks are then byte for byte what
-    they were, for peft wraps layers and leaves their weights alone.
+    The networks are then the same byte for byte: peft wraps layers and does not change weights.
 
     Raises:
-        Unsupported: the pipeline takes none, or one was made for another family of models.
-        ModelsError: models.toml does not know one.
+        Unsupported: the pipeline has no LoRAs, or one is for another model family.
+        ModelsError: a name is not in models.toml.
     """
     request = context.request
     if not request.loras:
@@ -30,10 +29,10 @@ def attach(pipe: Any, context: GenerationContext) -> Iterator[None]:
         return
     names = [lora.name for lora in request.loras]
     if not hasattr(pipe, "load_lora_weights"):
-        raise unsupported("loras", names, pipe, "takes no LoRA")
+        raise unsupported("loras", names, pipe, "does not support LoRAs")
     files = [context.assets.file("loras", name) for name in names]
-    # Not their own names: peft makes attributes of them, and a dot would end one.
-    adapters = [f"lora_{place}" for place in range(len(names))]
+    # peft makes attributes of adapter names, and a user's name may contain a dot.
+    adapters = [f"lora_{number}" for number in range(len(names))]
     try:
         for name, adapter, file in zip(names, adapters, files, strict=True):
             _load(pipe, name, adapter, file)
@@ -46,7 +45,7 @@ def attach(pipe: Any, context: GenerationContext) -> Iterator[None]:
 def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
     try:
         with warnings.catch_warnings():
-            # peft warns of a second adapter, which is what was asked for.
+            # peft warns about a second adapter, which the request asks for.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             pipe.load_lora_weights(
                 str(file.parent),
@@ -57,11 +56,11 @@ def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
             )
     except DEVICE_ERRORS:
         raise
-    except Exception as error:  # peft and the many formats of LoRAs fail in many ways
-        said = " ".join(str(error).split())[:300]
-        why = f"cannot take this LoRA, made for another family of models? {said}"
-        raise unsupported("loras", name, pipe, why) from error
-    # diffusers only logs that no key of the file has met a layer.
+    except Exception as error:  # peft and the many LoRA formats raise many types
+        message = " ".join(str(error).split())[:300]
+        reason = f"cannot load this LoRA; it may be for another model family: {message}"
+        raise unsupported("loras", name, pipe, reason) from error
+    # diffusers only logs it when no key of the file matches a layer.
     if not any(adapter in names for names in pipe.get_list_adapters().values()):
-        why = "has no layers for this LoRA: it was made for another family of models"
-        raise unsupported("loras", name, pipe, why)
+        reason = "has no layers for this LoRA, which is made for another model family"
+        raise unsupported("loras", name, pipe, reason)

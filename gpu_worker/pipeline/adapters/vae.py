@@ -1,4 +1,4 @@
-"""Another VAE of models.toml for one job."""
+"""Loads another VAE from models.toml for one job."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ NETWORKS = {name: getattr(diffusers, name) for name in ("AutoencoderKL", "Autoen
 
 
 def load(context: GenerationContext, name: str) -> Any:
-    """The VAE, as sparing as the loaded one's.
+    """Return the VAE, with the same memory savings as the loaded model's.
 
     Raises:
-        Unsupported: its latents are not those of the loaded model.
-        ModelsError: models.toml does not know it, or it is none.
+        Unsupported: its latents do not fit the loaded model.
+        ModelsError: the name is not in models.toml, or is not a VAE.
     """
     loaded = context.loaded
-    own = getattr(loaded.pipe, "vae", None)
-    if own is None:
+    model_vae = getattr(loaded.pipe, "vae", None)
+    if model_vae is None:
         raise unsupported("vae", name, loaded.pipe, "has no VAE")
-    vae = context.assets.network("vaes", name, NETWORKS, own.dtype)
-    ours, theirs = own.config.latent_channels, vae.config.latent_channels
-    if ours != theirs:
-        why = f"has latents of {ours} channels, this VAE reads {theirs}"
-        raise unsupported("vae", name, loaded.pipe, why)
+    vae = context.assets.network("vaes", name, NETWORKS, model_vae.dtype)
+    model_channels, vae_channels = model_vae.config.latent_channels, vae.config.latent_channels
+    if model_channels != vae_channels:
+        reason = f"has latents of {model_channels} channels, but this VAE reads {vae_channels}"
+        raise unsupported("vae", name, loaded.pipe, reason)
     machine_size.enable_vae_savings(vae, loaded.size)
     return vae

@@ -89,8 +89,8 @@ def _assets(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict
         try:
             _check(kind, name, AssetFiles(library, folder))
         except Exception as error:  # whatever is wrong with it, it costs nothing else
-            said = error_text(error)
-            broken[name] = said if said.startswith(kind) else f"{kind}.{name}: {said}"
+            message = error_text(error)
+            broken[name] = message if message.startswith(kind) else f"{kind}.{name}: {message}"
     return [name for name in named if name not in broken], broken
 
 

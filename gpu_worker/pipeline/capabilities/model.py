@@ -34,11 +34,11 @@ def describe_model(source: Source, pipe: Any = None) -> ModelCapabilities:
         ModelsError: its files, or its defaults, are not as they must be.
     """
     model = source.model
-    known: dict[str, Any] = {"source": model.source, "revision": model.revision}
+    origin: dict[str, Any] = {"source": model.source, "revision": model.revision}
     own_defaults = _without_empty(model.defaults.model_dump())
     cls = sources.pipeline_class(source) if pipe is None else type(pipe)
     if cls is None:
-        return ModelCapabilities(**known, pipeline=None, defaults=ModelDefaults(**own_defaults))
+        return ModelCapabilities(**origin, pipeline=None, defaults=ModelDefaults(**own_defaults))
     _check_files(source)
     scheduler = _own_scheduler(source) if pipe is None else pipe.scheduler
     needs_mask = _needs_mask(source, cls) if pipe is None else task_pipelines.needs_mask(pipe)
@@ -51,7 +51,7 @@ def describe_model(source: Source, pipe: Any = None) -> ModelCapabilities:
         names = list(catalog.names_for(type(scheduler), cls.__name__))
         defaults["scheduler"] = type(scheduler).__name__
     return ModelCapabilities(
-        **known,
+        **origin,
         pipeline=cls.__name__,
         modes=list(modes),
         takes=sorted(_fields_of_any() | {name for names in by_mode.values() for name in names}),
@@ -89,12 +89,12 @@ def _takes(modes: dict[Mode, Any]) -> dict[str, list[str]]:
 
 def _fields(cls: Any) -> set[str]:
     """The fields that a class takes as parameters of its call or by a method of its own."""
-    known = call_parameters(cls)
+    parameters = call_parameters(cls)
     about = {field: metadata_of(field) for field in GenerationRequest.model_fields}
     return {
         field
         for field, each in about.items()
-        if (each.takes == "call" and field in known)
+        if (each.takes == "call" and field in parameters)
         or (each.method is not None and hasattr(cls, each.method))
     }
 
@@ -120,9 +120,9 @@ def _default(cls: Any, name: str) -> Any:
     return None if parameter is None else parameter.default
 
 
-def _needs_mask(source: Source, found: Any) -> bool:
+def _needs_mask(source: Source, cls: Any) -> bool:
     if source.config is None:  # of a single file the class follows from its shapes
-        return "Inpaint" in found.__name__
+        return "Inpaint" in cls.__name__
     unet = _read(source.config / "unet" / "config.json")
     vae = _read(source.config / "vae" / "config.json")
     vae = vae or _read(source.config / "movq" / "config.json")
@@ -142,14 +142,14 @@ def _own_scheduler(source: Source) -> Any | None:
 def _read(path: Path) -> dict[str, Any]:
     """A part's configuration; empty where there is none. Raises ModelsError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise ModelsError(f"{path.parent.name}/{path.name} is no JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ModelsError(f"{path.parent.name}/{path.name} is no table")
-    return found
+    return content
 
 
 def _check_files(source: Source) -> None:
@@ -175,10 +175,10 @@ def _check_defaults(source: Source, own: Any, pipeline: str) -> None:
         raise ModelsError(f"{source.name}: defaults.{error}") from None
 
 
-def _defaults(known: dict[str, Any]) -> dict[str, Any]:
-    wanted = {"num_inference_steps": DEFAULT_STEPS, "guidance_scale": None}
-    found = {name: known[name].default for name in wanted if name in known}
-    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+def _defaults(parameters: dict[str, Any]) -> dict[str, Any]:
+    fallbacks = {"num_inference_steps": DEFAULT_STEPS, "guidance_scale": None}
+    defaults = {name: parameters[name].default for name in fallbacks if name in parameters}
+    return {name: value for name, value in defaults.items() if isinstance(value, int | float)}
 
 
 def _without_empty(defaults: dict[str, Any]) -> dict[str, Any]:

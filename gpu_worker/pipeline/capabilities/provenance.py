@@ -45,24 +45,24 @@ class Provenance:
 
     def loading(self, name: str) -> None:
         """A model is being loaded: begin to read its files."""
-        found: Future[dict[str, Any]] = Future()
+        future: Future[dict[str, Any]] = Future()
 
         def read() -> None:
             try:
-                found.set_result(self._model_facts(name))
+                future.set_result(self._model_facts(name))
             except Exception as error:
-                found.set_exception(error)
+                future.set_exception(error)
 
         # A daemon: a worker that is told to stop does not wait for gigabytes to be read.
         threading.Thread(target=read, name="weights", daemon=True).start()
-        self._model = found
+        self._model = future
 
     def facts(self, pipe: Any, request: GenerationRequest, device: torch.device) -> dict[str, Any]:
         """What the records of this request say; waits until the model's files have been read."""
         return {
             **environment(pipe),
             **self.device_facts(device),
-            **quantization.facts(self._settings.quantization),
+            **quantization.metadata(self._settings.quantization),
             **(self._model.result() if self._model is not None else {}),
             **self.part_facts(request),
         }
@@ -73,15 +73,15 @@ class Provenance:
             return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
         if device.type != "cpu":
             return {}
-        found: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "cpu_model": _cpu_model(),
             "cpu_threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "weights_alignment_bytes": alignment.BYTES,
         }
         if self._settings.rounding:
-            found["cpu_rounding"] = self._settings.rounding
-        return found
+            metadata["cpu_rounding"] = self._settings.rounding
+        return metadata
 
     def _model_facts(self, name: str) -> dict[str, Any]:
         part = self.library.models.get(name, Asset(source=name))
@@ -153,13 +153,13 @@ class Provenance:
 
         cache = self._settings.cache_dir
         try:
-            found = snapshot_download(
+            folder = snapshot_download(
                 part.source, revision=part.revision, cache_dir=cache, local_files_only=True
             )
         except (OSError, ValueError) as error:
             log.warning("the files of %s are not found: %s", part.source, error)
             return None
-        return Path(found)
+        return Path(folder)
 
 
 def _only_file(place: Path) -> Path:

@@ -1,7 +1,7 @@
-"""Keeps weights that a CPU computes with at addresses as torch's own allocations have them.
+"""Aligns the weights that a CPU computes with as torch aligns its own allocations.
 
 MKL chooses its code by the alignment of its operands, so the same weights at another address are
-summed in another order. A mapped file puts its tensors wherever its header ends. Knows no files.
+summed in another order. In a mapped file the tensors start wherever the header ends.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 BYTES = 64
-"""Of torch's allocations on a CPU (c10/core/alignment.h, gAlignment)."""
+"""The alignment of torch's allocations on a CPU (c10/core/alignment.h, gAlignment)."""
 
 
 def align(pipe: Any, device: torch.device) -> int:
-    """Copy the weights of a pipeline's modules that lie at other addresses; on a CPU alone.
+    """Copy the weights of a pipeline's modules that are not aligned, on a CPU only.
 
-    Parameters and buffers stay the objects that they are, and weights that were shared before are
-    shared afterwards. Where all weights are aligned already, nothing is copied.
+    Parameters and buffers stay the same objects, and shared weights stay shared.
 
     Args:
         pipe: a diffusers pipeline, or a single torch module.
-        device: where the weights are computed with. A GPU copies them into its own memory.
+        device: the device that computes. A GPU copies them into its own memory.
 
     Returns:
-        How many bytes were copied.
+        The number of bytes copied.
     """
     if device.type != "cpu":
         return 0
@@ -47,7 +46,7 @@ def _modules(pipe: Any) -> list[torch.nn.Module]:
 
 
 def _plain(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The tensors with memory of their own: of quantised weights those that they are made of."""
+    """Yield the tensors that own memory; of quantized weights, their inner tensors."""
     if not is_traceable_wrapper_subclass(tensor):
         yield tensor
         return

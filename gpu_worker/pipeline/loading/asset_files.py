@@ -1,6 +1,6 @@
-"""Finds the files behind the names of models.toml: under the models folder, or on the hub.
+"""Finds the files behind the names of models.toml, in the models folder or on the hub.
 
-safetensors only. Loads none of them.
+It accepts safetensors only.
 """
 
 from __future__ import annotations
@@ -18,96 +18,100 @@ from gpu_worker.assets.model_library import Asset, Kind, Library, ModelsError
 SUFFIX = ".safetensors"
 
 DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)
-"""RuntimeErrors that say nothing of a file: they pass through."""
+"""RuntimeErrors of the device, which are not about a file: they are raised unchanged."""
 
 
-def check_header(file: Path, said: str) -> list[str]:
-    """The names of a .safetensors file's tensors; none of them is read.
+def check_header(file: Path, label: str) -> list[str]:
+    """Return the names of a .safetensors file's tensors, without reading the tensors.
 
     Args:
-        said: what the operator calls it.
+        label: the operator's name for the file, for errors.
 
     Raises:
-        ModelsError: it is damaged, or none.
-        OSError: it cannot be read.
+        ModelsError: the file is damaged, or is not a safetensors file.
+        OSError: the file cannot be read.
     """
     try:
         with safe_open(file, framework="pt") as weights:
             return list(weights.keys())
     except SafetensorError as error:
-        raise ModelsError(f"{said}: {file.name} is damaged, or no safetensors: {error}") from None
+        raise ModelsError(f"{label}: {file.name} is damaged or not safetensors: {error}") from None
 
 
 @dataclass
 class AssetFiles:
-    """`library` is what models.toml says now. `cache_dir` keeps what comes from the hub; None: the
-    hub library's own place."""
+    """The files of models.toml's assets.
+
+    `library` is the current models.toml. `cache_dir` holds downloads from the hub; None means the
+    hub library's default.
+    """
 
     library: Library
     folder: Path
     cache_dir: str | None = None
 
     def part(self, kind: Kind, name: str) -> tuple[Asset, Path | None]:
-        """What the name stands for, and where it lies; None: on the hub.
+        """Return the asset of this name and its path; the path is None for the hub.
 
         Raises:
-            ModelsError: unknown, outside the folder, or of a format that may hold code.
+            ModelsError: the name is unknown, or its path is outside the models folder, or its
+                format may hold code.
         """
-        part = self.library.part(kind, name)
-        return part, model_library.locate(self.folder, part.source)
+        asset = self.library.part(kind, name)
+        return asset, model_library.locate(self.folder, asset.source)
 
     def file(self, kind: Kind, name: str) -> Path:
-        """The one .safetensors file that the name stands for.
+        """Return the asset's .safetensors file.
 
         Raises:
-            ModelsError: there is none, or more than one and no `weight_name` to choose by.
+            ModelsError: there is no file, or several and no `weight_name` to choose one.
         """
-        part, path = self.part(kind, name)
-        wanted = part.weight_name
-        if wanted is not None and Path(wanted).suffix != SUFFIX:
-            raise ModelsError(f"{kind}.{name}: weight_name {wanted!r} is no {SUFFIX} file")
+        asset, path = self.part(kind, name)
+        weight_name = asset.weight_name
+        if weight_name is not None and Path(weight_name).suffix != SUFFIX:
+            raise ModelsError(f"{kind}.{name}: weight_name {weight_name!r} is not a {SUFFIX} file")
         if path is None:
-            return self._fetched(kind, name, part)
+            return self._download(kind, name, asset)
         if path.is_dir():
-            path = self._within(path, part, f"{kind}.{name}")
+            path = self._file_in(path, asset, f"{kind}.{name}")
         if path.suffix != SUFFIX:
-            raise ModelsError(f"{kind}.{name}: {path.name} is no {SUFFIX} file")
+            raise ModelsError(f"{kind}.{name}: {path.name} is not a {SUFFIX} file")
         return path
 
-    def _within(self, folder: Path, part: Asset, said: str) -> Path:
-        inner = (folder / (part.subfolder or "")).resolve()
-        if part.weight_name is not None:
-            found = [inner / part.weight_name]
+    def _file_in(self, folder: Path, asset: Asset, label: str) -> Path:
+        subfolder = (folder / (asset.subfolder or "")).resolve()
+        if asset.weight_name is not None:
+            files = [subfolder / asset.weight_name]
         else:
-            found = sorted(inner.glob(f"*{SUFFIX}"))
-        found = [path.resolve() for path in found if path.is_file()]
-        if len(found) != 1:
-            listed = ", ".join(path.name for path in found) or "none"
+            files = sorted(subfolder.glob(f"*{SUFFIX}"))
+        files = [path.resolve() for path in files if path.is_file()]
+        if len(files) != 1:
+            names = ", ".join(path.name for path in files) or "none"
             raise ModelsError(
-                f"{said}: {inner} must hold one {SUFFIX} file or weight_name must choose; "
-                f"there are: {listed}"
+                f"{label}: {subfolder.name}/ must hold one {SUFFIX} file, or weight_name must "
+                f"choose one; it holds: {names}"
             )
-        if not found[0].is_relative_to(self.folder.resolve()):
-            raise ModelsError(f"{said}: leads out of the models folder {self.folder}")
-        return found[0]
+        if not files[0].is_relative_to(self.folder.resolve()):
+            raise ModelsError(f"{label}: {files[0].name} is outside the models folder")
+        return files[0]
 
-    def _fetched(self, kind: Kind, name: str, part: Asset) -> Path:
+    def _download(self, kind: Kind, name: str, asset: Asset) -> Path:
         from huggingface_hub import hf_hub_download
 
-        if part.weight_name is None:
+        if asset.weight_name is None:
             raise ModelsError(f"{kind}.{name}: a hub id needs weight_name, a {SUFFIX} file")
         return Path(
             hf_hub_download(
-                part.source,
-                part.weight_name,
-                subfolder=part.subfolder,
-                revision=part.revision,
+                asset.source,
+                asset.weight_name,
+                subfolder=asset.subfolder,
+                revision=asset.revision,
                 cache_dir=self.cache_dir,
             )
         )
 
     def variant(self, kind: Kind, name: str) -> str | None:
-        """fp16 or so: which weights of a directory that holds several."""
+        """Return which weights of a directory with several to load, such as fp16."""
         return self.library.part(kind, name).variant
 
     def network(
@@ -118,47 +122,53 @@ class AssetFiles:
         dtype: torch.dtype,
         inner: str | None = None,
     ) -> Any:
-        """The network of a directory, of a single file (its configuration in the directory of the
-        same name beside it, else the hub's), or of a hub id.
+        """Load a network from a directory, a single file or the hub.
+
+        The configuration of a single file is in the directory of the same name beside it, else on
+        the hub.
 
         Args:
-            networks: the diffusers classes that will do; the first is a single file's without
-                configuration.
-            inner: where a pipeline's directory has it, unless models.toml says `subfolder`.
+            networks: the accepted diffusers classes by name; the first is that of a single file
+                without configuration.
+            inner: the subfolder in a pipeline's directory, unless models.toml has `subfolder`.
 
         Raises:
-            ModelsError: unknown, of another class, or it cannot be loaded as that.
+            ModelsError: the name is unknown, or its network is of another class or cannot be
+                loaded.
         """
-        part, path = self.part(kind, name)
+        asset, path = self.part(kind, name)
         is_file = path is not None and path.is_file()
-        where = part.source if path is None else str(path.with_suffix("") if is_file else path)
+        location = asset.source if path is None else str(path.with_suffix("") if is_file else path)
         common = {"cache_dir": self.cache_dir, "local_files_only": path is not None and not is_file}
-        within = part.subfolder
-        if within is None and inner and (path is None or (Path(where) / inner).is_dir()):
-            within = inner
-        place = common | {"subfolder": within, "revision": part.revision}
-        found = next(iter(networks))
+        subfolder = asset.subfolder
+        if subfolder is None and inner and (path is None or (Path(location) / inner).is_dir()):
+            subfolder = inner
+        options = common | {"subfolder": subfolder, "revision": asset.revision}
+        class_name = next(iter(networks))
         try:
-            is_described = not is_file or (Path(where) / (within or "") / "config.json").is_file()
-            if is_described:
-                first = networks[found]
-                found = str(first.load_config(where, **place).get("_class_name"))
-            if found not in networks:
-                wanted = " or ".join(networks)
-                raise ModelsError(f"{kind}.{name}: {part.source} is a {found}, not a {wanted}")
-            if is_file:
-                config = where if is_described else None
-                return networks[found].from_single_file(
-                    str(path), config=config, subfolder=within, dtype=dtype, **common
+            config_file = Path(location) / (subfolder or "") / "config.json"
+            has_config = not is_file or config_file.is_file()
+            if has_config:
+                cls = networks[class_name]
+                class_name = str(cls.load_config(location, **options).get("_class_name"))
+            if class_name not in networks:
+                expected = " or ".join(networks)
+                raise ModelsError(
+                    f"{kind}.{name}: {asset.source} holds {class_name}, not {expected}"
                 )
-            return networks[found].from_pretrained(
-                where,
+            if is_file:
+                config = location if has_config else None
+                return networks[class_name].from_single_file(
+                    str(path), config=config, subfolder=subfolder, dtype=dtype, **common
+                )
+            return networks[class_name].from_pretrained(
+                location,
                 use_safetensors=True,
                 variant=self.variant(kind, name),
                 dtype=dtype,
-                **place,
+                **options,
             )
         except (ModelsError, *DEVICE_ERRORS):
             raise
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelsError(f"{kind}.{name}: {part.source} cannot be loaded: {error}") from error
+            raise ModelsError(f"{kind}.{name}: {asset.source} cannot be loaded: {error}") from error

@@ -1,4 +1,4 @@
-"""Says what a single file of weights holds, from the names and shapes in it; reads no weights."""
+"""Recognises the content of a single weights file from its tensors' names and shapes."""
 
 from __future__ import annotations
 
@@ -17,40 +17,41 @@ _UNET = "model.diffusion_model."
 
 
 def pipeline_class(path: Path) -> Any:
-    """The pipeline that diffusers would make of the file, without a word from anywhere else.
+    """Return the pipeline class that diffusers uses for the file, without any other information.
 
     Raises:
-        ModelsError: the file is no safetensors, holds a part of a model only, or diffusers does not
-            recognise it.
+        ModelsError: the file is not safetensors, holds only a part of a model, or is unknown to
+            diffusers.
     """
-    found = _contents(path)
+    tensors = _contents(path)
     try:
-        kind = single_file_utils.infer_diffusers_model_type(found)
+        kind = single_file_utils.infer_diffusers_model_type(tensors)
     except (KeyError, IndexError, ValueError, UnboundLocalError):  # keys of two families
         kind = "unknown"
-    if kind == "v1" and not any(key.startswith(_UNET) for key in found):
-        kind = "unknown"  # what diffusers takes everything for that it does not know
-    if kind not in families.SINGLE_FILES or not has_vae(found):
-        said = "holds no model that is recognised" if kind == "unknown" else f"is {kind} alone"
+    if kind == "v1" and not any(key.startswith(_UNET) for key in tensors):
+        kind = "unknown"  # diffusers takes every unknown file for v1
+    if kind not in families.SINGLE_FILES or not has_vae(tensors):
+        reason = "holds no known model" if kind == "unknown" else f"is {kind} only"
         beside = path.with_suffix("").name
         raise ModelsError(
-            f"{path.name}: {said}; the rest is wanted in diffusers' layout in {beside}/ beside it"
+            f"{path.name}: {reason}; put the other parts in diffusers' layout in "
+            f"{beside}/ beside it"
         )
     return getattr(diffusers, families.SINGLE_FILES[kind])
 
 
 def is_transformer_alone(path: Path) -> bool:
-    """Whether VAE and text encoders must come from elsewhere. A GGUF file has nothing else."""
+    """Return whether the file lacks VAE and text encoders, as a GGUF file always does."""
     return path.suffix == ".gguf" or not has_vae(_contents(path))
 
 
 def has_vae(keys: Any) -> bool:
-    """Whether a checkpoint's names are a whole model's."""
+    """Return whether a checkpoint's keys include a VAE's, as a whole model's do."""
     return any(key.startswith(_VAE) for key in keys)
 
 
 def _contents(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of the right shapes with nothing in them."""
+    """Return the file's tensors by name, with their shapes but without data."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -60,4 +61,4 @@ def _contents(path: Path) -> dict[str, torch.Tensor]:
                 for key in file.keys()  # noqa: SIM118
             }
     except SafetensorError as error:
-        raise ModelsError(f"{path.name}: is not safetensors: {error}") from None
+        raise ModelsError(f"{path.name}: is not a safetensors file: {error}") from None

@@ -1,6 +1,6 @@
-"""Loads a model that was found: a directory, a single file, a GGUF transformer, or from the hub.
+"""Loads a model from a directory, a single file, a GGUF transformer or the hub.
 
-safetensors and GGUF only, never remote code. Knows no device and no request.
+It reads safetensors and GGUF only, and runs no remote code. It knows no device and no request.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from gpu_worker.settings import WorkerSettings
 
 
 def load(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
-    """The pipeline, on the CPU.
+    """Return the pipeline, on the CPU.
 
     Raises:
-        ModelsError: its files are not as they must be, or SDE_QUANTIZATION asks for what cannot
-            be, of this device or of this model.
+        ModelsError: its files cannot be loaded, or this device or model does not support
+            SDE_QUANTIZATION.
     """
     try:
         return _load_quantized(source, settings, dtype)
     except (ModelsError, MemoryError, *DEVICE_ERRORS):
         raise
-    except Exception as error:  # the libraries fail in many ways, and name no model
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ModelsError(f"{source.name}: cannot be loaded: {said}") from error
+    except Exception as error:  # the libraries raise many types, and do not name the model
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise ModelsError(f"{source.name}: cannot be loaded: {message}") from error
 
 
 def _load_quantized(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
@@ -42,13 +42,13 @@ def _load_quantized(source: Source, settings: WorkerSettings, dtype: torch.dtype
         return _load_plain(source, settings, dtype, common)
     if source.path is not None and source.path.is_file():
         raise ModelsError(
-            f"{source.name}: SDE_QUANTIZATION={settings.quantization} wants a directory, not a "
-            f"single file ({source.path.name})"
+            f"{source.name}: SDE_QUANTIZATION={settings.quantization} needs a model directory, "
+            f"not a single file ({source.path.name})"
         )
     with quantization.current_device(settings):
         common["quantization_config"] = quantized
         pipe = _load_plain(source, settings, dtype, common)
-    quantization.check_done(pipe, source.name, settings.quantization)
+    quantization.check_quantized(pipe, source.name, settings.quantization)
     return pipe
 
 
@@ -66,61 +66,64 @@ def _load_plain(
     )
 
 
-def _auto(found: Any) -> Any:
-    """AutoPipeline's text-to-image class where it has one of that family, else the class itself."""
+def _auto(cls: Any) -> Any:
+    """Return AutoPipeline where it has a text-to-image class of this family, else the class."""
     from diffusers.pipelines.auto_pipeline import (
         AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
         _get_task_class,
     )
 
     mapped = _get_task_class(
-        AUTO_TEXT2IMAGE_PIPELINES_MAPPING, found.__name__, throw_error_if_not_exist=False
+        AUTO_TEXT2IMAGE_PIPELINES_MAPPING, cls.__name__, throw_error_if_not_exist=False
     )
-    return found if mapped is None else AutoPipelineForText2Image
+    return cls if mapped is None else AutoPipelineForText2Image
 
 
 def _single_file(
     source: Source, settings: WorkerSettings, dtype: torch.dtype, common: dict[str, Any]
 ) -> Any:
-    """Such a file holds weights alone: sizes and vocabulary come from the directory beside it, or,
-    without one, from the hub. Where it holds a transformer alone, so do the other weights."""
+    """Load a single file, which holds weights only.
+
+    Configuration and tokenizer come from the directory beside it, else from the hub. For a file
+    with a transformer only, the other weights come from there too.
+    """
     path, config = str(source.path), source.config
-    found = sources.pipeline_class(source)
-    named = sources.index(config) if config is not None else {}
-    if "transformer" in named and checkpoints.is_transformer_alone(Path(path)):
-        part = getattr(diffusers, named["transformer"][1])
-        more: dict[str, Any] = {"config": str(config), "subfolder": "transformer"}
+    cls = sources.pipeline_class(source)
+    components = sources.index(config) if config is not None else {}
+    if "transformer" in components and checkpoints.is_transformer_alone(Path(path)):
+        part = getattr(diffusers, components["transformer"][1])
+        options: dict[str, Any] = {"config": str(config), "subfolder": "transformer"}
         if path.endswith(".gguf"):
-            more["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
-        transformer = _from_file(source, part, dtype=dtype, **more)
-        return _auto(found).from_pretrained(str(config), transformer=transformer, **common)
-    config_given = None if config is None else str(config)
-    pipe = _from_file(source, found, dtype=dtype, cache_dir=settings.cache_dir, config=config_given)
+            options["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
+        transformer = _from_file(source, part, dtype=dtype, **options)
+        return _auto(cls).from_pretrained(str(config), transformer=transformer, **common)
+    config_path = None if config is None else str(config)
+    pipe = _from_file(source, cls, dtype=dtype, cache_dir=settings.cache_dir, config=config_path)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
-            part.eval()  # diffusers 0.42 leaves T5 in training: its dropout draws at random
+            part.eval()  # diffusers 0.42 leaves T5 in training mode, with random dropout
     return pipe
 
 
-def _from_file(source: Source, found: Any, **more: Any) -> Any:
-    """A pipeline or a transformer.
+def _from_file(source: Source, cls: Any, **options: Any) -> Any:
+    """Return a pipeline or a transformer from a single file.
 
     Raises:
-        ModelsError: diffusers reads no such file, or it has not all weights.
+        ModelsError: diffusers cannot read such a file, or weights are missing.
     """
-    if not hasattr(found, "from_single_file"):
-        raise ModelsError(f"{source.name}: {found.__name__} is not loaded from a single file")
+    if not hasattr(cls, "from_single_file"):
+        raise ModelsError(f"{source.name}: {cls.__name__} cannot be loaded from a single file")
     try:
-        return found.from_single_file(str(source.path), **more)
-    except NotImplementedError as error:  # torch's, of tensors that were never filled
+        return cls.from_single_file(str(source.path), **options)
+    except NotImplementedError as error:  # torch raises it for tensors without data
         raise ModelsError(
-            f"{source.name}: the file lacks weights that a {found.__name__} has"
+            f"{source.name}: the file lacks weights that {cls.__name__} needs"
         ) from error
 
 
 def silence_libraries() -> None:
-    """No warnings and no bars of the libraries in a user's terminal."""
-    # diffusers logs truncated prompts and both libraries warn about what the operator cannot mend.
+    """Disable the libraries' warnings and progress bars."""
+    # diffusers logs truncated prompts, and both warn about things that operators cannot change.
     from transformers.utils import logging as transformers_logging
 
     diffusers.utils.logging.set_verbosity_error()

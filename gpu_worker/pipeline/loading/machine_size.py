@@ -1,6 +1,6 @@
-"""What MACHINE_SIZE switches on: dtype, slicing, tiling, offload and the largest default picture.
+"""Chooses what MACHINE_SIZE enables: dtype, slicing, tiling, offload and the default image size.
 
-Beside pipeline.py the only module that imports torch. docs/operations.md says what each costs.
+docs/operations.md lists what each costs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Switches:
-    """`max_default_side_px` bounds the default picture only: a size asked for is made.
+    """The memory savings of one MACHINE_SIZE.
 
-    `vae_tile_px` is the side of the tiles in which a larger picture is decoded; None: in one piece.
+    `max_default_side_px` limits the default image only, not a size that a request sets.
+    `vae_tile_px` is the side of the tiles in which larger images are decoded. None disables tiles.
     """
 
     vae_slicing: bool
@@ -42,54 +43,59 @@ SWITCHES: dict[Size, Switches] = {
 
 
 def next_smaller(size: Size) -> Size | None:
-    """The size to try after an out-of-memory, or None below tiny."""
+    """Return the size to try after an out-of-memory error; None after tiny."""
     below = SIZES[SIZES.index(size) + 1 :]
     return below[0] if below else None
 
 
-def choose_device(asked: str, gpu: int) -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU.
+def choose_device(setting: str, gpu: int) -> torch.device:
+    """Return the device for SDE_DEVICE; `auto` prefers CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        ValueError: the device asked for is not here.
+        ValueError: this machine has no such device.
     """
-    found = {
+    available = {
         "cuda": torch.cuda.is_available() and gpu < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    name = next(kind for kind in found if found[kind]) if asked == "auto" else asked
-    if not found[name]:
-        here = ", ".join(kind for kind in found if found[kind])
-        raise ValueError(f"SDE_DEVICE={asked} (GPU {gpu}) is not on this machine; here are: {here}")
+    name = next(kind for kind in available if available[kind]) if setting == "auto" else setting
+    if not available[name]:
+        names = ", ".join(kind for kind in available if available[kind])
+        raise ValueError(
+            f"SDE_DEVICE={setting} (GPU {gpu}): this machine has no such device; it has: {names}"
+        )
     return torch.device(name, gpu) if name == "cuda" else torch.device(name)
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Memory of the device in bytes; for cpu and mps that of the machine."""
+    """Return the device's memory in bytes; for cpu and mps the machine's."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def choose_size(memory: int) -> Size:
-    """The size for so many bytes; a card sold as 24 GB reports a little less, hence 22."""
-    for size, least in (("big", 22 * GIB), ("medium", 11 * GIB), ("little", 7 * GIB)):
-        if memory >= least:
+    """Return the size for this many bytes of memory.
+
+    The limit is 22 GiB because a card sold as 24 GB reports a little less.
+    """
+    for size, minimum in (("big", 22 * GIB), ("medium", 11 * GIB), ("little", 7 * GIB)):
+        if memory >= minimum:
             return size  # type: ignore[return-value]
     return "tiny"
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """Half precision on a GPU; float32 on a CPU, where half is slower or missing."""
+    """Return float16 for a GPU, and float32 for a CPU, where float16 is slower or missing."""
     return torch.float16 if device.type in ("cuda", "mps") else torch.float32
 
 
 def apply(pipe: Any, size: Size, device: torch.device) -> None:
-    """Switch the size's savings on and put the diffusers pipeline on its device.
+    """Enable the size's memory savings and move the diffusers pipeline to its device.
 
-    Offload needs a device to offload from, so a CPU leaves it out; and attention slicing, which
-    takes more memory there than PyTorch's own attention does, and half as long again.
+    A CPU skips offload, which needs another device. It also skips attention slicing, which there
+    takes more memory than PyTorch's attention and half as long again.
     """
     switches = SWITCHES[size]
     enable_vae_savings(getattr(pipe, "vae", None), size)
@@ -105,37 +111,48 @@ def apply(pipe: Any, size: Size, device: torch.device) -> None:
 
 
 def offload_for(pipe: Any, size: Size) -> Offload:
-    """The size's own, but whole models where quanto has quantised: accelerate takes each weight
-    apart to offload layer by layer, and cannot put quanto's together again."""
+    """Return the size's offload, but `model` for quanto weights instead of `sequential`.
+
+    accelerate takes weights apart to offload them by layer, and cannot restore quanto's.
+    """
     offload = SWITCHES[size].offload
     parts = (getattr(pipe, "unet", None), getattr(pipe, "transformer", None))
     quantizers: list[Any] = [getattr(part, "hf_quantizer", None) for part in parts]
-    methods = [each.quantization_config.quant_method for each in quantizers if each is not None]
+    methods = [
+        quantizer.quantization_config.quant_method
+        for quantizer in quantizers
+        if quantizer is not None
+    ]
     return "model" if offload == "sequential" and "quanto" in methods else offload
 
 
 def enable_vae_savings(vae: Any, size: Size) -> None:
-    """Switch slicing and tiling on, where this VAE knows them; None knows none."""
+    """Enable slicing and tiling where the VAE has them; `vae` may be None."""
     switches = SWITCHES[size]
     if switches.vae_slicing and hasattr(vae, "enable_slicing"):
         vae.enable_slicing()
     if switches.vae_tile_px is None or not hasattr(vae, "enable_tiling"):
         return
     vae.enable_tiling()
-    # Its own tile is as large as the pictures that it was trained on: they would stay in one piece.
-    own_px, own_latents = (getattr(vae, f"tile_{of}_min_size", None) for of in ("sample", "latent"))
-    if own_px and own_latents:
+    # The default tile is as large as the training images, which would not be tiled then.
+    default_px, default_latents = (
+        getattr(vae, f"tile_{of}_min_size", None) for of in ("sample", "latent")
+    )
+    if default_px and default_latents:
         vae.tile_sample_min_size = switches.vae_tile_px
-        vae.tile_latent_min_size = switches.vae_tile_px * own_latents // own_px
+        vae.tile_latent_min_size = switches.vae_tile_px * default_latents // default_px
 
 
 def empty_cache(device: torch.device) -> None:
-    """Give what torch keeps of the device's memory back to it."""
+    """Return the memory that torch has cached to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def free(device: torch.device) -> None:
-    """After a model was let go of. Finding its cycles takes half a second: not for each job."""
+    """Free the memory of an unloaded model.
+
+    The garbage collection takes half a second, so this is not done for each job.
+    """
     gc.collect()
     empty_cache(device)

@@ -1,8 +1,7 @@
-"""Keeps offload hooks right while a job's pipeline has other parts than the loaded one.
+"""Moves offload hooks between the loaded pipeline and a job's pipeline, which share modules.
 
-Hooks sit on the modules that both share. They come off before a part is added, go on for the job's
-pipeline, and are as before afterwards. Without offload: new parts are moved to the device.
-On a CPU their weights are aligned.
+The hooks are removed before a part is added, set for the job's pipeline, and restored afterwards.
+Without offload, new parts are moved to the device. On a CPU their weights are aligned.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Offload = Literal["none", "model", "sequential"]
 
 
 def current_offload(pipe: Any) -> Offload:
-    """How the pipeline's modules wait outside the device, as its hooks say."""
+    """Return the pipeline's offload, according to its hooks."""
     if getattr(pipe, "_all_hooks", None):
         return "model"
     modules = (part for part in pipe.components.values() if isinstance(part, torch.nn.Module))
@@ -28,7 +27,7 @@ def current_offload(pipe: Any) -> Offload:
 
 @contextlib.contextmanager
 def restored_on_error(pipe: Any) -> Iterator[None]:
-    """A job that is stopped between two steps leaves modules on the device; they go back."""
+    """Offload the modules that a job leaves on the device when it ends between two steps."""
     try:
         yield
     except BaseException:
@@ -38,7 +37,7 @@ def restored_on_error(pipe: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def suspended(pipe: Any) -> Iterator[Offload]:
-    """Within, the loaded pipeline has no hooks and waits on the CPU; then they are back."""
+    """Remove the loaded pipeline's hooks for the duration of the context, and restore them."""
     offload = current_offload(pipe)
     if offload != "none":
         pipe.remove_all_hooks()
@@ -51,7 +50,7 @@ def suspended(pipe: Any) -> Iterator[Offload]:
 
 @contextlib.contextmanager
 def applied(pipe: Any, offload: Offload, device: torch.device) -> Iterator[None]:
-    """Within, the job's pipeline is on its device or has the hooks that bring it there."""
+    """Put the job's pipeline on its device, or set the hooks that move it there."""
     if offload == "none":
         pipe.to(device)
         alignment.align(pipe, device)

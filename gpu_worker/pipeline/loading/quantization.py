@@ -1,6 +1,6 @@
-"""SDE_QUANTIZATION: a UNet's or a transformer's weights in fewer bits, by diffusers' quantizers.
+"""Configures diffusers to quantize a UNet's or transformer's weights, as SDE_QUANTIZATION sets.
 
-Says what diffusers is to be told, refuses what cannot be, and names in records what was done.
+It checks the setting for the device and the model, and returns the metadata for records.
 """
 
 from __future__ import annotations
@@ -22,85 +22,85 @@ _PARTS = ["unet", "transformer"]
 
 
 def config(settings: WorkerSettings, dtype: torch.dtype) -> PipelineQuantizationConfig | None:
-    """What diffusers takes for it; None when nothing is to be quantised.
+    """Return diffusers' configuration; None when SDE_QUANTIZATION is `none`.
 
     Raises:
-        ModelsError: the library is not installed, or does not quantise on this device.
+        ModelsError: the library is not installed, or does not support this device.
     """
-    wanted = settings.quantization
-    if wanted == "none":
+    setting = settings.quantization
+    if setting == "none":
         return None
-    _check(wanted, machine_size.choose_device(settings.device, settings.gpu))
-    if wanted == "torchao-int8":
+    _check(setting, machine_size.choose_device(settings.device, settings.gpu))
+    if setting == "torchao-int8":
         from torchao.quantization import Int8WeightOnlyConfig
 
         weights_only = diffusers.TorchAoConfig(Int8WeightOnlyConfig())
         return PipelineQuantizationConfig(quant_mapping=dict.fromkeys(_PARTS, weights_only))
-    if wanted == "quanto-int8":
+    if setting == "quanto-int8":
         int8 = diffusers.QuantoConfig(weights_dtype="int8")
         return PipelineQuantizationConfig(quant_mapping=dict.fromkeys(_PARTS, int8))
-    few = wanted == "bitsandbytes-4bit"
+    is_4bit = setting == "bitsandbytes-4bit"
     options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
     return PipelineQuantizationConfig(
-        quant_backend="bitsandbytes_4bit" if few else "bitsandbytes_8bit",
-        quant_kwargs=options if few else {"load_in_8bit": True},
+        quant_backend="bitsandbytes_4bit" if is_4bit else "bitsandbytes_8bit",
+        quant_kwargs=options if is_4bit else {"load_in_8bit": True},
         components_to_quantize=_PARTS,
     )
 
 
-def _check(wanted: str, device: torch.device) -> None:
-    library = quantization_libraries.LIBRARIES[wanted]
+def _check(setting: str, device: torch.device) -> None:
+    library = quantization_libraries.LIBRARIES[setting]
     if device.type not in library.devices:
-        others = [
+        alternatives = [
             name
-            for name, each in quantization_libraries.LIBRARIES.items()
-            if device.type in each.devices
+            for name, candidate in quantization_libraries.LIBRARIES.items()
+            if device.type in candidate.devices
         ]
         raise ModelsError(
-            f"SDE_QUANTIZATION={wanted}: diffusers has {library.package} quantise on "
-            f"{' or '.join(library.devices)} only, and this worker's device is {device.type}; "
-            f"there it can be {' or '.join(others)}"
+            f"SDE_QUANTIZATION={setting}: diffusers supports {library.package} on "
+            f"{' or '.join(library.devices)} only, and this worker's device is {device.type}, "
+            f"which supports {' or '.join(alternatives)}"
         )
     try:
-        is_there = importlib.util.find_spec(library.module) is not None
-    except ModuleNotFoundError:  # what it lies in is not there either
-        is_there = False
-    if not is_there:
+        is_installed = importlib.util.find_spec(library.module) is not None
+    except ModuleNotFoundError:  # its parent package is missing
+        is_installed = False
+    if not is_installed:
         raise ModelsError(
-            f"SDE_QUANTIZATION={wanted}: {library.package} is not installed; "
+            f"SDE_QUANTIZATION={setting}: {library.package} is not installed; "
             f"pip install 'stable-diffusion-environment[{library.extra}]'"
         )
 
 
 def current_device(settings: WorkerSettings) -> torch.cuda.device:
-    """Within, the worker's GPU is CUDA's current one: there bitsandbytes puts what it quantises."""
+    """Make the worker's GPU the current one, where bitsandbytes puts quantized weights."""
     device = machine_size.choose_device(settings.device, settings.gpu)
     return torch.cuda.device(device.index if device.type == "cuda" else -1)
 
 
-def check_done(pipe: Any, name: str, wanted: str) -> None:
-    """diffusers passes over a pipeline that has neither part, and says nothing.
+def check_quantized(pipe: Any, name: str, setting: str) -> None:
+    """Check that weights are quantized; diffusers silently skips a model without these parts.
 
     Raises:
-        ModelsError: nothing of this model was quantised.
+        ModelsError: nothing of this model is quantized.
     """
-    if wanted != "none" and not any(method(getattr(pipe, part, None)) for part in _PARTS):
+    if setting != "none" and not any(method(getattr(pipe, part, None)) for part in _PARTS):
         raise ModelsError(
-            f"{name}: SDE_QUANTIZATION={wanted}: {type(pipe).__name__} has nothing that diffusers "
-            "would quantise: no UNet and no transformer"
+            f"{name}: SDE_QUANTIZATION={setting}: {type(pipe).__name__} has nothing that diffusers "
+            "can quantize: no UNet and no transformer"
         )
 
 
 def method(part: Any) -> str | None:
-    """diffusers' word for how a model was quantised: bitsandbytes, torchao, quanto or gguf."""
+    """Return diffusers' name of a part's quantization: bitsandbytes, torchao, quanto or gguf."""
     quantizer = getattr(part, "hf_quantizer", None)
     return None if quantizer is None else str(quantizer.quantization_config.quant_method.value)
 
 
-def facts(wanted: str) -> dict[str, Any]:
-    """What a record says of it: the setting, and the version of the library that did it."""
-    if wanted == "none":
+def metadata(setting: str) -> dict[str, Any]:
+    """Return a record's metadata: the setting, and the name and version of the library."""
+    if setting == "none":
         return {}
-    package = quantization_libraries.LIBRARIES[wanted].package
+    package = quantization_libraries.LIBRARIES[setting].package
     version = importlib.metadata.version(package)
-    return {"quantization": wanted, "quantization_library": f"{package} {version}"}
+    return {"quantization": setting, "quantization_library": f"{package} {version}"}

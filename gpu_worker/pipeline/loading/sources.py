@@ -1,6 +1,6 @@
-"""Finds what a model's name stands for: the built-in one, one of models.toml, or SDE_MODEL's own.
+"""Finds the model of a name: the built-in model, one of models.toml, or SDE_MODEL.
 
-Reads names and folders, no weights. What may hold code is refused here.
+It reads names and folders, no weights. It rejects formats that may hold code.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ DEMO = ModelAsset.model_validate({"source": "demo", "defaults": {"guidance_scale
 
 INDEX = "model_index.json"
 _LIBRARIES = (None, "diffusers", "transformers")
-"""Where a pipeline's parts may come from, beside the folders of diffusers' own pipelines."""
+"""Libraries of a pipeline's components, besides the folders of diffusers' own pipelines."""
 
 _UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
 class ModelNotFound(ValueError):
-    """A model's name stands for nothing that can be loaded; the text says what was looked for."""
+    """SDE_MODEL names nothing that can be loaded."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model's entry and where it lies: a directory or a file, or None for the hub."""
+    """A model's entry and its path: a directory, a file, or None for the hub."""
 
     name: str
     model: ModelAsset
@@ -41,8 +41,10 @@ class Source:
 
     @property
     def config(self) -> Path | None:
-        """The directory in diffusers' layout: of a single file the one that has its name; without
-        one, the hub is asked by what the weights look like."""
+        """Return the directory in diffusers' layout; for a single file the one of the same name.
+
+        It is None where only the hub has the configuration.
+        """
         if self.path is None or self.path.is_dir():
             return self.path
         beside = self.path.with_suffix("")
@@ -50,11 +52,11 @@ class Source:
 
 
 def find(name: str, library: Library, settings: WorkerSettings) -> Source:
-    """What a name stands for.
+    """Return the source of a model.
 
     Raises:
-        ModelNotFound: SDE_MODEL names nothing.
-        ModelsError: no model has this name, or its files are not as they must be.
+        ModelNotFound: SDE_MODEL names nothing that can be loaded.
+        ModelsError: no model has this name, or its files cannot be used.
     """
     if name in library.models:
         model = library.models[name]
@@ -62,42 +64,42 @@ def find(name: str, library: Library, settings: WorkerSettings) -> Source:
     if name == "demo":
         return Source(name, DEMO, DEMO_MODEL)
     if name != settings.model:
-        known = ", ".join(names(library, settings))
-        raise ModelsError(f"no model is called {name!r}; there are: {known}")
+        choices = ", ".join(names(library, settings))
+        raise ModelsError(f"no model is called {name!r}; there are: {choices}")
     return _check(_from_setting(name))
 
 
 def names(library: Library, settings: WorkerSettings) -> list[str]:
-    """All that a request may name, the default first."""
+    """Return the names of all models that a request may name, the default first."""
     return list(dict.fromkeys([settings.model, *library.models, "demo"]))
 
 
 def index(folder: Path) -> dict[str, Any]:
-    """The pipeline's parts as its index names them.
+    """Return the content of a pipeline's model_index.json.
 
     Raises:
-        ModelsError: it has none, or names code that is not of diffusers or transformers.
+        ModelsError: it is missing or invalid, or names code outside diffusers and transformers.
     """
     try:
-        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelsError(f"{folder.name}: the directory has no {INDEX}") from None
     except ValueError as error:
-        raise ModelsError(f"{folder.name}: {INDEX} is no JSON: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("_class_name"), str):
-        raise ModelsError(f"{folder.name}: {INDEX} names no pipeline that diffusers has")
-    for part, named in found.items():
-        is_part = isinstance(named, list) and len(named) == 2 and not isinstance(named[0], int)
-        if is_part and not _is_diffusers(named[0]):
+        raise ModelsError(f"{folder.name}: {INDEX} is not valid JSON: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("_class_name"), str):
+        raise ModelsError(f"{folder.name}: {INDEX} names no pipeline of diffusers")
+    for component, entry in content.items():
+        is_component = isinstance(entry, list) and len(entry) == 2 and not isinstance(entry[0], int)
+        if is_component and not _is_diffusers(entry[0]):
             raise ModelsError(
-                f"{folder.name}: {INDEX} wants {part} from {named[0]!r}, which neither diffusers "
-                "nor transformers has; code of a model's own is not run"
+                f"{folder.name}: {INDEX} takes {component} from {entry[0]!r}, which is not part of "
+                "diffusers or transformers; a model's own code is never run"
             )
-    return found
+    return content
 
 
 def _is_diffusers(library: Any) -> bool:
-    """diffusers finds a part in a library, or in the folder of a pipeline (`kolors`)."""
+    """Return whether diffusers finds a component here: a library, or a pipeline's folder."""
     if library in _LIBRARIES:
         return True
     folder = Path(diffusers.pipelines.__file__).parent / str(library)
@@ -106,31 +108,31 @@ def _is_diffusers(library: Any) -> bool:
 
 
 def pipeline_class(source: Source) -> Any:
-    """The pipeline's class in diffusers, found without its weights; None where only the hub knows.
+    """Return the pipeline's class, without reading weights; None where only the hub has it.
 
     Raises:
         ModelsError: diffusers has no such class.
     """
     if source.config is not None:
         name = index(source.config)["_class_name"]
-        found = getattr(diffusers, name, None)
-        if lacking := getattr(found, "_backends", None):
-            wanted = ", ".join(lacking)
+        cls = getattr(diffusers, name, None)
+        if backends := getattr(cls, "_backends", None):
+            libraries = ", ".join(backends)
             raise ModelsError(
-                f"{source.name}: {name} needs a library that is not installed, of {wanted}"
+                f"{source.name}: {name} needs a library that is not installed, one of: {libraries}"
             )
-        if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+        if not (isinstance(cls, type) and issubclass(cls, diffusers.DiffusionPipeline)):
             raise ModelsError(f"{source.name}: diffusers has no pipeline called {name!r}")
-        if why := task_pipelines.unsupported_reason(found):
-            raise ModelsError(f"{source.name}: is not supported: {name} {why}")
-        return found
+        if reason := task_pipelines.unsupported_reason(cls):
+            raise ModelsError(f"{source.name}: is not supported: {name} {reason}")
+        return cls
     if source.path is not None and source.path.suffix == ".safetensors":
         return checkpoints.pipeline_class(source.path)
     return None
 
 
 def _from_setting(name: str) -> Source:
-    """SDE_MODEL is the operator's word: a directory, a .safetensors file, or a hub id."""
+    """Return the source of SDE_MODEL: a directory, a .safetensors file or a hub id."""
     path, model = Path(name), ModelAsset(source=name)
     if path.is_dir():
         if not (path / INDEX).is_file():
@@ -142,20 +144,20 @@ def _from_setting(name: str) -> Source:
         return Source(name, model, path)
     if path.is_absolute() or path.suffix in _UNSAFE or not model_library.HUB_ID.fullmatch(name):
         raise ModelNotFound(
-            f"SDE_MODEL={name}: is neither demo, nor a name of models.toml, nor a directory, nor a "
-            ".safetensors file, nor a hub id such as stabilityai/stable-diffusion-2-1"
+            f"SDE_MODEL={name}: is not demo, a name in models.toml, a directory, a .safetensors "
+            "file or a hub id such as stabilityai/stable-diffusion-2-1"
         )
     return Source(name, model, None)
 
 
 def _check(source: Source) -> Source:
-    """Raises ModelsError when its index names code, or it lacks what only a directory says."""
+    """Raise ModelsError when the index names code, or a needed directory is missing."""
     if source.path is not None:
         pipeline_class(source)
         if source.path.suffix == ".gguf" and source.config is None:
             beside = source.path.with_suffix("").name
             raise ModelsError(
-                f"{source.name}: a .gguf file holds the transformer alone; the rest is wanted in "
+                f"{source.name}: a .gguf file holds the transformer only; put the other parts in "
                 f"diffusers' layout in {beside}/ beside it"
             )
     return source

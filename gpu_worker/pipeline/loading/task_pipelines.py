@@ -1,6 +1,6 @@
-"""Chooses the class for a mode, and makes pipelines of it from a pipeline's own parts.
+"""Chooses the pipeline class for a mode, and creates pipelines from a loaded pipeline's parts.
 
-No weights are copied. Such a pipeline lives for one job: nothing is kept, so nothing can leak.
+It copies no weights. Such a pipeline is used for one job, so that no state can leak.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ _MAPPINGS: dict[Mode, Any] = {
     "inpaint": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
 }
 
-_ENDINGS: dict[Mode, str] = {"img2img": "Img2ImgPipeline", "inpaint": "InpaintPipeline"}
-"""How diffusers calls the other modes' classes, also where AutoPipeline does not list them."""
+_SUFFIXES: dict[Mode, str] = {"img2img": "Img2ImgPipeline", "inpaint": "InpaintPipeline"}
+"""The suffixes of diffusers' classes, also of classes that AutoPipeline does not list."""
 
-_NOT_IMAGES = (
+_OTHER_MEDIA = (
     "num_frames",
     "video_length",
     "audio_length_in_s",
     "audio_end_in_s",
     "audio_duration",
 )
-"""Parameters of pipelines that make video or sound."""
+"""Parameters of pipelines that generate video or sound."""
 
-_LACKS: dict[Mode, str] = {
-    "txt2img": "makes no images from a prompt alone; it needs image and mask_image",
-    "img2img": "makes no images from an image alone",
-    "inpaint": "does no inpainting",
+_UNSUPPORTED_MODE: dict[Mode, str] = {
+    "txt2img": "does not support text to image; send image and mask_image",
+    "img2img": "does not support image to image",
+    "inpaint": "does not support inpainting",
 }
 
 
 def class_for(mode: Mode, cls: Any) -> Any | None:
-    """The class that does a mode with the parts of another; one class may do all modes."""
+    """Return the class for a mode with the same parts, or None; one class may do all modes."""
     if family_of(cls).inpaint_only:
         return cls if mode == "inpaint" else None
     mapped = auto_pipeline._get_task_class(
@@ -63,20 +63,22 @@ def class_for(mode: Mode, cls: Any) -> Any | None:
     )
     if mapped is not None:
         return mapped
-    known = call_parameters(cls)
+    parameters = call_parameters(cls)
     if mode == "txt2img":
-        is_free = "image" not in known or known["image"].default is not inspect.Parameter.empty
-        return cls if is_free else None
-    if ("image" if mode == "img2img" else "mask_image") in known:
+        is_optional = (
+            "image" not in parameters or parameters["image"].default is not inspect.Parameter.empty
+        )
+        return cls if is_optional else None
+    if ("image" if mode == "img2img" else "mask_image") in parameters:
         return cls
-    name = cls.__name__.replace("Pipeline", _ENDINGS[mode])
-    named = getattr(diffusers, name, None)
-    is_usable = isinstance(named, type) and name not in family_of(cls).unusable_pipelines
-    return named if is_usable else None
+    name = cls.__name__.replace("Pipeline", _SUFFIXES[mode])
+    candidate = getattr(diffusers, name, None)
+    is_usable = isinstance(candidate, type) and name not in family_of(cls).unusable_pipelines
+    return candidate if is_usable else None
 
 
 def needs_mask(pipe: Any) -> bool:
-    """Whether a pipeline was made for inpainting and does nothing else."""
+    """Return whether a pipeline supports inpainting only."""
     if family_of(pipe).inpaint_only:
         return True
     unet = getattr(pipe, "unet", None)
@@ -87,34 +89,36 @@ def needs_mask(pipe: Any) -> bool:
 
 
 def reads_mask(in_channels: int, latent_channels: int) -> bool:
-    """Whether a UNet was made for inpainting: it reads latents, a mask and the masked latents."""
+    """Return whether a UNet is for inpainting: it takes latents, a mask and masked latents."""
     return in_channels == 2 * latent_channels + 1
 
 
 def modes(cls: Any, needs_mask: bool) -> dict[Mode, Any]:
-    """The modes of a model whose text-to-image class this is, with the class for each."""
-    left_out: set[Mode] = {"txt2img", "img2img"} if needs_mask else set()
+    """Return the modes of a model with this text-to-image class, with the class for each."""
+    unsupported_modes: set[Mode] = {"txt2img", "img2img"} if needs_mask else set()
     if family_of(cls).inpaint_needs_own_unet and not needs_mask:
-        left_out = {"inpaint"}
-    classes = {mode: class_for(mode, cls) for mode in MODES if mode not in left_out}
-    return {mode: found for mode, found in classes.items() if found is not None}
+        unsupported_modes = {"inpaint"}
+    classes = {mode: class_for(mode, cls) for mode in MODES if mode not in unsupported_modes}
+    return {mode: mode_class for mode, mode_class in classes.items() if mode_class is not None}
 
 
 def with_controlnet(mode: Mode, cls: Any) -> Any | None:
-    """The class of the same family and mode that a ControlNet leads, as AutoPipeline names it."""
-    before = ("PAG" if "PAG" in cls.__name__ else "") + _ENDINGS.get(mode, "Pipeline")
-    name = cls.__name__.replace(before, f"ControlNet{before}")
-    return next((each for each in _MAPPINGS[mode].values() if each.__name__ == name), None)
+    """Return AutoPipeline's class for the same family and mode with a ControlNet, or None."""
+    suffix = ("PAG" if "PAG" in cls.__name__ else "") + _SUFFIXES.get(mode, "Pipeline")
+    name = cls.__name__.replace(suffix, f"ControlNet{suffix}")
+    return next(
+        (candidate for candidate in _MAPPINGS[mode].values() if candidate.__name__ == name), None
+    )
 
 
 def unsupported_reason(cls: Any) -> str | None:
-    """Why a class of diffusers does not make images from prompts; None: it does."""
-    known = call_parameters(cls)
-    if "prompt" not in known:
+    """Return why a class does not generate images from prompts; None if it does."""
+    parameters = call_parameters(cls)
+    if "prompt" not in parameters:
         return "takes no prompt"
-    if any(name in known for name in _NOT_IMAGES):
-        return "makes video or sound"
-    if "num_inference_steps" not in known:
+    if any(name in parameters for name in _OTHER_MEDIA):
+        return "generates video or sound"
+    if "num_inference_steps" not in parameters:
         return "has no num_inference_steps"
     if "Control" in cls.__name__:
         return "contains a ControlNet; name the model and the ControlNet separately"
@@ -125,14 +129,14 @@ def unsupported_reason(cls: Any) -> str | None:
 
 
 def for_mode(pipe: Any, mode: Mode, **parts: Any) -> Any | None:
-    """A new pipeline for the mode, made of a pipeline's parts; None when diffusers has none.
+    """Return a new pipeline for the mode from a pipeline's parts; None when diffusers has none.
 
     Args:
-        parts: vae and controlnet instead of its own; `controlnet=None` takes one away.
+        parts: vae and controlnet to replace its own; `controlnet=None` removes it.
     """
     try:
         new = _AUTO[mode].from_pipe(pipe, **parts)
-    except ValueError:  # AutoPipeline knows no such class
+    except ValueError:  # AutoPipeline lists no such class
         cls = class_for(mode, class_of(pipe))
         if parts.get("controlnet") is not None or cls is None:
             return None
@@ -142,13 +146,13 @@ def for_mode(pipe: Any, mode: Mode, **parts: Any) -> Any | None:
 
 
 def for_request(loaded: LoadedModel, request: GenerationRequest, **parts: Any) -> Any:
-    """The pipeline that a request needs: the loaded one, or a new one of the loaded one's parts.
+    """Return the pipeline for a request: the loaded one, or a new one from its parts.
 
     Args:
-        parts: vae and controlnet instead of the loaded model's own.
+        parts: vae and controlnet to replace the loaded model's.
 
     Raises:
-        Unsupported: diffusers has none of this family.
+        Unsupported: diffusers has no such pipeline for this family.
     """
     mode = mode_of(request)
     is_required = _is_required(call_parameters(loaded.pipe).get("image"))
@@ -157,15 +161,17 @@ def for_request(loaded: LoadedModel, request: GenerationRequest, **parts: Any) -
     pipe = for_mode(loaded.pipe, mode, **parts)
     if pipe is None and parts.get("controlnet") is not None:
         names = [net.name for net in request.controlnets]
-        raise unsupported("controlnets", names, loaded.pipe, "takes no ControlNet for this")
+        raise unsupported(
+            "controlnets", names, loaded.pipe, "does not support ControlNets in this mode"
+        )
     if pipe is None:
         field = {"txt2img": "prompt", "img2img": "image", "inpaint": "mask_image"}[mode]
-        raise unsupported(field, getattr(request, field), loaded.pipe, _LACKS[mode])
+        raise unsupported(field, getattr(request, field), loaded.pipe, _UNSUPPORTED_MODE[mode])
     return pipe
 
 
 def copy_for_request(loaded: LoadedModel, request: GenerationRequest, **parts: Any) -> Any:
-    """As for_request(), but never the loaded pipeline: what a job sets in it goes with it."""
+    """Return the pipeline for a request, but never the loaded one, so that a job may change it."""
     pipe = for_request(loaded, request, **parts)
     return for_mode(pipe, "txt2img") if pipe is loaded.pipe else pipe
 

@@ -1,1 +1,1 @@
-"""Makes the images of a job: encode, denoise, decode."""
+"""Generates the images of a job: encode, denoise, decode."""

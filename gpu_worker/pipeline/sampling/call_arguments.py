@@ -1,4 +1,4 @@
-"""The arguments of a pipeline's call, but prompts, adapters, generator and callback."""
+"""Builds a pipeline's call arguments, except prompts, adapters, generator and callback."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ _AS_SENT = (
 """Fields that diffusers' calls take under the same name and with the same value."""
 
 _RESOLVED = ("num_inference_steps", "guidance_scale", "strength")
-"""Fields whose value a record has even when the request did not set it: the pipeline's own."""
+"""Fields that a record always has; without one in the request, the pipeline's default."""
 
 _DISTILLED_STEPS = 2
-"""Sana Sprint's own intermediate_timesteps are for two steps alone."""
+"""Sana Sprint's own intermediate_timesteps are for two steps only."""
 
 
 def build(context: GenerationContext, pipe: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The call's arguments; and the fields of the record that follow from them.
+    """Return the call's arguments, and the record's fields that follow from them.
 
     Raises:
-        Unsupported: the family does not draw the size that is asked for.
+        Unsupported: the family does not support the requested size.
     """
     loaded, request, canvas = context.loaded, context.request, context.canvas
     _check_own_size(context, pipe)
-    known = call_parameters(pipe)
+    parameters = call_parameters(pipe)
     values = {name: getattr(request, name) for name in _AS_SENT}
     arguments: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     for name in ("num_inference_steps", "guidance_scale"):
         default = getattr(loaded.defaults, name)
-        if name in known and default is not None:
+        if name in parameters and default is not None:
             arguments.setdefault(name, default)
     images = {"image": canvas.image, "mask_image": canvas.mask}
     arguments |= {name: image for name, image in images.items() if image is not None}
     sides = {"width": canvas.width, "height": canvas.height}
-    arguments |= {name: side for name, side in sides.items() if name in known}
-    if "max_area" in known:
+    arguments |= {name: side for name, side in sides.items() if name in parameters}
+    if "max_area" in parameters:
         arguments["max_area"] = canvas.width * canvas.height
     arguments |= family_of(pipe).call_arguments
     steps = arguments.get("num_inference_steps", _DISTILLED_STEPS)
-    if "intermediate_timesteps" in known and steps != _DISTILLED_STEPS:
+    if "intermediate_timesteps" in parameters and steps != _DISTILLED_STEPS:
         arguments["intermediate_timesteps"] = None
     resolved = {
-        name: arguments.get(name, known[name].default if name in known else None)
+        name: arguments.get(name, parameters[name].default if name in parameters else None)
         for name in _RESOLVED
     }
     if canvas.image is None:
@@ -61,13 +61,13 @@ def build(context: GenerationContext, pipe: Any) -> tuple[dict[str, Any], dict[s
 
 
 def _check_own_size(context: GenerationContext, pipe: Any) -> None:
-    """Some families change the size without a word: to their network's, or to an area of theirs."""
+    """Raise Unsupported for a size that the family would silently change."""
     own_size = family_of(pipe).own_size
     side_px = context.loaded.default_side_px()
     if own_size == "network":
-        reason = "draws at the size of its network alone"
+        reason = "generates only at the size of its network"
     elif own_size == "area" and not _has_area(context.canvas, side_px):
-        reason = f"draws images of the area of {side_px} pixels squared alone"
+        reason = f"generates only images with the area of {side_px} x {side_px} pixels"
     else:
         return
     for side in ("width", "height"):
@@ -77,5 +77,5 @@ def _check_own_size(context: GenerationContext, pipe: Any) -> None:
 
 
 def _has_area(canvas: Canvas, side_px: int) -> bool:
-    """Whether the area is within what rounding both sides makes of it."""
+    """Return whether the area is within the rounding of both sides."""
     return abs(canvas.width * canvas.height / side_px**2 - 1) < 0.05

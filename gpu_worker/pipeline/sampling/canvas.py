@@ -1,7 +1,4 @@
-"""The size of a job's pictures, and the pictures that came with it brought to that size.
-
-Knows no pipeline's arguments.
-"""
+"""Chooses the size of a job's images, and resizes the input images to it."""
 
 from __future__ import annotations
 
@@ -17,8 +14,10 @@ from gpu_worker.pipeline.sampling.input_images import InputImages
 
 @dataclass(frozen=True)
 class Canvas:
-    """`width` and `height` in pixels; `image` (RGB) and `mask` (L, white is painted anew) have
-    exactly that size."""
+    """The size of a job's images in pixels, with the input images at that size.
+
+    `image` is RGB. `mask` has mode L, and its white pixels are painted.
+    """
 
     width: int
     height: int
@@ -27,33 +26,35 @@ class Canvas:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height, in pixels."""
+        """Return width and height in pixels."""
         return self.width, self.height
 
-    def fitted(self, picture: Image.Image) -> Image.Image:
-        """The picture in this size; not cropped, so another aspect ratio is stretched."""
-        return _resize(picture, (self.width, self.height), Image.Resampling.LANCZOS)
+    def fit(self, image: Image.Image) -> Image.Image:
+        """Return the image at this size; another aspect ratio is stretched, not cropped."""
+        return _resize(image, (self.width, self.height), Image.Resampling.LANCZOS)
 
     @classmethod
     def for_request(
         cls, loaded: LoadedModel, request: GenerationRequest, images: InputImages
     ) -> Canvas:
-        """The size that a request asks for; without sizes that of its image, or the model's own.
+        """Return the canvas for a request.
+
+        Without width and height it has the size of the image, else the model's native size.
 
         Raises:
-            MissingImage: an image is gone or cannot be read.
-            Unsupported: the pipeline draws no such width or height.
+            MissingImage: an image is missing or cannot be read.
+            Unsupported: the pipeline does not support the width or height.
         """
         multiple = loaded.side_multiple_px()
         for name in ("width", "height"):
             value = getattr(request, name)
             if value is not None and value % multiple:
-                reason = f"draws multiples of {multiple} pixels"
+                reason = f"needs a multiple of {multiple} pixels"
                 raise unsupported(name, value, loaded.pipe, reason)
         if request.image is None:
             side = loaded.default_side_px()
             return cls(request.width or side, request.height or side)
-        image = images.picture(request.image)
+        image = images.image(request.image)
         size = output_size.image_to_image_size(request, image.size, multiple)
         mask = None
         if request.mask_image is not None:
@@ -61,5 +62,5 @@ class Canvas:
         return cls(*size, _resize(image, size, Image.Resampling.LANCZOS), mask)
 
 
-def _resize(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
-    return picture if picture.size == size else picture.resize(size, how)
+def _resize(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    return image if image.size == size else image.resize(size, how)

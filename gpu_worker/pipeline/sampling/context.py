@@ -1,4 +1,4 @@
-"""What a job's pipeline is built from: handed as one to adapters, schedulers and sampling."""
+"""Holds what a job's pipeline is built from, for adapters, schedulers and sampling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu_worker.pipeline.sampling.input_images import InputImages
 
 @dataclass(frozen=True)
 class GenerationContext:
-    """The model in memory, the request, its images, the operator's files, and the size to draw."""
+    """The loaded model, the request, its images, the operator's files, and the image size."""
 
     loaded: LoadedModel
     request: GenerationRequest

@@ -1,4 +1,4 @@
-"""The second pass of a picture: made larger, and drawn over by image to image at that size."""
+"""Prepares the second pass of an image: upscaled, then image to image at that size."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from gpu_worker.contract.request import Hires
 from gpu_worker.pipeline.loading.loaded_model import unsupported
 
 FIRST_PASS_ONLY = frozenset({"width", "height", "image", "mask_image", "strength", "latents"})
-"""Arguments that are not the second pass's; nor are ControlNets', which it does without."""
+"""Call arguments that the second pass does not take over. It has no ControlNets either."""
 
 
 def steps_after(hires: Hires, first_steps: int) -> int:
-    """Steps that the second pass takes, as diffusers' get_timesteps counts them; that of flow
-    matching makes one where it would be none."""
-    asked = hires.num_inference_steps or first_steps
-    return max(1, min(int(asked * hires.strength), asked))
+    """Return the second pass's steps, as diffusers' get_timesteps counts them.
+
+    There is at least one, as in its flow-matching version.
+    """
+    steps = hires.num_inference_steps or first_steps
+    return max(1, min(int(steps * hires.strength), steps))
 
 
 def output(hires: Hires) -> dict[str, str]:
-    """What the first pass shall give: latents where they are made larger, else the picture."""
+    """Return the first pass's output arguments: latents for the upscaler `latent`, else images."""
     return {"output_type": "latent" if hires.upscaler == LATENT else "pil"}
 
 
@@ -37,12 +39,11 @@ def upscale_first_pass(
     enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image],
     multiple: int = SIDE_MULTIPLE_PX,
 ) -> Any:
-    """What image to image begins with: interpolated latents, or the picture made larger.
+    """Return the start of image to image: interpolated latents, or the upscaled image.
 
     Args:
-        first: the first pass's output: a picture, or latents with scaling factor, (4, height / 8,
-            width / 8).
-        multiple: of pixels, what the pipeline's sides are.
+        first: the first pass's output: an image, or scaled latents (4, height / 8, width / 8).
+        multiple: the sides are a multiple of this, in pixels.
 
     Raises:
         Unsupported: this family's latents cannot be interpolated.
@@ -51,8 +52,8 @@ def upscale_first_pass(
         return enlarge(first, hires_size(first.size, hires.scale, multiple))
     latents = first if first.ndim == 4 else first[None]
     if latents.ndim != 4:
-        why = "packs its latents: use upscaler lanczos, or one of models.toml"
-        raise unsupported("hires.upscaler", hires.upscaler, pipe, why)
+        reason = "packs its latents: use upscaler lanczos, or one of models.toml"
+        raise unsupported("hires.upscaler", hires.upscaler, pipe, reason)
     factor = int(pipe.vae_scale_factor)
     height, width = (int(side) * factor for side in latents.shape[2:])
     size = hires_size((width, height), hires.scale, multiple)
@@ -60,9 +61,9 @@ def upscale_first_pass(
     return functional.interpolate(latents.float(), shape, mode="bilinear").to(latents.dtype)
 
 
-def sides(pipe: Any, begun: Any) -> dict[str, int]:
-    """Width and height of the second pass, for classes that would draw their own size else."""
-    if isinstance(begun, Image.Image):
-        return {"width": begun.width, "height": begun.height}
+def sides(pipe: Any, start: Any) -> dict[str, int]:
+    """Return width and height of the second pass, for classes that need them set."""
+    if isinstance(start, Image.Image):
+        return {"width": start.width, "height": start.height}
     factor = int(pipe.vae_scale_factor)
-    return {"width": begun.shape[3] * factor, "height": begun.shape[2] * factor}
+    return {"width": start.shape[3] * factor, "height": start.shape[2] * factor}

@@ -19,7 +19,7 @@ from gpu_worker.pipeline.loading.loaded_model import unsupported
 from gpu_worker.pipeline.sampling import hires, latent_preview, step_callbacks
 from gpu_worker.pipeline.sampling.context import GenerationContext
 from gpu_worker.pipeline.sampling.latent_preview import LatentPreviews
-from gpu_worker.pipeline.sampling.refiner import Keep, RefinerPipeline
+from gpu_worker.pipeline.sampling.refiner import MaskBlend, RefinerPipeline
 from gpu_worker.pipeline.sampling.step_log import StepLog
 from gpu_worker.pipeline_api import GeneratedImage, OnStep
 
@@ -81,9 +81,9 @@ class StepCounter:
     def step(self, step: int, steps: int, preview: Callable[[], Image.Image] | None) -> None:
         """Report step `step` of the `steps` of this pass."""
         self._total = self._before + steps
-        each = self._total + self.more
-        done = self._number * each + self._before + step
-        self._on_step(done, self._count * each, preview)
+        steps_per_image = self._total + self.more
+        position = self._number * steps_per_image + self._before + step
+        self._on_step(position, self._count * steps_per_image, preview)
 
 
 @dataclass
@@ -115,15 +115,15 @@ class _Run:
             lambda image, size: of.enlarge(image, request.upscaler, size),
             of.context.loaded.side_multiple_px(),
         )
-        known = call_parameters(second)
+        parameters = call_parameters(second)
         arguments = {
             name: value
             for name, value in of.arguments.items()
-            if name in known and name not in hires.FIRST_PASS_ONLY
+            if name in parameters and name not in hires.FIRST_PASS_ONLY
         }
         arguments |= {"image": start, "strength": request.strength}
         sides = hires.sides(second, start)
-        arguments |= {name: side for name, side in sides.items() if name in known}
+        arguments |= {name: side for name, side in sides.items() if name in parameters}
         arguments["num_inference_steps"] = request.num_inference_steps or first_steps
         return self.last_pass(second, arguments)
 
@@ -136,20 +136,20 @@ class _Run:
         until = {"denoising_end": refiner.switch_at, "output_type": "latent"}
         latents = self._call(pipe, arguments | until)
         self.counter.next_pass()
-        with refiner.at_work():
-            keep = refiner.keeping(arguments, self.generator)
+        with refiner.on_device():
+            blend = refiner.mask_blend(arguments, self.generator)
             its_own = refiner.arguments(latents, arguments, self.of.metadata)
-            return self._call(refiner.pipe, its_own, keep)[0]
+            return self._call(refiner.pipe, its_own, blend)[0]
 
-    def _call(self, pipe: Any, arguments: dict[str, Any], keep: Keep | None = None) -> Any:
+    def _call(self, pipe: Any, arguments: dict[str, Any], blend: MaskBlend | None = None) -> Any:
         factor = int(getattr(pipe, "vae_scale_factor", 8))
         loaded = self.of.context.loaded
         previews = LatentPreviews(pipe.scheduler, factor, lambda z: loaded.colors(pipe, z))
         has_vae = getattr(pipe, "vae", None) is not None
 
         def on_step_end(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
-            if keep is not None:
-                tensors["latents"] = keep(pipe, index, tensors["latents"])
+            if blend is not None:
+                tensors["latents"] = blend(pipe, index, tensors["latents"])
             if self.log is not None:
                 self.log.note(pipe, timestep, tensors)
             at = latent_preview.step_index(pipe.scheduler, index, timestep)

@@ -1,6 +1,6 @@
-"""The pictures that came with a job, read from where the gateway has put them.
+"""Reads a job's input images from the folder where the gateway stored them.
 
-Gives them as RGB or as a mask; fits none to a size.
+It returns them as RGB or as a mask, and does not resize them.
 """
 
 from __future__ import annotations
@@ -14,64 +14,64 @@ from PIL import Image, ImageOps
 from gpu_worker.contract.validation_errors import Refusal
 
 MAX_TEXT_CHARS = 32 << 10
-"""Of a picture's own text that is carried over: two prompts of 4000 characters and a line."""
+"""Limit of an image's text that is copied: two prompts of 4000 characters and a line."""
 
 
 class MissingImage(Refusal):
-    """A job's picture is not there, or not what it was, or cannot be read."""
+    """An input image of a job is missing, has changed or cannot be read."""
 
 
 class InputImages:
-    """Of one job. `folder` holds a file for each picture, named by its sha256 in hex."""
+    """The input images of one job. `folder` has a file for each, named by its SHA-256 in hex."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def picture(self, digest: str) -> Image.Image:
-        """The picture upright and in RGB; what is transparent shows white.
+    def image(self, digest: str) -> Image.Image:
+        """Return the image upright and in RGB, with transparent pixels on white.
 
         Raises:
-            MissingPicture: the file is gone, has changed or is no picture.
+            MissingImage: the file is missing, has changed or is not an image.
         """
-        return _flat(self._opened(digest), "white").convert("RGB")
+        return _flatten(self._open(digest), "white").convert("RGB")
 
     def mask(self, digest: str) -> Image.Image:
-        """The picture's brightness: white is painted anew; what is transparent counts as black.
+        """Return the image's brightness, where white is painted; transparent pixels are black.
 
         Raises:
-            MissingPicture: the file is gone, has changed or is no picture.
+            MissingImage: the file is missing, has changed or is not an image.
         """
-        return _flat(self._opened(digest), "black").convert("L")
+        return _flatten(self._open(digest), "black").convert("L")
 
     def parameters(self, digest: str) -> str | None:
-        """A1111's text in the picture, of which tools tell how it was made; None: it has none.
+        """Return the image's A1111 text, from which tools read how it was made, or None.
 
         Raises:
-            MissingPicture: the file is gone, has changed or is no picture.
+            MissingImage: the file is missing, has changed or is not an image.
         """
-        found = self._opened(digest).info.get("parameters")
-        return found if isinstance(found, str) and len(found) <= MAX_TEXT_CHARS else None
+        text = self._open(digest).info.get("parameters")
+        return text if isinstance(text, str) and len(text) <= MAX_TEXT_CHARS else None
 
-    def _opened(self, digest: str) -> Image.Image:
+    def _open(self, digest: str) -> Image.Image:
         name = digest.removeprefix("sha256:")
         try:
             content = (self._folder / name).read_bytes()
         except OSError as error:
-            raise MissingImage(f"the picture {digest} is gone: {error.strerror}") from None
+            raise MissingImage(f"the image {digest} is missing: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != name:
-            raise MissingImage(f"the picture {digest} has changed on the disk")
+            raise MissingImage(f"the image {digest} has changed on the disk")
         try:
             image = Image.open(io.BytesIO(content))
             image.load()
             return ImageOps.exif_transpose(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise MissingImage(f"the picture {digest} cannot be read: {error}") from None
+            raise MissingImage(f"the image {digest} cannot be read: {error}") from None
 
 
-def _flat(image: Image.Image, ground: str) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, as depth maps have: Pillow would clip them
+def _flatten(image: Image.Image, background: str) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey, as in depth maps, which Pillow would clip
         return image.convert("I").point(lambda value: value / 256).convert("L")
     if not image.has_transparency_data:
         return image
-    seen = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", seen.size, ground), seen).convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")

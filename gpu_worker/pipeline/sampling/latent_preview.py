@@ -1,7 +1,7 @@
-"""A small picture of a job in mid-way: the latents' best guess, through a linear map to colours.
+"""Creates previews of a running job, from the latents' estimate of the final image.
 
-A VAE that is not nearly linear decodes by itself: that is dearer, and preview.py, which decides
-when, asks for it less often.
+Where no linear map fits the VAE, the VAE decodes the estimate. That costs more, so such previews
+are less frequent.
 """
 
 from __future__ import annotations
@@ -12,66 +12,70 @@ from typing import Any
 import torch
 from PIL import Image
 
-MOST_PX = 256
+MAX_PX = 256
 _SIGMA_SPACE = ("Euler", "Heun", "LMS", "KDPM2", "EDM", "FlowMatch")
-"""Schedulers whose latents are x0 + sigma * noise, or x0 (1 - sigma) + sigma * noise: along both
-a straight line in sigma leads to x0. Those of all others are sqrt(a) x0 + sqrt(1 - a) noise."""
+"""Schedulers whose latents are x0 + sigma * noise, or x0 (1 - sigma) + sigma * noise.
+
+For both, a straight line in sigma leads to x0. All others have sqrt(a) x0 + sqrt(1 - a) noise.
+"""
 
 
 class LatentPreviews:
-    """Of one picture. `draw` makes colours of latents, at any size."""
+    """The previews of one image. `to_image` turns latents into an image of any size."""
 
     def __init__(
-        self, scheduler: Any, factor: int, draw: Callable[[torch.Tensor], Image.Image]
+        self, scheduler: Any, factor: int, to_image: Callable[[torch.Tensor], Image.Image]
     ) -> None:
         self._scheduler = scheduler
         self._factor = factor
-        self._draw = draw
-        self._before: torch.Tensor | None = None
+        self._to_image = to_image
+        self._previous: torch.Tensor | None = None
 
     def after(self, index: int, latents: torch.Tensor) -> Callable[[], Image.Image] | None:
-        """What makes the preview after step `index` (from 0); None where there can be none."""
+        """Return a function that makes the preview after step `index` (from 0), or None."""
         if latents.ndim != 4:
             return None
-        before, self._before = self._before, latents
+        previous, self._previous = self._previous, latents
         size = latents.shape[3] * self._factor, latents.shape[2] * self._factor
 
         def make() -> Image.Image:
-            guess = latents if before is None else self._guess(index, before, latents)
-            return shrink(self._draw(guess), size)
+            guess = latents if previous is None else self._guess(index, previous, latents)
+            return shrink(self._to_image(guess), size)
 
         return make
 
-    def _guess(self, index: int, before: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
-        """x0, where the line through two steps' latents meets sigma 0."""
+    def _guess(self, index: int, previous: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
+        """Return x0, where the line through two steps' latents meets sigma 0."""
         if type(self._scheduler).__name__.startswith(_SIGMA_SPACE):
             sigmas = self._scheduler.sigmas
             if index + 1 >= len(sigmas):
-                return now
+                return current
             old, new = float(sigmas[index]), float(sigmas[index + 1])
-            return now if old == new else now - (now - before) * (new / (new - old))
+            return current if old == new else current - (current - previous) * (new / (new - old))
         timesteps = self._scheduler.timesteps
         alphas = getattr(self._scheduler, "alphas_cumprod", None)
         if alphas is None or index + 1 >= len(timesteps):
-            return now
+            return current
         a, b = (float(alphas[int(timesteps[k])]) for k in (index, index + 1))
         old, new = ((1 - share) ** 0.5 / share**0.5 for share in (a, b))
-        first, second = before / a**0.5, now / b**0.5
+        first, second = previous / a**0.5, current / b**0.5
         return second if old == new else second - (second - first) * (new / (new - old))
 
 
 def step_index(scheduler: Any, index: int, timestep: Any) -> int:
-    """Where in the scheduler's lists a step stands, from 0: step `index` of a call that began or
-    ended on the way, as image to image and a refiner do. To be asked after the step."""
-    counted = getattr(scheduler, "step_index", None)
-    if counted is not None:
-        return max(int(counted) - 1, 0)
-    found = (scheduler.timesteps == timestep).nonzero().flatten().tolist()
-    return next((at for at in found if at >= index), index)
+    """Return the position of a step in the scheduler's lists, from 0; call it after the step.
+
+    It differs from `index` where a call skips steps, as image to image and a refiner do.
+    """
+    scheduler_index = getattr(scheduler, "step_index", None)
+    if scheduler_index is not None:
+        return max(int(scheduler_index) - 1, 0)
+    matches = (scheduler.timesteps == timestep).nonzero().flatten().tolist()
+    return next((position for position in matches if position >= index), index)
 
 
-def shrink(small: Image.Image, most_px: tuple[int, int]) -> Image.Image:
-    """At most MOST_PX on its longer side, and no larger than the picture itself will be."""
-    scale = min(MOST_PX / max(small.size), most_px[0] / small.width)
+def shrink(small: Image.Image, max_size: tuple[int, int]) -> Image.Image:
+    """Resize a preview to MAX_PX on its longer side, but not beyond the final image."""
+    scale = min(MAX_PX / max(small.size), max_size[0] / small.width)
     size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
     return small.resize(size, Image.Resampling.BILINEAR)

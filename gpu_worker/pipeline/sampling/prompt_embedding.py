@@ -1,7 +1,7 @@
-"""The words as the pipeline takes them: plain, weighted, or longer than the text encoder reads.
+"""Turns prompts into call arguments: plain, weighted, or longer than the text encoder reads.
 
-Plain prompts go to diffusers as they are. Weights and prompts beyond CLIP's 77 tokens are compel's,
-for Stable Diffusion 1, 2 and XL; other families read what fits, and the record says what did not.
+Plain prompts are passed to diffusers. For Stable Diffusion 1, 2 and XL, compel handles weights and
+prompts beyond CLIP's 77 tokens. Other families read what fits, and the record has the rest.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ _PENULTIMATE = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
 
 
 def build(pipe: Any, request: GenerationRequest) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the pipeline is called with for the prompts, and what the record says of them.
+    """Return the call arguments for the prompts, and the record's metadata about them.
 
     Raises:
-        Unsupported: a weight is beyond reason.
+        Unsupported: a weight is out of range.
     """
     if not family_of(pipe).weighted_prompts:
-        words = _plain(request.prompt, request.negative_prompt)
-        cut = {f"{field}_cut": _unread_end(pipe, text) for field, text in words.items()}
-        return words, {field: rest for field, rest in cut.items() if rest}
-    said = (
+        arguments = _plain(request.prompt, request.negative_prompt)
+        unread = {f"{field}_cut": _unread_end(pipe, text) for field, text in arguments.items()}
+        return arguments, {field: rest for field, rest in unread.items() if rest}
+    prompts = (
         prompt_weights.parse(request.prompt),
         prompt_weights.parse(request.negative_prompt, "negative_prompt"),
     )
-    tokens = _tokens(pipe, prompt_weights.plain_text(said[0]))
-    facts: dict[str, Any] = {"prompt_tokens": tokens}
-    longest = max(tokens, _tokens(pipe, prompt_weights.plain_text(said[1])))
+    tokens = _tokens(pipe, prompt_weights.plain_text(prompts[0]))
+    metadata: dict[str, Any] = {"prompt_tokens": tokens}
+    longest = max(tokens, _tokens(pipe, prompt_weights.plain_text(prompts[1])))
     fits = longest <= _tokenizer(pipe).model_max_length - 2
-    if fits and not any(prompt_weights.is_weighted(fragments) for fragments in said):
-        return _plain(*map(prompt_weights.plain_text, said)), facts
+    if fits and not any(prompt_weights.is_weighted(fragments) for fragments in prompts):
+        return _plain(*map(prompt_weights.plain_text, prompts)), metadata
     if family_of(pipe).two_encoders:
-        return _xl(pipe, request, *said), facts
-    return _single(pipe, request, *said), facts
+        return _xl(pipe, request, *prompts), metadata
+    return _single(pipe, request, *prompts), metadata
 
 
 def _plain(prompt: str, negative_prompt: str) -> dict[str, Any]:
-    given = {"prompt": prompt}
+    arguments = {"prompt": prompt}
     if negative_prompt:
-        given["negative_prompt"] = negative_prompt
-    return given
+        arguments["negative_prompt"] = negative_prompt
+    return arguments
 
 
 def _tokenizer(pipe: Any) -> Any:
-    """The first one; an SDXL refiner has only the second."""
+    """Return the first tokenizer; an SDXL refiner has only the second."""
     return pipe.tokenizer or pipe.tokenizer_2
 
 
 class _TextualInversions:
-    """What compel asks a pipeline for to find the words of textual inversions."""
+    """The attributes of a pipeline that compel needs for textual inversions."""
 
     def __init__(self, pipe: Any) -> None:
         self.tokenizer = _tokenizer(pipe)
@@ -73,49 +73,55 @@ class _TextualInversions:
 
 
 def _tokens(pipe: Any, text: str) -> int:
-    """How many tokens a prompt has where it has most, begin and end not counted: a word of a
-    textual inversion is as many as the file has vectors for that encoder."""
+    """Return a prompt's largest number of tokens of all encoders, without start and end.
+
+    A textual inversion counts one token for each vector that the encoder has.
+    """
     counts = []
-    for end in ("", "_2"):
-        tokenizer = getattr(pipe, f"tokenizer{end}", None)
+    for suffix in ("", "_2"):
+        tokenizer = getattr(pipe, f"tokenizer{suffix}", None)
         if tokenizer is not None:
-            written_out = pipe.maybe_convert_prompt(text, tokenizer)
-            ids = tokenizer(written_out, truncation=False, add_special_tokens=False).input_ids
+            expanded = pipe.maybe_convert_prompt(text, tokenizer)
+            ids = tokenizer(expanded, truncation=False, add_special_tokens=False).input_ids
             counts.append(len(ids))
     return max(counts)
 
 
 def _unread_end(pipe: Any, text: str) -> str:
-    """The end of the prompt that the encoder which reads furthest does not read."""
-    least = text
-    for number in ("", "_2", "_3"):
-        tokenizer = getattr(pipe, f"tokenizer{number}", None)
+    """Return the end of the prompt that no text encoder reads."""
+    shortest = text
+    for suffix in ("", "_2", "_3"):
+        tokenizer = getattr(pipe, f"tokenizer{suffix}", None)
         limit = _limit(pipe, tokenizer)
         if tokenizer is None or limit is None:
             continue
         tokens = tokenizer(text, truncation=False).input_ids
-        kept = tokenizer(text, truncation=True, max_length=limit).input_ids
-        rest = tokenizer.decode(tokens[len(kept) - 1 : -1], skip_special_tokens=True)
-        least = min(least, "" if len(tokens) <= len(kept) else rest.strip(), key=len)
-    return "" if least == text else least
+        read_tokens = tokenizer(text, truncation=True, max_length=limit).input_ids
+        rest = tokenizer.decode(tokens[len(read_tokens) - 1 : -1], skip_special_tokens=True)
+        shortest = min(shortest, "" if len(tokens) <= len(read_tokens) else rest.strip(), key=len)
+    return "" if shortest == text else shortest
 
 
 def _limit(pipe: Any, tokenizer: Any) -> int | None:
-    """Tokens that are read: CLIP's own limit, or the length that the pipeline asks T5 for."""
+    """Return the limit of tokens: CLIP's own, or the pipeline's default length for T5."""
     if tokenizer is None:
         return None
     if "CLIP" in type(tokenizer).__name__:
         return int(tokenizer.model_max_length)
-    asked = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")
-    return int(asked.default) if asked is not None and isinstance(asked.default, int) else None
+    parameter = inspect.signature(type(pipe).__call__).parameters.get("max_sequence_length")
+    return (
+        int(parameter.default)
+        if parameter is not None and isinstance(parameter.default, int)
+        else None
+    )
 
 
 def _compel(
-    pipe: Any, number: str, kind: ReturnedEmbeddingsType, skip: int, *, pooled: bool = False
+    pipe: Any, suffix: str, kind: ReturnedEmbeddingsType, skip: int, *, pooled: bool = False
 ) -> Compel:
     return Compel(
-        tokenizer=getattr(pipe, f"tokenizer{number}"),
-        text_encoder=_SkippingEncoder(getattr(pipe, f"text_encoder{number}"), skip),
+        tokenizer=getattr(pipe, f"tokenizer{suffix}"),
+        text_encoder=_SkippingEncoder(getattr(pipe, f"text_encoder{suffix}"), skip),
         textual_inversion_manager=DiffusersTextualInversionManager(_TextualInversions(pipe)),
         dtype_for_device_getter=lambda device: torch.float32,
         truncate_long_prompts=False,
@@ -127,9 +133,9 @@ def _compel(
 
 
 class _SkippingEncoder:
-    """A text encoder whose last layers are left out, as diffusers' encode_prompt leaves them out.
+    """A text encoder without its last layers, skipped as in diffusers' encode_prompt.
 
-    compel knows one skipped layer at most.
+    compel itself can skip one layer at most.
     """
 
     def __init__(self, encoder: Any, skip: int) -> None:
@@ -139,10 +145,10 @@ class _SkippingEncoder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._skip:
-            return self._encoder(*given, **named)
-        output = self._encoder(*given, **{**named, "output_hidden_states": True})
+            return self._encoder(*args, **kwargs)
+        output = self._encoder(*args, **{**kwargs, "output_hidden_states": True})
         output.hidden_states = output.hidden_states[: -self._skip]
         output.last_hidden_state = _norm(self._encoder)(output.hidden_states[-1])
         return output
@@ -154,7 +160,7 @@ def _norm(encoder: Any) -> Any:
 
 
 def _embed(compel: Compel, fragments: list[Fragment]) -> torch.Tensor:
-    """One prompt's embeddings, (1, 77 n, width)."""
+    """Return one prompt's embeddings, (1, 77 n, width)."""
     parts = [(fragment.text, fragment.weight) for fragment in fragments]
     with torch.no_grad():
         (embeds, _), _ = compel.build_conditioning_tensor_for_prompt_object(FlattenedPrompt(parts))
@@ -189,12 +195,14 @@ def _xl(
     provider = second.conditioning_provider
     with torch.no_grad():
         pooled = [
-            provider.get_pooled_embeddings([prompt_weights.plain_text(words)], device=second.device)
-            for words in (positive, negative)
+            provider.get_pooled_embeddings(
+                [prompt_weights.plain_text(fragments)], device=second.device
+            )
+            for fragments in (positive, negative)
         ]
     embeds, other = (torch.cat(parts, dim=-1) for parts in zip(*pairs, strict=True))
     if not request.negative_prompt and pipe.config.get("force_zeros_for_empty_prompt"):
-        # As diffusers' own encode_prompt does it.
+        # diffusers' encode_prompt does the same.
         other, pooled[1] = torch.zeros_like(other), torch.zeros_like(pooled[1])
     dtype = pipe.dtype
     return {

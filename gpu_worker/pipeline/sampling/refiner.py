@@ -21,7 +21,7 @@ from gpu_worker.pipeline.loading.loaded_model import unsupported
 from gpu_worker.pipeline.sampling import prompt_embedding, refiner_loading
 from gpu_worker.pipeline.sampling.context import GenerationContext
 
-Keep = Callable[[Any, int, torch.Tensor], torch.Tensor]
+MaskBlend = Callable[[Any, int, torch.Tensor], torch.Tensor]
 """Of a pipeline, a step from 0 and its latents: the latents with what a mask keeps put back."""
 
 _FROM_BASE = ("num_inference_steps", "guidance_scale", "guidance_rescale", "eta")
@@ -42,10 +42,10 @@ class RefinerPipeline:
     switch_at: float
     base_steps: int
     steps: int
-    words: dict[str, Any]
+    prompt_arguments: dict[str, Any]
 
     @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
+    def on_device(self) -> Iterator[None]:
         """Within, it has the device; with offload, the base's parts wait on the CPU."""
         with (
             placement.suspended(self.base) as offload,
@@ -54,7 +54,7 @@ class RefinerPipeline:
             yield
 
     def arguments(
-        self, latents: torch.Tensor, of_base: dict[str, Any], said: dict[str, Any]
+        self, latents: torch.Tensor, call: dict[str, Any], metadata: dict[str, Any]
     ) -> dict[str, Any]:
         """What its call takes but generator and callback.
 
@@ -63,12 +63,12 @@ class RefinerPipeline:
             of_base: the arguments of the base's call.
             said: what the record says of the call: the base's own defaults.
         """
-        resolved = {name: said[name] for name in ("num_inference_steps", "guidance_scale")}
-        asked = {name: of_base[name] for name in _FROM_BASE if name in of_base}
-        begun = {"image": latents, "denoising_start": self.switch_at}
-        return resolved | asked | self.words | begun
+        resolved = {name: metadata[name] for name in ("num_inference_steps", "guidance_scale")}
+        base_arguments = {name: call[name] for name in _FROM_BASE if name in call}
+        start = {"image": latents, "denoising_start": self.switch_at}
+        return resolved | base_arguments | self.prompt_arguments | start
 
-    def keeping(self, of_base: dict[str, Any], generator: torch.Generator) -> Keep | None:
+    def mask_blend(self, of_base: dict[str, Any], generator: torch.Generator) -> MaskBlend | None:
         """What puts the picture under the mask's black back after each step; None without a mask.
 
         diffusers' inpainting with denoising_start would put back the base's unfinished latents,
@@ -77,24 +77,37 @@ class RefinerPipeline:
         if of_base.get("mask_image") is None:
             return None
         pipe, device = self.pipe, self.pipe._execution_device
-        picture = pipe.image_processor.preprocess(of_base["image"])
+        image = pipe.image_processor.preprocess(of_base["image"])
         with torch.no_grad():
-            kept = pipe.prepare_latents(
-                picture, None, 1, 1, self.words["prompt_embeds"].dtype, device, generator, False
+            known_latents = pipe.prepare_latents(
+                image,
+                None,
+                1,
+                1,
+                self.prompt_arguments["prompt_embeds"].dtype,
+                device,
+                generator,
+                False,
             )
-        noise = torch.randn(kept.shape, generator=generator).to(device, kept.dtype)
-        white = self.base.mask_processor.preprocess(of_base["mask_image"])
-        mask = functional.interpolate(white, kept.shape[2:]).to(device, kept.dtype)
+        noise = torch.randn(known_latents.shape, generator=generator).to(
+            device, known_latents.dtype
+        )
+        white_mask = self.base.mask_processor.preprocess(of_base["mask_image"])
+        mask = functional.interpolate(white_mask, known_latents.shape[2:]).to(
+            device, known_latents.dtype
+        )
 
-        def keep(pipe: Any, index: int, latents: torch.Tensor) -> torch.Tensor:
+        def blend(pipe: Any, index: int, latents: torch.Tensor) -> torch.Tensor:
             timesteps = pipe.scheduler.timesteps
-            then = len(timesteps) - int(pipe.num_timesteps) + index + 1
-            behind = kept
-            if then < len(timesteps):
-                behind = pipe.scheduler.add_noise(kept, noise, timesteps[then : then + 1])
-            return (1 - mask) * behind + mask * latents
+            position = len(timesteps) - int(pipe.num_timesteps) + index + 1
+            background = known_latents
+            if position < len(timesteps):
+                background = pipe.scheduler.add_noise(
+                    known_latents, noise, timesteps[position : position + 1]
+                )
+            return (1 - mask) * background + mask * latents
 
-        return keep
+        return blend
 
 
 @contextlib.contextmanager
@@ -113,17 +126,19 @@ def attach(
         ModelsError: models.toml does not know it, or it is none.
     """
     loaded, request = context.loaded, context.request
-    asked = request.refiner
-    if asked is None:
+    refiner_request = request.refiner
+    if refiner_request is None:
         yield None
         return
     _check(pipe, request)
     base_steps, steps = _split_steps(pipe, request, resolved)
-    own = refiner_loading.pipeline(pipe, context)
-    own.set_progress_bar_config(disable=True)
-    refiner = RefinerPipeline(own, pipe, loaded.device, asked.switch_at, base_steps, steps, {})
-    with refiner.at_work(), _without_loras(pipe, request):
-        refiner.words.update(_words(own, request))
+    refiner_pipe = refiner_loading.pipeline(pipe, context)
+    refiner_pipe.set_progress_bar_config(disable=True)
+    refiner = RefinerPipeline(
+        refiner_pipe, pipe, loaded.device, refiner_request.switch_at, base_steps, steps, {}
+    )
+    with refiner.on_device(), _without_loras(pipe, request):
+        refiner.prompt_arguments.update(_prompt_arguments(refiner_pipe, request))
     yield refiner
 
 
@@ -133,25 +148,31 @@ def _check(pipe: Any, request: GenerationRequest) -> None:
         raise unsupported("refiner", name, pipe, "makes all steps itself and leaves it none")
 
 
-def _split_steps(pipe: Any, request: GenerationRequest, said: dict[str, Any]) -> tuple[int, int]:
+def _split_steps(
+    pipe: Any, request: GenerationRequest, resolved: dict[str, Any]
+) -> tuple[int, int]:
     """How many steps of the last pass are the base's and the refiner's.
 
     Raises:
         Unsupported: one of them has none.
     """
-    asked, strength, switch_at = said["num_inference_steps"], said.get("strength"), 1.0
+    steps_total, strength, switch_at = (
+        resolved["num_inference_steps"],
+        resolved.get("strength"),
+        1.0,
+    )
     if request.hires is not None:
-        asked = request.hires.num_inference_steps or asked
+        steps_total = request.hires.num_inference_steps or steps_total
         strength = request.hires.strength
     if request.refiner is not None:
         switch_at = request.refiner.switch_at
-    counted = split_steps(pipe.scheduler, asked, switch_at, strength)
-    for who, steps in zip(("the base", "the refiner"), counted, strict=True):
+    counts = split_steps(pipe.scheduler, steps_total, switch_at, strength)
+    for part, steps in zip(("the base", "the refiner"), counts, strict=True):
         if steps == 0:
-            begun = "" if strength is None else f" and strength {strength:g}"
-            why = f"leaves {who} no step, with {asked} num_inference_steps{begun}"
+            suffix = "" if strength is None else f" and strength {strength:g}"
+            why = f"leaves {part} no step, with {steps_total} num_inference_steps{suffix}"
             raise unsupported("refiner.switch_at", switch_at, pipe, why)
-    return counted
+    return counts
 
 
 def split_steps(
@@ -166,22 +187,22 @@ def split_steps(
     planned.set_timesteps(steps)
     trained = planned.config.num_train_timesteps
     cutoff = round(trained - switch_at * trained)
-    begun = 0 if strength is None else max(steps - min(int(steps * strength), steps), 0)
-    of_base = int((planned.timesteps[begun * planned.order :] >= cutoff).sum())
-    of_refiner = int((planned.timesteps < cutoff).sum())
-    if planned.order == 2 and of_refiner and of_refiner % 2 == 0:
-        of_refiner += 1
-    return of_base, of_refiner
+    skipped = 0 if strength is None else max(steps - min(int(steps * strength), steps), 0)
+    base_steps = int((planned.timesteps[skipped * planned.order :] >= cutoff).sum())
+    refiner_steps = int((planned.timesteps < cutoff).sum())
+    if planned.order == 2 and refiner_steps and refiner_steps % 2 == 0:
+        refiner_steps += 1
+    return base_steps, refiner_steps
 
 
-def _words(pipe: Any, request: GenerationRequest) -> dict[str, Any]:
+def _prompt_arguments(pipe: Any, request: GenerationRequest) -> dict[str, Any]:
     """The prompts as its text encoder reads them, once for all pictures."""
-    words, _ = prompt_embedding.build(pipe, request)
-    if "prompt_embeds" in words:
-        return words
+    prompt_arguments, _ = prompt_embedding.build(pipe, request)
+    if "prompt_embeds" in prompt_arguments:
+        return prompt_arguments
     names = ("", "negative_", "pooled_", "negative_pooled_")
     with torch.no_grad():
-        embeds = pipe.encode_prompt(**words, clip_skip=request.clip_skip)
+        embeds = pipe.encode_prompt(**prompt_arguments, clip_skip=request.clip_skip)
     return {f"{name}prompt_embeds": each for name, each in zip(names, embeds, strict=True)}
 
 

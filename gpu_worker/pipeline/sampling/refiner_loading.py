@@ -95,18 +95,18 @@ def _wants_score(pipe: Any, name: str, unet: Any, parts: dict[str, Any]) -> bool
     text, latents = parts["text_encoder_2"].config, parts["vae"].config.latent_channels
     config = unet.config
     if config.cross_attention_dim != text.hidden_size:
-        why = f"reads text of width {config.cross_attention_dim}, text_encoder_2 writes "
-        raise _misfit(pipe, name, f"{why}{text.hidden_size}")
+        reason = f"reads text of width {config.cross_attention_dim}, text_encoder_2 writes "
+        raise _misfit(pipe, name, f"{reason}{text.hidden_size}")
     if config.in_channels != latents:
         raise _misfit(pipe, name, f"reads {config.in_channels} channels, latents have {latents}")
-    told = (config.projection_class_embeddings_input_dim or 0) - text.projection_dim
-    each = config.addition_time_embed_dim or 1
-    if config.addition_embed_type != "text_time" or told not in (
-        _SIZES_WITH_SCORE * each,
-        _SIZES_WITHOUT * each,
+    input_dim = (config.projection_class_embeddings_input_dim or 0) - text.projection_dim
+    embed_dim = config.addition_time_embed_dim or 1
+    if config.addition_embed_type != "text_time" or input_dim not in (
+        _SIZES_WITH_SCORE * embed_dim,
+        _SIZES_WITHOUT * embed_dim,
     ):
         raise _misfit(pipe, name, "is told neither sizes nor an aesthetic score")
-    return bool(told == _SIZES_WITH_SCORE * each)
+    return bool(input_dim == _SIZES_WITH_SCORE * embed_dim)
 
 
 def _misfit(pipe: Any, name: str, why: str) -> Unsupported:

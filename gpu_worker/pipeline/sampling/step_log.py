@@ -1,5 +1,7 @@
-"""What each step of a picture was, down to a digest of its latents: for finding where two runs
-part. Changes nothing of the run but its time."""
+"""Logs each step of an image with a digest of its latents, to find where two runs diverge.
+
+It does not change the result, only the time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from gpu_worker.pipeline.loading import memory
 
 
 class StepLog:
-    """`rows` as docs/results-format.md has `steps_log`."""
+    """The step log of one image; docs/results-format.md defines `rows` as `steps_log`."""
 
     def __init__(
         self, device: torch.device, clock: Callable[[], float] = time.perf_counter
@@ -22,25 +24,25 @@ class StepLog:
         self.rows: list[dict[str, Any]] = []
         self._device = device
         self._clock = clock
-        self._began = clock()
+        self._start = clock()
 
     def note(self, pipe: Any, timestep: Any, tensors: dict[str, Any]) -> None:
-        """After a step, as `callback_on_step_end` is called."""
-        # The copy waits for the device: only then has the step ended.
+        """Log a step, with the arguments of diffusers' `callback_on_step_end`."""
+        # The copy waits for the device, so the time is taken after it.
         latents = tensors.get("latents")
         digest = None if latents is None else _digest(latents)
-        ended = self._clock()
+        end = self._clock()
         self.rows.append(
             {
                 "step": len(self.rows) + 1,
                 "timestep": None if timestep is None else _plain(timestep),
                 "sigma": _sigma(pipe.scheduler, len(self.rows)),
-                "seconds": round(ended - self._began, 4),
+                "seconds": round(end - self._start, 4),
                 "latents_sha256": digest,
                 "memory_bytes": memory.bytes_in_use(self._device),
             }
         )
-        self._began = self._clock()
+        self._start = self._clock()
 
 
 def _digest(latents: torch.Tensor) -> str:
@@ -49,14 +51,14 @@ def _digest(latents: torch.Tensor) -> str:
 
 
 def _sigma(scheduler: Any, index: int) -> float | None:
-    """The noise level that the step began with; None for schedulers that know no sigmas."""
+    """Return the noise level at the step's start; None for schedulers without sigmas."""
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is None:
         return None
-    # It has been counted up in the step; image to image does not begin at the first.
-    counted = getattr(scheduler, "step_index", None)
-    at = index if counted is None else counted - 1
-    return float(sigmas[at]) if 0 <= at < len(sigmas) else None
+    # The scheduler has already counted this step; image to image does not start at 0.
+    step_index = getattr(scheduler, "step_index", None)
+    position = index if step_index is None else step_index - 1
+    return float(sigmas[position]) if 0 <= position < len(sigmas) else None
 
 
 def _plain(timestep: Any) -> float | int:

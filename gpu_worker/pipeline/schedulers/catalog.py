@@ -1,6 +1,6 @@
-"""Which schedulers can take a model's own one's place, and what each is made with.
+"""Lists the schedulers that can replace a model's own, with their options.
 
-The one list: what is described and what a job may name come from here.
+Both the descriptions and the checks of a job use this list.
 """
 
 from __future__ import annotations
@@ -15,63 +15,66 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from gpu_worker.contract.field_types import MAX_OPTION
 from gpu_worker.pipeline.families import family_of
 
-MORE = ("LCMScheduler", "TCDScheduler")
-"""Distilled models' and their LoRAs': every scheduler with a list can be one, none lists them."""
+DISTILLED = ("LCMScheduler", "TCDScheduler")
+"""Schedulers of distilled models and LoRAs.
+
+They fit every scheduler that has a list of compatible ones, but no list names them.
+"""
 
 FLOW = "FlowMatch"
 
-LEAVES_SIGMAS = "FlowMatchHeunDiscreteScheduler"
-"""It makes its own sigmas; most flow-matching pipelines hand theirs over, and fail with it."""
+OWN_SIGMAS = "FlowMatchHeunDiscreteScheduler"
+"""It computes its own sigmas, so it fails with pipelines that pass theirs, as most do."""
 
-ORDERS = ("solver_order",)
+ORDER_OPTIONS = ("solver_order",)
 MAX_ORDER = 3
-"""The highest order that diffusers' multistep solvers have formulas for; it takes any number."""
+"""The highest order of diffusers' multistep solvers, which accept any number."""
 
 
 def by_name(name: str) -> Any | None:
-    """diffusers' class; None where there is none, or where the libraries that it needs are not."""
-    found = getattr(diffusers, name, None)
-    is_one = isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
-    return found if is_one and not hasattr(found, "_backends") else None
+    """Return diffusers' class; None where it is unknown or a library that it needs is missing."""
+    cls = getattr(diffusers, name, None)
+    is_one = isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)
+    return cls if is_one and not hasattr(cls, "_backends") else None
 
 
 def names_for(own: Any, pipeline: str) -> dict[str, Any]:
-    """The classes that can take the place of a scheduler of this class, by name, itself first.
+    """Return the classes that can replace a scheduler of class `own`, by name, with `own` first.
 
-    Those whose libraries are missing here are left out. A flow-matching family has no list of its
-    own in diffusers: it takes the flow-matching classes that its pipeline can set the steps of.
+    Classes whose libraries are missing are left out. diffusers has no list for a flow-matching
+    family, so this returns the flow-matching classes that its pipeline supports.
 
     Args:
         pipeline: the name of the pipeline's class.
     """
     names = set(own._compatibles)
-    if names or own.__name__ in MORE:
-        names |= set(MORE)
+    if names or own.__name__ in DISTILLED:
+        names |= set(DISTILLED)
     if own.__name__.startswith(FLOW):
         names = {name for name in dir(diffusers) if name.startswith(FLOW)}
         family = family_of(pipeline)
-        names -= {LEAVES_SIGMAS} if not family.makes_own_sigmas else set()
+        names -= {OWN_SIGMAS} if not family.makes_own_sigmas else set()
         names -= set(family.lacks_schedulers)
-    found = {name: by_name(name) for name in sorted(names)}
-    return {own.__name__: own} | {name: cls for name, cls in found.items() if cls}
+    classes = {name: by_name(name) for name in sorted(names)}
+    return {own.__name__: own} | {name: cls for name, cls in classes.items() if cls}
 
 
 def options(cls: Any) -> list[str]:
-    """What the class can be made with."""
+    """Return the names of the class's options."""
     return [name for name in _parameters(cls.__init__) if name != "self"]
 
 
 def knows_eta(cls: Any) -> bool:
-    """Whether its steps take DDIM's noise; diffusers leaves it out without a word elsewhere."""
+    """Return whether the class's steps take DDIM's eta; elsewhere diffusers silently ignores it."""
     return "eta" in _parameters(cls.step)
 
 
 def option_error(cls: Any, option: str, value: object) -> str | None:
-    """Why the class's own annotation has no such value; None: it has, or does not say."""
+    """Return why the class does not accept this value of an option; None if it may accept it."""
     if isinstance(value, int | float) and abs(value) > MAX_OPTION:
-        return f"takes numbers up to {MAX_OPTION}"
-    if option in ORDERS and not (isinstance(value, int) and 1 <= value <= MAX_ORDER):
-        return f"has the scheduler {cls.__name__}, which knows the orders 1 to {MAX_ORDER}"
+        return f"supports numbers up to {MAX_OPTION}"
+    if option in ORDER_OPTIONS and not (isinstance(value, int) and 1 <= value <= MAX_ORDER):
+        return f"has the scheduler {cls.__name__}, which supports the orders 1 to {MAX_ORDER}"
     hint = typing.get_type_hints(cls.__init__).get(option)
     if hint is None:
         return None
@@ -79,8 +82,8 @@ def option_error(cls: Any, option: str, value: object) -> str | None:
     try:
         TypeAdapter(hint, config=strict).validate_python(value)
     except ValidationError as error:
-        said = " or ".join(dict.fromkeys(each["msg"] for each in error.errors()))
-        return f"could not make {cls.__name__} with it: {said}"
+        message = " or ".join(dict.fromkeys(each["msg"] for each in error.errors()))
+        return f"cannot create {cls.__name__} with it: {message}"
     return None
 
 

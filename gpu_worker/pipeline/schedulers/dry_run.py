@@ -1,4 +1,4 @@
-"""Makes a scheduler and tries it on a tiny tensor: what it cannot do shows before a picture."""
+"""Creates a scheduler and runs it on a tiny tensor, so that errors show before a job starts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.schedulers import catalog
-from gpu_worker.pipeline.schedulers.catalog import FLOW, MORE
+from gpu_worker.pipeline.schedulers.catalog import DISTILLED, FLOW
 
 STEPS = 4
-"""Multistep solvers have reached their order by then."""
+"""Multistep solvers reach their full order within these steps."""
 
 _PREDICTS_VARIANCE = ("learned", "learned_range")
 
@@ -25,85 +25,85 @@ _ERRORS = (
 )
 
 
-def build(own: Any, pipeline: str, name: str, given: dict[str, Any], steps: int) -> Any:
-    """A scheduler in the place of a model's own.
+def build(own: Any, pipeline: str, name: str, options: dict[str, Any], steps: int) -> Any:
+    """Return a scheduler that replaces a model's own, after a dry run.
 
     Args:
-        own: the model's; its configuration is taken over as far as the class knows it.
+        own: the model's scheduler, whose configuration applies where the class has the option.
         pipeline: the name of the pipeline's class.
-        name: of the wanted class.
-        given: its options.
-        steps: how many it is tried with.
+        name: the name of the requested class.
+        options: the requested options.
+        steps: the number of steps of the dry run.
 
     Raises:
-        Unsupported: this model does not work with it, or not with an option.
+        Unsupported: the model does not work with this class, or with an option.
     """
     classes = catalog.names_for(type(own), pipeline)
     if name not in classes:
-        raise Unsupported("scheduler", name, f"works with these: {', '.join(classes)}")
+        raise Unsupported("scheduler", name, f"supports these: {', '.join(classes)}")
     cls = classes[name]
-    known = catalog.options(cls)
-    for option, value in given.items():
-        why = catalog.option_error(cls, option, value)
-        if option not in known:
-            why = f"has the scheduler {name}, which takes {', '.join(known)}"
-        if why is not None:
-            raise Unsupported(f"scheduler_options.{option}", value, why)
+    accepted = catalog.options(cls)
+    for option, value in options.items():
+        reason = catalog.option_error(cls, option, value)
+        if option not in accepted:
+            reason = f"has the scheduler {name}, which supports {', '.join(accepted)}"
+        if reason is not None:
+            raise Unsupported(f"scheduler_options.{option}", value, reason)
     try:
-        found = cls.from_config(own.config, **given)
-        run(found, own, steps)
+        scheduler = cls.from_config(own.config, **options)
+        run(scheduler, own, steps)
     except torch.OutOfMemoryError:
         raise
     except _ERRORS as error:
-        raise _blame(name, given, steps, error) from error
-    return found
+        raise _blame(name, options, steps, error) from error
+    return scheduler
 
 
-def _blame(name: str, given: dict[str, Any], steps: int, error: Exception) -> Unsupported:
-    said = " ".join(str(error).split())
-    words = {option: {option, str(value)} for option, value in given.items()}
-    told = set(re.findall(r"[\w+-]+", said))
-    blamed = [option for option in given if words[option] & told] or list(given)
+def _blame(name: str, options: dict[str, Any], steps: int, error: Exception) -> Unsupported:
+    message = " ".join(str(error).split())
+    terms = {option: {option, str(value)} for option, value in options.items()}
+    mentioned = set(re.findall(r"[\w+-]+", message))
+    blamed = [option for option in options if terms[option] & mentioned] or list(options)
     if not blamed:
-        return Unsupported("scheduler", name, f"could not make it for {steps} steps: {said}")
+        return Unsupported("scheduler", name, f"cannot create it for {steps} steps: {message}")
     field = ", ".join(f"scheduler_options.{option}" for option in blamed)
-    value = given[blamed[0]] if len(blamed) == 1 else {key: given[key] for key in blamed}
-    return Unsupported(field, value, f"could not make {name} with it: {said}")
+    value = options[blamed[0]] if len(blamed) == 1 else {key: options[key] for key in blamed}
+    return Unsupported(field, value, f"cannot create {name} with it: {message}")
 
 
 def run(scheduler: Any, own: Any, steps: int) -> None:
-    """Run its first steps, where it steps as samplers of latents do.
+    """Run the scheduler's first steps on random latents, where it is a sampler of latents.
 
     Args:
-        own: the model's scheduler, whose configuration says what the model predicts.
-        steps: how many it is to be set to.
+        own: the model's scheduler, whose configuration names what the model predicts.
+        steps: the number of steps to set.
 
     Raises:
-        ValueError: its numbers leave what they must be within.
-        Exception: whatever it says itself.
+        ValueError: its values leave their range.
+        Exception: any error of the scheduler.
     """
     tested = copy.deepcopy(scheduler)
     is_flow = type(tested).__name__.startswith(FLOW)
-    if not (is_flow or tested._compatibles or type(tested).__name__ in MORE):
+    if not (is_flow or tested._compatibles or type(tested).__name__ in DISTILLED):
         tested.set_timesteps(steps)
         return
     shift = {"mu": 1.0} if tested.config.get("use_dynamic_shifting") else {}
     if not set(shift) <= set(inspect.signature(tested.set_timesteps).parameters):
-        raise ValueError("it knows no use_dynamic_shifting, which this model has")
+        raise ValueError("it does not support use_dynamic_shifting, which this model uses")
     tested.set_timesteps(steps, **shift)
     _check_tables(tested)
     _step(tested, own)
 
 
 def _check_tables(scheduler: Any) -> None:
-    kept = getattr(scheduler, "alphas_cumprod", None)
-    if kept is None:
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
         return
-    if not (torch.isfinite(kept).all() and kept.min() >= 0 and kept.max() <= 1):
-        raise ValueError("its betas do not leave a share of the picture from 0 to 1")
+    if not (torch.isfinite(alphas).all() and alphas.min() >= 0 and alphas.max() <= 1):
+        raise ValueError("its betas leave a share of the image outside 0 to 1")
     trained = scheduler.config.num_train_timesteps
     if scheduler.timesteps.min() < 0 or scheduler.timesteps.max() > trained:
-        raise ValueError(f"its timesteps leave 0 to {trained}")
+        raise ValueError(f"its timesteps are outside 0 to {trained}")
 
 
 def _step(scheduler: Any, own: Any) -> None:
@@ -111,13 +111,13 @@ def _step(scheduler: Any, own: Any) -> None:
     channels = 3 if learned else 4  # of pixels, as the models have them that predict it
     both = learned and scheduler.config.get("variance_type") in _PREDICTS_VARIANCE
     generator = torch.Generator().manual_seed(0)
-    known = inspect.signature(scheduler.step).parameters
-    given = {"generator": generator} if "generator" in known else {}
+    parameters = inspect.signature(scheduler.step).parameters
+    kwargs = {"generator": generator} if "generator" in parameters else {}
     sample = torch.randn((1, channels, 8, 8), generator=generator)
     for timestep in scheduler.timesteps[:STEPS]:
         if hasattr(scheduler, "scale_model_input"):
             scheduler.scale_model_input(sample, timestep)
         predicted = torch.randn((1, channels * (2 if both else 1), 8, 8), generator=generator)
-        sample = scheduler.step(predicted, timestep, sample, **given).prev_sample
+        sample = scheduler.step(predicted, timestep, sample, **kwargs).prev_sample
         if not torch.isfinite(sample).all():
-            raise ValueError("its steps give no numbers")
+            raise ValueError("its steps do not return finite numbers")

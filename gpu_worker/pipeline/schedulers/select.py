@@ -1,4 +1,4 @@
-"""Chooses a scheduler by its diffusers class name for one job, and puts the old one back."""
+"""Sets the scheduler of one job by its diffusers class name, and restores it afterwards."""
 
 from __future__ import annotations
 
@@ -17,46 +17,48 @@ from gpu_worker.pipeline.schedulers import dry_run
 TRIAL_STEPS = 10
 
 FEW_STEPS = 4
-"""With fewer, some classes cannot be set at all: PNDM's begin takes more."""
+"""With fewer steps some classes cannot be set: PNDM's start needs more."""
 
 
 @contextlib.contextmanager
 def use_scheduler(pipe: Any, context: GenerationContext) -> Iterator[dict[str, Any]]:
-    """The pipeline has the request's scheduler within; gives what the record says of it.
+    """Set the request's scheduler for the duration of the context, and yield its metadata.
 
-    A job has a scheduler of its own in any case: what its steps leave behind goes with it.
+    Every job has a new scheduler, so that no state of its steps stays.
 
     Raises:
-        Unsupported: this pipeline cannot work with it, or it does not know an option.
+        Unsupported: the pipeline does not support the scheduler or an option.
     """
     own = context.loaded.pipe.scheduler
     before = pipe.scheduler
-    # Families with a prior draw with a pipeline within the pipeline.
-    drawing = [each for each in (pipe, getattr(pipe, "decoder_pipe", None)) if each is not None]
-    made = _build(context.loaded, own, context.request)
-    for each in drawing:
-        each.scheduler = made
+    # Families with a prior generate images with an inner pipeline.
+    pipelines = [part for part in (pipe, getattr(pipe, "decoder_pipe", None)) if part is not None]
+    scheduler = _build(context.loaded, own, context.request)
+    for part in pipelines:
+        part.scheduler = scheduler
     try:
         yield {
             "scheduler": type(pipe.scheduler).__name__,
             "scheduler_config": _plain_config(pipe.scheduler),
         }
     finally:
-        for each in drawing:
-            each.scheduler = before
+        for part in pipelines:
+            part.scheduler = before
 
 
 def _build(loaded: LoadedModel, own: Any, request: GenerationRequest) -> Any:
     defaults, steps = loaded.defaults, _steps(loaded, request)
     name = request.scheduler or defaults.scheduler or type(own).__name__
-    given: dict[str, Any] = dict(request.scheduler_options)
+    options: dict[str, Any] = dict(request.scheduler_options)
     if name == (defaults.scheduler or type(own).__name__):
-        given = defaults.scheduler_options | given  # they belong to the description's scheduler
-    if name == type(own).__name__ and not given and steps >= FEW_STEPS:
+        options = (
+            defaults.scheduler_options | options
+        )  # these options belong to the default scheduler of models.toml
+    if name == type(own).__name__ and not options and steps >= FEW_STEPS:
         return copy.deepcopy(own)
-    kind = type(loaded.pipe).__name__
+    pipeline = type(loaded.pipe).__name__
     try:
-        return dry_run.build(own, kind, name, given, steps)
+        return dry_run.build(own, pipeline, name, options, steps)
     except Unsupported as error:
         raise unsupported(error.field, error.value, loaded.pipe, error.reason) from error
 
@@ -74,7 +76,7 @@ def _plain_config(scheduler: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say; an infinite number as text."""
+    """Return the value as JSON types; an infinite number becomes text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -1,6 +1,6 @@
-"""Loads an ESRGAN or its kin of models.toml, which spandrel recognises by its weights.
+"""Loads ESRGAN-type upscalers from models.toml, which spandrel recognises by their weights.
 
-safetensors only. spandrel is optional (extra `upscale`); torchvision is not needed beside it.
+It reads safetensors only. spandrel is optional (extra `upscale`), and torchvision is not needed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _TORCHVISION = ("torchvision", "torchvision.transforms", "torchvision.transforms
 
 
 def load(name: str, library: Library, folder: Path) -> Any:
-    """A torch module that makes (1, 3, height, width), 0..1, `scale` times as large.
+    """Return a torch module that enlarges (1, 3, height, width), 0..1, `scale` times.
 
     Raises:
-        ModelsError: no upscaler has this name, its file is no such model, or spandrel is missing.
+        ModelsError: no upscaler has this name, its file is not one, or spandrel is missing.
     """
-    part = library.part("upscalers", name)
-    path = model_library.locate(folder, part.source)
+    asset = library.part("upscalers", name)
+    path = model_library.locate(folder, asset.source)
     if path is None or path.suffix != ".safetensors":
-        raise ModelsError(f"upscalers.{name}: {part.source} is no .safetensors file")
+        raise ModelsError(f"upscalers.{name}: {asset.source} is not a .safetensors file")
     try:
         spandrel = import_spandrel()
     except ImportError as error:
@@ -45,27 +45,29 @@ def load(name: str, library: Library, folder: Path) -> Any:
         ) from None
     try:
         with warnings.catch_warnings():
-            # The transformers among them call torch in a way that it means to change.
+            # The transformer models among them use an outdated call of torch.
             warnings.filterwarnings("ignore", message="torch.meshgrid")
             model = spandrel.ModelLoader().load_from_state_dict(load_file(path))
     except DEVICE_ERRORS:
         raise
-    except Exception as error:  # damaged files and the many architectures fail in many ways
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelsError(f"upscalers.{name}: {part.source} is no upscaler: {said}") from error
+    except Exception as error:  # damaged files and the many architectures raise many types
+        message = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelsError(
+            f"upscalers.{name}: {asset.source} is not an upscaler: {message}"
+        ) from error
     if not isinstance(model, spandrel.ImageModelDescriptor):
-        raise ModelsError(f"upscalers.{name}: {part.source} needs more than a picture")
+        raise ModelsError(f"upscalers.{name}: {asset.source} needs more than an image")
     if (model.input_channels, model.output_channels) != (_RGB, _RGB):
-        ways = f"makes {model.output_channels} channels of {model.input_channels}"
-        raise ModelsError(f"upscalers.{name}: {part.source} {ways}, and not three of three")
+        channels = f"maps {model.input_channels} channels to {model.output_channels}"
+        raise ModelsError(f"upscalers.{name}: {asset.source} {channels}, not 3 to 3")
     return model
 
 
 def import_spandrel() -> Any:
-    """The library.
+    """Return the spandrel library.
 
     Raises:
-        ImportError: it, or what it needs, is not installed.
+        ImportError: spandrel or a library that it needs is not installed.
     """
     if sys.modules.get("spandrel") is not None:
         return sys.modules["spandrel"]
@@ -75,17 +77,20 @@ def import_spandrel() -> Any:
 
 @contextlib.contextmanager
 def _torchvision() -> Iterator[None]:
-    """Within, the three names that spandrel imports from torchvision can be had.
+    """Provide stand-ins for the three names that spandrel imports from torchvision.
 
-    Two of its 42 architectures use them: LaMa, which paints over masks and is refused above, and
-    RestoreFormer. Without torchvision (which wants the very torch that it was built with) stand-ins
-    let the other 40 be used.
+    Two of its 42 architectures use them: LaMa, which is rejected above, and RestoreFormer. The
+    stand-ins make the other 40 work without torchvision, which needs an exact version of torch.
     """
     if importlib.util.find_spec(_TORCHVISION[0]) is not None:
         yield
         return
     stand_ins = {name: types.ModuleType(name) for name in _TORCHVISION}
-    names = {"normalize": _lacking, "rotate": _lacking, "InterpolationMode": types.SimpleNamespace}
+    names = {
+        "normalize": _raise_missing,
+        "rotate": _raise_missing,
+        "InterpolationMode": types.SimpleNamespace,
+    }
     vars(stand_ins[_TORCHVISION[-1]]).update(names)
     sys.modules.update(stand_ins)
     try:
@@ -95,5 +100,5 @@ def _torchvision() -> Iterator[None]:
             del sys.modules[name]
 
 
-def _lacking(*_: object, **__: object) -> None:
+def _raise_missing(*_: object, **__: object) -> None:
     raise ModelsError("this upscaler needs torchvision, which is not installed")

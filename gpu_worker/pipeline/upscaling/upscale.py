@@ -1,6 +1,6 @@
-"""Makes a picture larger: by Lanczos' filter, or by an ESRGAN and its kin of models.toml.
+"""Enlarges an image with the Lanczos filter, or with an ESRGAN-type upscaler of models.toml.
 
-Such a model is loaded for the picture (upscaler_models.py) and gone afterwards.
+An upscaler model is loaded for each image and then unloaded.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def enlarge(
     folder: Path,
     device: torch.device,
 ) -> Image.Image:
-    """The picture with the width and height of `size`, RGB.
+    """Return the image in RGB, enlarged to `size` (width, height) in pixels.
 
     Raises:
-        ModelsError: no upscaler has this name, its file is no such model, or spandrel is missing.
+        ModelsError: no upscaler has this name, its file is not one, or spandrel is missing.
     """
     image = image.convert("RGB")
     if name != LANCZOS:
@@ -45,33 +45,33 @@ def enlarge(
 
 
 def versions(name: str) -> dict[str, str]:
-    """Of the libraries that make a picture larger by this upscaler."""
-    said = {"pillow": PIL.__version__}
-    return said if name == LANCZOS else said | {"spandrel": metadata.version("spandrel")}
+    """Return the versions of the libraries that this upscaler uses."""
+    libraries = {"pillow": PIL.__version__}
+    return libraries if name == LANCZOS else libraries | {"spandrel": metadata.version("spandrel")}
 
 
 def _to_tensor(image: Image.Image) -> torch.Tensor:
-    """(1, 3, height, width), 0..1."""
+    """Return the pixels as (1, 3, height, width), 0..1."""
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
 
 
 def _to_image(pixels: torch.Tensor) -> Image.Image:
-    made = (pixels[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(made)
+    array = (pixels[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(array)
 
 
 @torch.no_grad()
 def _upscale_tiles(model: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Tile by tile with overlap, of which each gives its inner half: memory stays bounded."""
+    """Upscale in overlapping tiles, so that memory is bounded; each adds its inner part."""
     scale, (height, width) = int(model.scale), pixels.shape[2:]
-    whole = torch.empty(1, 3, height * scale, width * scale)
+    result = torch.empty(1, 3, height * scale, width * scale)
     step = _TILE_PX - 2 * _OVERLAP_PX
     for top in range(0, height, step):
         for left in range(0, width, step):
             y, x = max(0, top - _OVERLAP_PX), max(0, left - _OVERLAP_PX)
             tile = pixels[:, :, y : top + step + _OVERLAP_PX, x : left + step + _OVERLAP_PX]
-            made = model(tile).cpu()[:, :, (top - y) * scale :, (left - x) * scale :]
+            output = model(tile).cpu()[:, :, (top - y) * scale :, (left - x) * scale :]
             bottom, right = min(height, top + step) * scale, min(width, left + step) * scale
-            inner = made[:, :, : bottom - top * scale, : right - left * scale]
-            whole[:, :, top * scale : bottom, left * scale : right] = inner
-    return whole
+            inner = output[:, :, : bottom - top * scale, : right - left * scale]
+            result[:, :, top * scale : bottom, left * scale : right] = inner
+    return result
