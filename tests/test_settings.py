@@ -38,9 +38,9 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("SDE_STEP_TIMEOUT_S", "0", "greater than 0"),
         ("SDE_STEP_TIMEOUT_S", "nan", "SDE_STEP_TIMEOUT_S"),
         ("SDE_GPUS", "0", "greater than or equal to 1"),
-        ("SDE_GPUS", "one", "integer"),
-        ("SDE_GPUS", "2.0", "integer"),
-        ("SDE_GPUS", "1_0", "integer"),
+        ("SDE_GPUS", "one", "must be a whole number"),
+        ("SDE_GPUS", "2.0", "must be a whole number"),
+        ("SDE_GPUS", "1_0", "must be a whole number"),
         ("SDE_PROT", "1", "did you mean SDE_PORT?"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_port_that_is_taken_is_told(folder: Path, check: list[str]) -> None:
 def test_a_host_that_is_not_there_is_told(folder: Path, check: list[str]) -> None:
     done = start(folder, "gateway", *check, SDE_HOST="nope.invalid")
     assert done.returncode == 69
-    assert "SDE_HOST=nope.invalid" in done.stderr and "no such address" in done.stderr
+    assert "SDE_HOST=nope.invalid" in done.stderr and "the host name has no address" in done.stderr
 
 
 def test_a_check_prints_the_address(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_written_is_told(folder: Path) -> None:
 def test_a_pipeline_that_is_not_there_is_told(folder: Path, module: str) -> None:
     done = start(folder, "gpu_worker", SDE_PIPELINE=f"{module}:load")
     assert done.returncode == 78
-    assert f"SDE_PIPELINE='{module}:load': there is no module {module}" in done.stderr
+    assert f"SDE_PIPELINE='{module}:load': the module {module} does not exist" in done.stderr
 
 
 def test_a_socket_path_that_is_too_long_is_told() -> None:

@@ -1,6 +1,6 @@
-"""Two results beside each other: which facts differ, how far the pixels are, where the runs part.
+"""Compares two results: their metadata, their pixels, and the logs of their steps.
 
-Asks nobody. Pillow is needed only to say how far pixels are.
+The module sends no request. Only the distance of pixels needs Pillow.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ VOLATILE = frozenset(
         *("state", "step_log", "format", "crc32", "png", "source"),
     }
 )
-"""Facts of a run, not of what made it: they differ between two runs of the same."""
+"""Keys that describe one run. They may differ between two runs of the same request."""
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Between two pictures of one size. `psnr_db` is infinite when they are the same; `largest`
-    is the largest difference of one channel of one pixel, of 255."""
+    """The distance between two images of one size.
+
+    `psnr_db` is the peak signal-to-noise ratio in dB, infinite for equal images. `largest` is the
+    largest difference of one channel of one pixel, from 0 to 255.
+    """
 
     psnr_db: float
     largest: int
@@ -36,9 +39,10 @@ class Distance:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`differences` are (name, first, second); `identical` says it of the pixels alone.
+    """The comparison of two results.
 
-    `distance` is None when they are identical, of different sizes, or Pillow is not installed.
+    `differences` holds (name, first value, second value). `identical` is about the pixels only.
+    `distance` is None for equal pixels, for different sizes, and without Pillow.
     """
 
     first: Result
@@ -50,8 +54,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first step at which two logs of steps differ, counted from 1, as each has it; None where
-    a log has ended before."""
+    """The first step, from 1, at which two step logs differ.
+
+    `first` and `second` are the rows of both logs; a row is None after the end of its log.
+    """
 
     step: int
     first: dict[str, Any] | None
@@ -59,20 +65,20 @@ class Divergence:
 
 
 def compare(first: Result, second: Result) -> Comparison:
-    """Both with their pictures.
+    """Compare two results that have their images.
 
     Raises:
-        NotComparable: a record says nothing of its pixels, and Pillow is not here to look at them.
+        NotComparable: a record has no checksum of its pixels, and Pillow is not installed.
     """
     one, other = _pixels(first), _pixels(second)
-    found = [*_alterations(first), *differences(first, second)]
+    differing = [*_alterations(first), *differences(first, second)]
     distance = None if one == other else _distance(first.png, second.png)
-    return Comparison(first, second, one == other, found, distance)
+    return Comparison(first, second, one == other, differing, distance)
 
 
 def differences(first: Result, second: Result) -> list[tuple[str, Any, Any]]:
-    """Of all that made them; of nested facts the parts that differ, named by dots."""
-    one, other = (_flat(_facts(result)) for result in (first, second))
+    """Return the metadata that differ. A nested key is written with dots: `refiner.steps`."""
+    one, other = (_flatten(_metadata(result)) for result in (first, second))
     names = [*one, *(name for name in other if name not in one)]
     return [
         (name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)
@@ -80,23 +86,23 @@ def differences(first: Result, second: Result) -> list[tuple[str, Any, Any]]:
 
 
 def divergence(first: Result, second: Result) -> Divergence | None:
-    """Where the logs of steps part; None when they do not.
+    """Return the first difference of both step logs, or None if they are equal.
 
     Raises:
-        ValueError: one of them was made without a log.
+        ValueError: a result has no step log.
     """
     logs = []
     for result in (first, second):
         log = result.extra.get("steps_log")
         if not isinstance(log, list):
-            raise ValueError(f"{result.uuid} was made without a log of its steps (--step-log)")
+            raise ValueError(f"{result.uuid} has no step log; generate it with --step-log")
         logs.append([row if isinstance(row, dict) else {} for row in log])
     one, other = logs
-    for place in range(max(len(one), len(other))):
-        left = one[place] if place < len(one) else None
-        right = other[place] if place < len(other) else None
+    for index in range(max(len(one), len(other))):
+        left = one[index] if index < len(one) else None
+        right = other[index] if index < len(other) else None
         if left is None or right is None or _state(left) != _state(right):
-            return Divergence(place + 1, left, right)
+            return Divergence(index + 1, left, right)
     return None
 
 
@@ -104,39 +110,42 @@ def _state(row: dict[str, Any]) -> tuple[Any, ...]:
     return row.get("timestep"), row.get("sigma"), row.get("latents_sha256")
 
 
-def _facts(result: Result) -> dict[str, Any]:
-    facts = {"prompt": result.prompt, "seed": result.seed, **result.extra}
-    return {name: value for name, value in facts.items() if name not in VOLATILE}
+def _metadata(result: Result) -> dict[str, Any]:
+    metadata = {"prompt": result.prompt, "seed": result.seed, **result.extra}
+    return {name: value for name, value in metadata.items() if name not in VOLATILE}
 
 
-def _flat(facts: dict[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in facts.items():
+def _flatten(metadata: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in metadata.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{before}{name}.")
+            flat |= _flatten(value, f"{prefix}{name}.")
         else:
-            found[before + name] = value
-    return found
+            flat[prefix + name] = value
+    return flat
 
 
 def _pixels(result: Result) -> str:
-    """Of the picture as it is; of the record where nobody can look."""
-    found = pixels_sha256(result.png) or result.extra.get("pixels_sha256")
-    if not isinstance(found, str):
+    """Return the checksum of the image, or the record's where the image cannot be decoded."""
+    checksum = pixels_sha256(result.png) or result.extra.get("pixels_sha256")
+    if not isinstance(checksum, str):
         raise NotComparable(result.uuid)
-    return found
+    return checksum
 
 
 def _alterations(result: Result) -> list[tuple[str, Any, Any]]:
-    """A stored picture that is not the one which its record speaks of."""
-    stated, found = result.extra.get("pixels_sha256"), pixels_sha256(result.png)
-    if stated is None or found is None or stated == found:
+    """Return a difference if the stored image is not the one that its record describes."""
+    recorded, actual = result.extra.get("pixels_sha256"), pixels_sha256(result.png)
+    if recorded is None or actual is None or recorded == actual:
         return []
-    return [("pixels_sha256 of the stored picture", stated, found)]
+    return [("pixels_sha256 of the stored image", recorded, actual)]
 
 
 def pixels_sha256(png: bytes | None) -> str | None:
-    """As docs/results-format.md defines it; None without Pillow or a picture that can be read."""
+    """Return the checksum that docs/results-format.md defines.
+
+    The function returns None without Pillow, and for an image that cannot be decoded.
+    """
     try:
         from PIL import Image
 
@@ -156,9 +165,9 @@ def _distance(first: bytes | None, second: bytes | None) -> Distance | None:
         return None
     if one.size != other.size:
         return None
-    # Three channels of 256 bins: how often each difference occurs.
+    # The histogram has 256 bins for each of the three channels.
     counts = ImageChops.difference(one, other).histogram()
-    squares = sum(count * (place % 256) ** 2 for place, count in enumerate(counts))
-    largest = max((place % 256 for place, count in enumerate(counts) if count), default=0)
+    squares = sum(count * (index % 256) ** 2 for index, count in enumerate(counts))
+    largest = max((index % 256 for index, count in enumerate(counts) if count), default=0)
     psnr_db = 10 * math.log10(255**2 * sum(counts) / squares) if squares else math.inf
     return Distance(psnr_db, largest)

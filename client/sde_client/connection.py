@@ -112,11 +112,11 @@ class Connection:
         try:
             decoded: object = reply.json()
         except requests.JSONDecodeError:
-            raise UnexpectedReply(f"{self.url}{path} did not answer with JSON") from None
+            raise UnexpectedReply(f"{self.url}{path} did not reply with JSON") from None
         except requests.RequestException as error:
             raise self._unreachable(error) from error
         except (ValueError, RecursionError):
-            raise UnexpectedReply(f"{self.url}{path} did not answer with JSON") from None
+            raise UnexpectedReply(f"{self.url}{path} did not reply with JSON") from None
         return decoded
 
     def _send(

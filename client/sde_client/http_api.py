@@ -1,4 +1,4 @@
-"""One method a route of the gateway: one request each, its reply typed. Waits for no job."""
+"""Has one method for each route of the gateway. A method sends one request and waits for no job."""
 
 from __future__ import annotations
 
@@ -15,66 +15,69 @@ from sde_client.http_errors import NotFound
 from sde_client.records import Job, Result, Storage, Worker
 
 MAX_PAGE = 1000
-"""Results or jobs that the server sends in one reply at most."""
+"""The largest number of results or jobs that the server sends in one reply."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """https://www.w3.org/TR/png-3/#5PNG-file-signature"""
 
 
 class HttpApi:
-    """What the Client can ask of the gateway that `connection` leads to."""
+    """The routes of the gateway at the other end of `connection`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     @property
     def url(self) -> str:
-        """The gateway's address, with scheme."""
+        """Return the gateway's address, with its scheme."""
         return self._connection.url
 
     # ---- jobs ---------------------------------------------------------------------------------
 
     def _submit_once(self, body: dict[str, Any], key: str, path: str = "/image/generate") -> str:
-        with self._ours(path):
+        with self._require_route(path):
             reply = self._connection.post(path, body, key)
         uuid = reply.get("generation_uuid") if isinstance(reply, dict) else None
         if not isinstance(uuid, str):
-            raise UnexpectedReply(f"{self.url} took the request but sent no 'generation_uuid'")
+            raise UnexpectedReply(f"{self.url} accepted the request but sent no 'generation_uuid'")
         return uuid
 
     def job(self, uuid: str, wait_s: float | None = None) -> Job:
-        """How far a generation is.
+        """Return the state and progress of a job.
 
         Args:
-            wait_s: let the server answer only after the job's next change, or so many seconds (30
-                at most). It answers at once when too many wait already.
+            wait_s: the server replies after the job's next change, or after this many seconds (at
+                most 30). It replies at once if too many clients are waiting.
 
         Raises:
-            UnknownJob: the server does not know it; Deleted: its result has been deleted.
+            UnknownJob: the server does not know the job.
+            Deleted: its result has been deleted.
         """
         query = {"wait": f"{wait_s:.3f}"} if wait_s else None
-        with _no_404_but(UnknownJob(uuid)):
+        with _raise_on_404(UnknownJob(uuid)):
             return records.job(self._connection.get(_job_path(uuid), query, hold_s=wait_s or 0))
 
     def jobs(self, limit: int = 100) -> list[Job]:
-        """The jobs that wait and run, and those that ended since the server's start.
+        """Return the queued, running and ended jobs since the server's start, the newest first.
 
-        The newest first; `limit` is from 1 to 1000.
+        Args:
+            limit: the largest number of jobs, from 1 to 1000.
         """
         return [records.job(raw) for raw in self._list("/image/jobs", {"limit": str(limit)})]
 
     def cancel(self, uuid: str) -> Job:
-        """End a job: a waiting one at once, a running one before its next step.
+        """Cancel a job. A queued job ends at once, a running one before its next step.
 
         Returns:
             The job, which is canceled, or still running with `cancel_requested`.
 
         Raises:
-            UnknownJob: there is none; Deleted: its result has been deleted.
-            Conflict: it has succeeded or failed already.
-            StorageUnavailable: the server's disk does not take it; the job goes on.
+            UnknownJob: the server does not know the job.
+            Deleted: its result has been deleted.
+            Conflict: the job has succeeded or failed already.
+            StorageUnavailable: the server's disk cannot store the request; the job keeps running.
         """
-        with _no_404_but(UnknownJob(uuid)):
+        with _raise_on_404(UnknownJob(uuid)):
             return records.job(self._connection.delete(_job_path(uuid)))
 
     # ---- results ------------------------------------------------------------------------------
@@ -86,20 +89,21 @@ class HttpApi:
         before: str | None = None,
         data: bool = True,
     ) -> Iterator[Result]:
-        """Every result, oldest first; or those of one uuid: none while it is pending or unknown.
+        """Return an iterator of all results, the oldest first, or of the results of one job.
 
-        With `limit` or `before` the newest first. An iterator that reads as it goes: one picture is
-        in memory at a time. Errors are raised while iterating.
+        With `limit` or `before` the newest result is first. The iterator reads the reply as it
+        goes, so that one image is in memory at a time. Errors are raised during the iteration.
 
-        A job may have several, one a picture, which have one uuid and stand side by side.
+        A job has one result for each image. These have the same uuid and follow each other.
 
         Args:
-            limit: so many, and what is left of the last one's job.
-            before: only results of jobs older than that of this uuid.
-            data: False for all but the picture, which the server then does not read: fast.
+            uuid: the job; an unknown or unfinished job has no results.
+            limit: the number of results. The results of the last job are complete.
+            before: a uuid; only results of older jobs are returned.
+            data: False leaves the images out. The server then reads no image, which is fast.
 
         Raises:
-            InvalidRequest: `limit` is not positive, or `before` is no result's uuid.
+            InvalidRequest: `limit` is not positive, or `before` is not the uuid of a result.
         """
         query = {} if data else {"data": "false"}
         if uuid is not None:
@@ -111,122 +115,128 @@ class HttpApi:
         while True:
             if in_pages:
                 query["limit"] = str(min(MAX_PAGE, left))
-            with self._ours("/image/generate"):
-                found, query = self._connection.stream("/image/generate", query)
-            for raw in found:
+            with self._require_route("/image/generate"):
+                page, query = self._connection.stream("/image/generate", query)
+            for raw in page:
                 left -= 1
                 yield records.result(raw)
             if not query or left <= 0:
                 return
 
-    def picture(self, uuid: str, number: int = 1) -> bytes:
-        """The PNG file of a job's `number`-th picture, from 1.
+    def image(self, uuid: str, number: int = 1) -> bytes:
+        """Return the PNG of a job's image; `number` starts at 1.
 
         Raises:
-            NoImage: the server has none, and says why; Deleted: it had one.
+            NoImage: the server has no such image; the message says why.
+            Deleted: the result has been deleted.
         """
         name = quote(uuid, safe="") + (f"-{number}" if number != 1 else "")
         try:
             png = self._connection.get_bytes(f"/image/files/{name}.png")
         except NotFound as error:
-            raise NoImage(str(error) or f"there is no picture {number} of {uuid!r}") from None
+            raise NoImage(str(error) or f"{uuid!r} has no image {number}") from None
         if not png.startswith(PNG_SIGNATURE):
             raise UnexpectedReply(f"{self.url}/image/files/{name}.png is not a PNG file")
         return png
 
     def input(self, uuid: str, sha256: str) -> bytes:
-        """A picture that came with a job's request, as its record names it without `sha256:`.
+        """Return an input image of a job.
+
+        Args:
+            sha256: the digest in the job's record, without the prefix `sha256:`.
 
         Raises:
-            NoImage: the server has none, and says why.
+            NoImage: the server has no such image; the message says why.
         """
         path = f"{_job_path(uuid)}/inputs/{quote(sha256, safe='')}"
         try:
             return self._connection.get_bytes(path)
         except NotFound as error:
-            raise NoImage(str(error) or f"no picture {sha256} came with {uuid!r}") from None
+            raise NoImage(str(error) or f"{uuid!r} has no input image {sha256}") from None
 
     def delete(self, uuid: str) -> None:
-        """Delete a job's results, the pictures with them, for good.
+        """Delete a job's results and images. They cannot be restored.
 
         Raises:
-            UnknownJob: there is none; Deleted: it has been deleted before.
+            UnknownJob: the server does not know the job.
+            Deleted: the results have been deleted already.
             Conflict: the job has not ended.
-            StorageUnavailable: the server's disk does not take it; nothing is deleted.
+            StorageUnavailable: the server's disk cannot store the deletion; nothing is deleted.
         """
-        with _no_404_but(UnknownJob(uuid)):
+        with _raise_on_404(UnknownJob(uuid)):
             self._connection.delete("/image/generate", {"generation_uuid": uuid})
 
     # ---- the server ---------------------------------------------------------------------------
 
     def is_available(self) -> bool:
-        """Whether a job would be taken right now."""
-        with self._ours("/server/status"):
+        """Return whether the server accepts a job now."""
+        with self._require_route("/server/status"):
             reply = self._connection.get("/server/status")
         available = reply.get("is_available") if isinstance(reply, dict) else None
         if not isinstance(available, bool):
-            raise UnexpectedReply(f"{self.url}/server/status did not say 'is_available'")
+            raise UnexpectedReply(f"{self.url}/server/status sent no 'is_available'")
         return available
 
     def workers(self) -> list[Worker]:
-        """The GPU processes behind the gateway."""
+        """Return the workers of the gateway."""
         return [records.worker(raw) for raw in self._list("/server/workers")]
 
     def models(self) -> dict[str, Any]:
-        """What can be asked for: models, their schedulers, adapters, as docs/http-api.md says.
+        """Return the models, schedulers and adapters, as docs/http-api.md describes them.
 
         Raises:
-            WorkerUnavailable: no worker has said yet.
+            WorkerUnavailable: no worker has sent its capabilities yet.
         """
-        with self._ours("/server/models"):
+        with self._require_route("/server/models"):
             reply = self._connection.get("/server/models")
         if not isinstance(reply, dict):
             raise UnexpectedReply(f"{self.url}/server/models did not send an object")
         return reply
 
     def load(self, model: str) -> None:
-        """Have a worker load a model; it has begun when this returns.
+        """Start loading a model in a worker. The method does not wait for the end of loading.
 
         Raises:
-            UnknownModel: there is none of this name.
-            NotAvailable: the worker is busy; WorkerUnavailable: there is none.
+            UnknownModel: the server has no such model.
+            NotAvailable: the worker is busy.
+            WorkerUnavailable: no worker is available.
         """
         self._switch(model, "load")
 
     def unload(self, model: str) -> None:
-        """Have a model leave the memory. Raises as load() does."""
+        """Remove a model from memory. The method raises the errors of load()."""
         self._switch(model, "unload")
 
-    def _switch(self, model: str, verb: str) -> None:
+    def _switch(self, model: str, action: str) -> None:
         try:
-            self._connection.post(f"/server/models/{quote(model, safe='')}/{verb}", {})
+            self._connection.post(f"/server/models/{quote(model, safe='')}/{action}", {})
         except NotFound as error:
             raise UnknownModel(str(error) or f"there is no model {model!r}") from None
 
     def storage(self) -> Storage:
-        """The server's log of results and its disk."""
-        with self._ours("/server/storage"):
+        """Return the state of the server's result log and disk."""
+        with self._require_route("/server/storage"):
             return records.storage(self._connection.get("/server/storage"))
 
     # -------------------------------------------------------------------------------------------
 
     def _list(self, path: str, query: dict[str, str] | None = None) -> list[object]:
-        with self._ours(path):
+        with self._require_route(path):
             reply = self._connection.get(path, query)
         if not isinstance(reply, list):
             raise UnexpectedReply(f"{self.url}{path} did not send a list")
         return reply
 
     @contextmanager
-    def _ours(self, path: str) -> Iterator[None]:
+    def _require_route(self, path: str) -> Iterator[None]:
         not_ours = f"{self.url} has no {path}: another server listens there, or an older version"
-        with _no_404_but(UnexpectedReply(not_ours)):
+        with _raise_on_404(UnexpectedReply(not_ours)):
             yield
 
 
 @contextmanager
-def _no_404_but(error: SdeError) -> Iterator[None]:
-    """What a 404 means here."""
+def _raise_on_404(error: SdeError) -> Iterator[None]:
+    """Raise `error` where the server answers 404."""
     try:
         yield
     except NotFound:

@@ -1,4 +1,4 @@
-"""A reply that is no success becomes one of the client's errors, in the server's own words."""
+"""Turns an unsuccessful reply into an exception of the client, with the server's own message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sde_client.errors import (
 )
 
 DEFAULT_RETRY_AFTER_S = 5
-"""Used where a 429 or 503 carries no Retry-After, or a date in its place."""
+"""The delay if a 429 or 503 has no Retry-After header, or one with a date."""
 
 INVALID = (
     HTTPStatus.BAD_REQUEST,
@@ -28,29 +28,32 @@ INVALID = (
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
-GATEWAY_GONE = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
-"""What a reverse proxy answers while the gateway behind it is away."""
+GATEWAY_AWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
+"""The statuses of a reverse proxy whose gateway is away."""
 
 WAITABLE: dict[int, tuple[type[NotAvailable], str]] = {
     HTTPStatus.TOO_MANY_REQUESTS: (NotAvailable, "the server is busy"),
     HTTPStatus.SERVICE_UNAVAILABLE: (WorkerUnavailable, "no worker is available"),
 }
 PLAIN: dict[int, tuple[type[SdeError], str]] = {
-    HTTPStatus.CONFLICT: (Conflict, "it cannot be done as things stand"),
-    HTTPStatus.GONE: (Deleted, "it has been deleted"),
-    HTTPStatus.INSUFFICIENT_STORAGE: (StorageUnavailable, "the server's disk takes nothing"),
+    HTTPStatus.CONFLICT: (Conflict, "the state of the server forbids this"),
+    HTTPStatus.GONE: (Deleted, "the result has been deleted"),
+    HTTPStatus.INSUFFICIENT_STORAGE: (
+        StorageUnavailable,
+        "the server's disk cannot store anything now",
+    ),
 }
 
 
 class NotFound(Exception):
-    """404, with the server's sentence. The caller knows what was looked for."""
+    """The server answered 404. The caller knows what does not exist."""
 
 
 def refusal(reply: requests.Response, url: str, path: str) -> SdeError | NotFound:
-    """What to raise for a reply whose status is not that of a success."""
+    """Return the exception for a reply with an unsuccessful status."""
     status = reply.status_code
     problem = _problem(reply)
-    text = _sentence(problem)
+    text = _message(problem)
     if status == HTTPStatus.NOT_FOUND:
         return NotFound(text)
     if status in INVALID:
@@ -58,21 +61,21 @@ def refusal(reply: requests.Response, url: str, path: str) -> SdeError | NotFoun
             text or f"the server refused the request ({status})", _errors(problem)
         )
     if status in WAITABLE:
-        waitable, otherwise = WAITABLE[status]
-        return waitable(text or otherwise, _retry_after_s(reply))
+        waitable, default = WAITABLE[status]
+        return waitable(text or default, _retry_after_s(reply))
     if status in PLAIN:
-        plain, otherwise = PLAIN[status]
-        return plain(text or otherwise)
-    if status in GATEWAY_GONE:
-        # The proxy may have handed the request on before the gateway went away.
+        plain, default = PLAIN[status]
+        return plain(text or default)
+    if status in GATEWAY_AWAY:
+        # The proxy may have forwarded the request before the gateway went away.
         return GatewayUnreachable(url, f"a proxy in front of it answered {status}", reached=True)
     if reply.is_redirect:
-        return UnexpectedReply(f"{url} redirects to {reply.headers['Location']}: use that")
+        return UnexpectedReply(f"{url} redirects to {reply.headers['Location']}; use that address")
     return UnexpectedReply(f"{url}{path} answered {status}{': ' if text else ''}{text}")
 
 
 def _problem(reply: requests.Response) -> dict[str, Any]:
-    """The problem document (RFC 9457), or nothing where the reply is not one."""
+    """Return the problem document (RFC 9457), or an empty one if the reply has none."""
     try:
         document = reply.json()
     except (requests.RequestException, ValueError, RecursionError):
@@ -87,13 +90,13 @@ def _errors(problem: dict[str, Any]) -> list[dict[str, Any]]:
     )
 
 
-def _sentence(problem: dict[str, Any]) -> str:
-    faults = "; ".join(_fault(error) for error in _errors(problem))
-    said = problem.get("detail") or problem.get("title") or ""
-    return faults or str(said)
+def _message(problem: dict[str, Any]) -> str:
+    fields = "; ".join(_field_message(error) for error in _errors(problem))
+    detail = problem.get("detail") or problem.get("title") or ""
+    return fields or str(detail)
 
 
-def _fault(error: dict[str, Any]) -> str:
+def _field_message(error: dict[str, Any]) -> str:
     value = error.get("value")
     got = "" if value is None else f" (got {value})"
     return f"{error.get('field', 'request')}: {error.get('message', 'is not valid')}{got}"

@@ -1,4 +1,4 @@
-"""Writes a picture so that nobody ever sees half of one. Knows no HTTP."""
+"""Writes an image file atomically. It knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sde_client.errors import NotSaved
 
 
 def check(path: Path) -> Path:
-    """The file that writing to `path` will replace; a symlink is followed.
+    """Return the file that write() will create or replace. A symbolic link is followed.
 
     Raises:
-        NotSaved: a directory, a device, or a folder that is missing or may not be written to.
+        NotSaved: `path` is a directory or a device, or its folder cannot be written to.
     """
     try:
         target = path.resolve()
@@ -23,22 +23,22 @@ def check(path: Path) -> Path:
         if target.exists() and not target.is_file():
             raise NotSaved(path, "it is not a regular file")
         if not folder.is_dir():
-            raise NotSaved(path, f"there is no folder {folder}")
+            raise NotSaved(path, f"the folder {folder} does not exist")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise NotSaved(path, f"the folder {folder} may not be written to")
+            raise NotSaved(path, f"the folder {folder} is not writable")
     except (OSError, RuntimeError, ValueError) as error:
         raise NotSaved(path, _reason(error)) from error
     return target
 
 
 def write(png: bytes | None, path: Path) -> Path:
-    """Write `png` to `path` by way of a temporary file beside it.
+    """Write `png` to a temporary file in the same folder, and rename it to `path`.
 
     Raises:
-        NotSaved: no bytes, or what check() and the disk object to.
+        NotSaved: there are no bytes, or check() or the disk refuses the path.
     """
     if not png:
-        raise NotSaved(path, "the result has no picture")
+        raise NotSaved(path, "the result has no image")
     target = check(path)
     part = target.with_name(f".sde-{uuid4().hex}.part")
     try:
@@ -50,7 +50,7 @@ def write(png: bytes | None, path: Path) -> Path:
     except OSError as error:
         raise NotSaved(path, _reason(error)) from error
     finally:
-        # After the replace there is none; after a fault or Ctrl-C none may stay.
+        # No temporary file may stay after an error or Ctrl-C.
         part.unlink(missing_ok=True)
     return path
 

@@ -1,6 +1,6 @@
-"""A JSON array of result records, read one record at a time. Codec only: bytes in, objects out.
+"""Reads a JSON array of result records, one record at a time. It does no I/O.
 
-The gateway writes each record on a line of its own; an array on one single line is read as well.
+The gateway writes each record on a line of its own. An array on one line can be read, too.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ from collections.abc import Iterable, Iterator
 from sde_client.errors import UnexpectedReply
 
 MAX_LINE_BYTES = 256 << 20
-"""A 2048 px picture is about 17 MB of base64 at worst; this bounds what a stray server may cost."""
+"""The limit of one line.
+
+An image of 2048 pixels a side has at most about 17 MB of base64.
+"""
 
 
 class CutOff(Exception):
-    """The bytes ended before the array did."""
+    """The bytes ended before the end of the array."""
 
 
 def records(chunks: Iterable[bytes]) -> Iterator[object]:
-    """Yield the array's elements; holds one line at a time.
+    """Yield the array's elements. One line is in memory at a time.
 
     Raises:
-        UnexpectedReply: not an array of lines that are JSON each.
-        CutOff: the closing bracket never came.
+        UnexpectedReply: a line is not JSON, or the bytes are not an array.
+        CutOff: the closing bracket is missing.
     """
     opened = closed = False
     for number, raw in enumerate(_lines(chunks), start=1):
@@ -31,12 +34,12 @@ def records(chunks: Iterable[bytes]) -> Iterator[object]:
         if not line:
             continue
         if closed:
-            raise _not_ours(number)
+            raise _unexpected(number)
         if not opened:
             if not line.startswith(b"["):
-                raise _not_ours(number)
+                raise _unexpected(number)
             opened, line = True, line[1:]
-        # A record ends in a brace, so a bracket at a line's end can only be the array's.
+        # A record ends in a brace, so a bracket at the end of a line ends the array.
         if line.endswith(b"]"):
             closed, line = True, line[:-1]
         else:
@@ -50,26 +53,26 @@ def _elements(line: bytes, number: int, whole: bool) -> list[object]:
     try:
         elements: list[object] = json.loads(b"[%b]" % line)
     except (ValueError, RecursionError):
-        raise (_not_ours(number) if whole else CutOff()) from None
+        raise (_unexpected(number) if whole else CutOff()) from None
     return elements
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines with their line break, so that a cut-off one can be told by its lack."""
-    held = bytearray()
+    """Yield lines with their line breaks. A line that was cut off has none."""
+    buffer = bytearray()
     for chunk in chunks:
-        held += chunk
+        buffer += chunk
         if b"\n" in chunk:
-            *whole, rest = bytes(held).split(b"\n")
+            *whole, rest = bytes(buffer).split(b"\n")
             yield from (line + b"\n" for line in whole)
-            held = bytearray(rest)
-        if len(held) > MAX_LINE_BYTES:
+            buffer = bytearray(rest)
+        if len(buffer) > MAX_LINE_BYTES:
             raise UnexpectedReply(f"the server sent a line of more than {MAX_LINE_BYTES} bytes")
-    yield bytes(held)
+    yield bytes(buffer)
 
 
-def _not_ours(number: int) -> UnexpectedReply:
+def _unexpected(number: int) -> UnexpectedReply:
     return UnexpectedReply(
-        f"line {number} of the results is not a JSON record: another server, another version, "
-        "or a proxy that rewrites replies"
+        f"line {number} of the results is not a JSON record; the reply is from another server, "
+        "from another version, or a proxy has changed it"
     )

@@ -1,4 +1,4 @@
-"""How long to wait between two looks at a job, and when to give up. Does no I/O but sleeping."""
+"""Decides when a client polls a job again, and when it gives up. It only sleeps."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ SHORTEST_S, LONGEST_S = 0.02, 0.5
 GROWTH = 1.5
 
 HOLD_S = 5.0
-"""For so long the server may hold its answer back until the job has changed."""
+"""For this many seconds the server may delay its reply until the job has changed."""
 
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 
 
 class Poller:
-    """The clock of one wait(): its pace, its deadline, its patience with a gateway that is away.
+    """The polling intervals, the deadline and the patience of one wait().
 
     Args:
-        timeout_s: seconds for all of it; None for no limit.
-        patience_s: seconds of unbroken unreachability that are borne.
+        timeout_s: the limit of the whole wait in seconds; None sets no limit.
+        patience_s: for how many seconds the gateway may be unreachable without a break.
     """
 
     def __init__(self, uuid: str, timeout_s: float | None, patience_s: float) -> None:
         self._uuid = uuid
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._started = self._asked = time.monotonic()
+        self._started = self._request_time = time.monotonic()
         self._delay_s = SHORTEST_S
         self._hold_s = 0.0
-        self._seen: object = None
+        self._last: object = None
 
-    def retry_while_away(self, ask: Callable[[], Answer]) -> Answer:
-        """`ask()`, again and again while the gateway is away.
+    def retry_while_away(self, send: Callable[[], Reply]) -> Reply:
+        """Call `send()`, and call it again while the gateway is away.
 
         Raises:
-            GatewayUnreachable: for longer than the patience lasts; WorkerUnavailable likewise.
-            WaitTimeout: the deadline came first.
+            GatewayUnreachable, WorkerUnavailable: the patience has ended.
+            WaitTimeout: the deadline has passed.
         """
         away_since: float | None = None
         while True:
             try:
-                return ask()
+                return send()
             except (GatewayUnreachable, WorkerUnavailable):
                 now = time.monotonic()
                 away_since = away_since or now
@@ -56,39 +56,41 @@ class Poller:
             self.pause()
 
     def hold_s(self) -> float:
-        """For how long the server may hold back its answer to this look: the first not at all.
+        """Return for how long the server may delay its next reply. The first one is not delayed.
 
         Raises:
-            WaitTimeout: the deadline has come.
+            WaitTimeout: the deadline has passed.
         """
-        self._hold_s = 0.0 if self._seen is None else min(HOLD_S, self._left_s())
-        self._asked = time.monotonic()
+        self._hold_s = 0.0 if self._last is None else min(HOLD_S, self._left_s())
+        self._request_time = time.monotonic()
         return self._hold_s
 
-    def after(self, seen: object, eta_s: float | None) -> None:
-        """Sleep after a look that saw this, unless the server has done the waiting.
+    def after(self, current: object, eta_s: float | None) -> None:
+        """Sleep after a reply, unless the server has delayed it.
 
-        It answers at once when too many wait already: then the pace is as pause() says.
+        The server does not delay a reply if too many clients wait. Then pause() sets the interval.
+
+        Args:
+            current: what the reply says; the interval starts again when it has changed.
+            eta_s: the estimated seconds until the job's end.
 
         Raises:
-            WaitTimeout: the deadline has come.
+            WaitTimeout: the deadline has passed.
         """
-        took_s = time.monotonic() - self._asked
-        changed, self._seen = seen != self._seen, seen
+        took_s = time.monotonic() - self._request_time
+        changed, self._last = current != self._last, current
         if changed:
             self._delay_s = SHORTEST_S
-            # However fast the steps are, nobody reads them faster than this.
+            # The steps may be faster, but nobody reads them faster.
             time.sleep(max(0.0, SHORTEST_S - took_s))
         elif took_s < self._hold_s:
             self.pause(eta_s)
 
     def pause(self, eta_s: float | None = None) -> None:
-        """Sleep until the next look: half of what is left, else longer each time.
-
-        An estimate that is used up says nothing any more, so that the pace slows down again.
+        """Sleep for half of the estimated time, or for longer each time without an estimate.
 
         Raises:
-            WaitTimeout: the deadline has come.
+            WaitTimeout: the deadline has passed.
         """
         time.sleep(min(self._next_s(eta_s), self._left_s()))
 

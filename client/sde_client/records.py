@@ -1,4 +1,4 @@
-"""What the server's JSON means: results, jobs and workers as typed values. Does no I/O."""
+"""Converts the server's JSON to typed results, jobs and workers. It does no I/O."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from typing import Any, TypeVar
 from sde_client.errors import UnexpectedReply
 
 ENDED = ("succeeded", "failed", "canceled")
-"""The states a job never leaves."""
+"""The final states of a job."""
 
 Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One record of the server's log. `png` is None when there is no picture, or when it was asked
-    for without; `state` tells: succeeded, failed or canceled, None from a server that says none.
+    """A record of the server's result log.
 
-    It is the `image_index`-th, from 0, of the `num_images` of its job.
-    `errors` say why there is no picture.
-    `extra` holds every further key as the server sent it: model, width, height (pixels),
-    num_inference_steps, guidance_scale, negative_prompt, seconds ...
+    `png` is None if the job has no image, or if the request left the images out. `state` is
+    succeeded, failed or canceled; an older server may send none. `image_index` counts from 0 to
+    `num_images - 1`. `errors` explain why there is no image. `extra` holds all other keys as the
+    server sent them: model, width and height (pixels), num_inference_steps and more.
     """
 
     uuid: str
@@ -43,9 +42,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Job:
-    """How far a generation is. `position` is its place in the queue, `eta_s` the seconds left.
+    """The state and progress of a job.
 
-    `cancel_requested`: it ends before its next step. A time that has not come is None.
+    `position` is its position in the queue. `eta_s` is the estimate of the seconds until its end.
+    With `cancel_requested` the job ends before its next step. Times are None until they are known.
     """
 
     uuid: str
@@ -63,15 +63,16 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether the state is final."""
+        """Return whether the state is final."""
         return self.state in ENDED
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One GPU process. `state` is loading, idle, busy or unreachable; what is not known is None.
+    """A worker process.
 
-    `trouble` says why it waits for its disk.
+    `state` is loading, idle, busy or unreachable. `trouble` is the error of its disk while the
+    worker waits for it. Unknown values are None.
     """
 
     name: str
@@ -87,10 +88,10 @@ class Worker:
 
 @dataclass(frozen=True)
 class Storage:
-    """The server's log of results and its disk. `trouble` says why no job is accepted.
+    """The server's result log and its disk.
 
-    `damaged_lines` were found unreadable and are passed over; `free_bytes` is None where the disk
-    does not say.
+    `trouble` is the error of the disk while no job is accepted. `damaged_lines` is the number of
+    lines that cannot be read. `free_bytes` is None if the file system does not tell.
     """
 
     results: int
@@ -102,69 +103,69 @@ class Storage:
 
 
 def result(raw: object) -> Result:
-    """Raises UnexpectedReply when `raw` is not a result record."""
-    given = _object(raw, "a result")
-    known = {"uuid", "prompt", "created_time", "errors", "data", "seed", "state"}
-    known |= {"image_index", "num_images"}
+    """Return a Result. Raises UnexpectedReply if `raw` is not a result record."""
+    fields = _object(raw, "a result")
+    typed = {"uuid", "prompt", "created_time", "errors", "data", "seed", "state"}
+    typed |= {"image_index", "num_images"}
     return Result(
-        uuid=_get(given, "uuid", str),
-        prompt=_get(given, "prompt", str),
-        created_time=_time(given, "created_time"),
-        errors=_texts(given),
-        png=_png(given),
-        seed=_get(given, "seed", int, NoneType),
-        state=_get(given, "state", str, NoneType),
-        image_index=_get(given, "image_index", int, NoneType) or 0,
-        num_images=_get(given, "num_images", int, NoneType) or 1,
-        extra={key: value for key, value in given.items() if key not in known},
+        uuid=_get(fields, "uuid", str),
+        prompt=_get(fields, "prompt", str),
+        created_time=_time(fields, "created_time"),
+        errors=_texts(fields),
+        png=_png(fields),
+        seed=_get(fields, "seed", int, NoneType),
+        state=_get(fields, "state", str, NoneType),
+        image_index=_get(fields, "image_index", int, NoneType) or 0,
+        num_images=_get(fields, "num_images", int, NoneType) or 1,
+        extra={key: value for key, value in fields.items() if key not in typed},
     )
 
 
 def job(raw: object) -> Job:
-    """Raises UnexpectedReply when `raw` is not a job."""
-    given = _object(raw, "a job")
+    """Return a Job. Raises UnexpectedReply if `raw` is not a job."""
+    fields = _object(raw, "a job")
     return Job(
-        uuid=_get(given, "uuid", str),
-        state=_get(given, "state", str),
-        position=_get(given, "position", int, NoneType),
-        step=_get(given, "step", int, NoneType) or 0,
-        steps=_get(given, "steps", int, NoneType) or 0,
-        eta_s=_get(given, "eta_s", float, int, NoneType),
-        attempts=_get(given, "attempts", int, NoneType) or 0,
-        created_time=_time(given, "created_time"),
-        errors=_texts(given),
-        cancel_requested=_truth(given, "cancel_requested"),
-        started_time=_time_if_any(given, "started_time"),
-        ended_time=_time_if_any(given, "ended_time"),
+        uuid=_get(fields, "uuid", str),
+        state=_get(fields, "state", str),
+        position=_get(fields, "position", int, NoneType),
+        step=_get(fields, "step", int, NoneType) or 0,
+        steps=_get(fields, "steps", int, NoneType) or 0,
+        eta_s=_get(fields, "eta_s", float, int, NoneType),
+        attempts=_get(fields, "attempts", int, NoneType) or 0,
+        created_time=_time(fields, "created_time"),
+        errors=_texts(fields),
+        cancel_requested=_flag(fields, "cancel_requested"),
+        started_time=_optional_time(fields, "started_time"),
+        ended_time=_optional_time(fields, "ended_time"),
     )
 
 
 def worker(raw: object) -> Worker:
-    """Raises UnexpectedReply when `raw` is not a worker."""
-    given = _object(raw, "a worker")
+    """Return a Worker. Raises UnexpectedReply if `raw` is not a worker."""
+    fields = _object(raw, "a worker")
     return Worker(
-        name=_get(given, "name", str),
-        state=_get(given, "state", str),
-        model=_get(given, "model", str, NoneType),
-        device=_get(given, "device", str, NoneType),
-        machine_size=_get(given, "machine_size", str, NoneType),
-        uuid=_get(given, "uuid", str, NoneType),
-        step=_get(given, "step", int, NoneType),
-        steps=_get(given, "steps", int, NoneType),
-        trouble=_get(given, "trouble", str, NoneType),
+        name=_get(fields, "name", str),
+        state=_get(fields, "state", str),
+        model=_get(fields, "model", str, NoneType),
+        device=_get(fields, "device", str, NoneType),
+        machine_size=_get(fields, "machine_size", str, NoneType),
+        uuid=_get(fields, "uuid", str, NoneType),
+        step=_get(fields, "step", int, NoneType),
+        steps=_get(fields, "steps", int, NoneType),
+        trouble=_get(fields, "trouble", str, NoneType),
     )
 
 
 def storage(raw: object) -> Storage:
-    """Raises UnexpectedReply when `raw` is not a storage's state."""
-    given = _object(raw, "a storage")
+    """Return a Storage. Raises UnexpectedReply if `raw` is not the state of a storage."""
+    fields = _object(raw, "a storage")
     return Storage(
-        results=_get(given, "results", int),
-        size_bytes=_get(given, "size_bytes", int),
-        segments=_get(given, "segments", int),
-        damaged_lines=_get(given, "damaged_lines", int),
-        free_bytes=_get(given, "free_bytes", int, NoneType),
-        trouble=_get(given, "trouble", str, NoneType),
+        results=_get(fields, "results", int),
+        size_bytes=_get(fields, "size_bytes", int),
+        segments=_get(fields, "segments", int),
+        damaged_lines=_get(fields, "damaged_lines", int),
+        free_bytes=_get(fields, "free_bytes", int, NoneType),
+        trouble=_get(fields, "trouble", str, NoneType),
     )
 
 
@@ -174,46 +175,46 @@ def _object(raw: object, what: str) -> Mapping[str, Any]:
     return raw
 
 
-def _get(given: Mapping[str, Any], key: str, *kinds: type[Kind]) -> Kind:
-    value = given.get(key)
-    # bool is an int in Python; none of the fields read here is a truth value.
+def _get(fields: Mapping[str, Any], key: str, *kinds: type[Kind]) -> Kind:
+    value = fields.get(key)
+    # A bool is an int in Python, and no field that is read here is a bool.
     if isinstance(value, bool) or not isinstance(value, kinds):
         names = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
         raise UnexpectedReply(f"the server sent {key!r} as {type(value).__name__}, not {names}")
     return value
 
 
-def _truth(given: Mapping[str, Any], key: str) -> bool:
-    """False where an older server does not say."""
-    value = given.get(key, False)
+def _flag(fields: Mapping[str, Any], key: str) -> bool:
+    """Return the value, or False if an older server does not send it."""
+    value = fields.get(key, False)
     if not isinstance(value, bool):
         raise UnexpectedReply(f"the server sent {key!r} as {type(value).__name__}, not bool")
     return value
 
 
-def _time_if_any(given: Mapping[str, Any], key: str) -> datetime | None:
-    return None if given.get(key) is None else _time(given, key)
+def _optional_time(fields: Mapping[str, Any], key: str) -> datetime | None:
+    return None if fields.get(key) is None else _time(fields, key)
 
 
-def _time(given: Mapping[str, Any], key: str) -> datetime:
-    text = _get(given, key, str)
+def _time(fields: Mapping[str, Any], key: str) -> datetime:
+    text = _get(fields, key, str)
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise UnexpectedReply(f"the server sent {key!r} as {text[:40]!r}") from None
-    # Without a zone it could not be compared with those that have one.
+    # A time without a zone cannot be compared with the others.
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _texts(given: Mapping[str, Any]) -> list[str]:
-    values = _get(given, "errors", list)
+def _texts(fields: Mapping[str, Any]) -> list[str]:
+    values = _get(fields, "errors", list)
     if not all(isinstance(value, str) for value in values):
         raise UnexpectedReply("the server sent 'errors' that are not strings")
     return list(values)
 
 
-def _png(given: Mapping[str, Any]) -> bytes | None:
-    text = _get(given, "data", str, NoneType)
+def _png(fields: Mapping[str, Any]) -> bytes | None:
+    text = _get(fields, "data", str, NoneType)
     try:
         return None if text is None else base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error):

@@ -1,6 +1,6 @@
-"""What a caller gives as parameters of a generation, made the request's JSON: files become base64.
+"""Converts the parameters of a generation to the JSON of a request. Files become base64.
 
-Judges nothing of what is asked: the server does.
+The server checks the values, not this module.
 """
 
 from __future__ import annotations
@@ -21,77 +21,78 @@ FIELDS = (
     *("ip_adapter", "embeddings", "vae", "hires", "refiner", "upscale"),
     "step_log",
 )
-"""What can be asked beside the prompt; docs/http-api.md says what each means."""
+"""The request fields besides the prompt. docs/http-api.md describes them."""
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
-Picture = str | Path | bytes
+IMAGE_FIELDS = ("image", "mask_image")
+"""The names of input images, in the request and in its nested objects."""
+
+ImageSource = str | Path | bytes
 """A path, or a file's content."""
 
 
 def body(prompt: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of POST /image/generate; what is None is not sent.
+    """Return the JSON of POST /image/generate, without the parameters that are None.
 
     Raises:
-        UnreadableFile: a picture cannot be read.
+        UnreadableFile: an input image cannot be read.
     """
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return {"prompt": prompt, **with_images(given, _encoded)}
+    fields = {name: value for name, value in parameters.items() if value is not None}
+    return {"prompt": prompt, **with_images(fields, _base64)}
 
 
-def with_images(given: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
-    """A copy in which each picture is what `change` makes of it."""
+def with_images(fields: dict[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a copy of the fields in which `convert` has replaced each input image."""
 
-    def changed(holder: dict[str, Any], *names: str) -> dict[str, Any]:
-        found = {name: change(holder[name]) for name in names if holder.get(name) is not None}
-        return {**holder, **found}
+    def converted(name: str, value: Any) -> Any:
+        if value is None:
+            return None
+        if name in IMAGE_FIELDS:
+            return convert(value)
+        if isinstance(value, list):
+            return [converted("", item) for item in value]
+        return with_images(value, convert) if isinstance(value, dict) else value
 
-    made = changed(given, "image", "mask_image")
-    if made.get("controlnets"):
-        made["controlnets"] = [changed(net, "image") for net in made["controlnets"]]
-    if made.get("ip_adapter"):
-        made["ip_adapter"] = changed(made["ip_adapter"], "image")
-    return made
+    return {name: converted(name, value) for name, value in fields.items()}
 
 
-def parse_digest(picture: object) -> str | None:
-    """The 64 digits of a picture that a record names; None when it is no such name."""
-    found = _DIGEST.fullmatch(picture) if isinstance(picture, str) else None
-    return found[1] if found else None
+def parse_digest(image: object) -> str | None:
+    """Return the 64 hexadecimal digits of `sha256:...`, or None for anything else."""
+    match = _DIGEST.fullmatch(image) if isinstance(image, str) else None
+    return match[1] if match else None
 
 
 def to_request(result: Result) -> dict[str, Any]:
-    """What asks for this very picture again: `prompt` and parameters, its own seed, one image.
+    """Return the prompt and parameters that generate this one image again, with its own seed.
 
-    What the server filled in for what was not asked is asked for now, where any pipeline takes it:
-    steps, guidance, and the size of a picture made from text in one pass. Pictures stay the names
-    that the record has for them: `sha256:...`.
+    Defaults that the server filled in are included where every pipeline accepts them. These are
+    the steps, the guidance, and the size of a text-to-image result of one pass. Input images stay
+    the digests of the record: `sha256:...`.
     """
-    known = {"negative_prompt": "", **result.extra}
-    asked = known.get("request")
-    if not isinstance(asked, dict):
-        # A record of before the request was kept: what made it is not told from what was asked.
-        asked = {name: known[name] for name in FIELDS if name in known}
+    record = {"negative_prompt": "", **result.extra}
+    request = record.get("request")
+    if not isinstance(request, dict):
+        # An old record has no `request`, only the values that were used.
+        request = {name: record[name] for name in FIELDS if name in record}
         for name in ("model", "scheduler"):
-            asked.pop(name, None)
-    asked = {name: value for name, value in asked.items() if name in FIELDS}
+            request.pop(name, None)
+    request = {name: value for name, value in request.items() if name in FIELDS}
     resolved = ["num_inference_steps", "guidance_scale"]
-    # An object without keys is asked for all the same: with its defaults.
-    if all(asked.get(name) is None for name in ("image", "hires", "upscale")):
+    # An empty object is a request, too: it stands for its defaults.
+    if all(request.get(name) is None for name in ("image", "hires", "upscale")):
         resolved += ["width", "height"]
-    asked |= {name: known[name] for name in resolved if known.get(name) is not None}
-    asked["negative_prompt"] = known["negative_prompt"] or None
-    asked["seed"] = result.seed
-    asked.pop("num_images_per_prompt", None)
-    given = {name: value for name, value in asked.items() if value is not None}
-    return {"prompt": result.prompt, **given}
+    request |= {name: record[name] for name in resolved if record.get(name) is not None}
+    request["negative_prompt"] = record["negative_prompt"] or None
+    request["seed"] = result.seed
+    request.pop("num_images_per_prompt", None)
+    return {"prompt": result.prompt} | {k: v for k, v in request.items() if v is not None}
 
 
-def _encoded(picture: Picture) -> str:
-    if isinstance(picture, bytes):
-        return base64.b64encode(picture).decode("ascii")
+def _base64(source: ImageSource) -> str:
     try:
-        return base64.b64encode(Path(picture).read_bytes()).decode("ascii")
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        return base64.b64encode(data).decode("ascii")
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise UnreadableFile(str(picture), reason) from None
+        raise UnreadableFile(str(source), reason) from None

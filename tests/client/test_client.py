@@ -281,8 +281,8 @@ def test_jobs_are_listed_canceled_and_awaited(folder: Path) -> None:
         for pending in (first, third):
             with pytest.raises(sde.Conflict, match="cancel it, or wait for its end"):
                 remote.delete(pending)
-            with pytest.raises(sde.NoImage, match="has no picture"):
-                remote.picture(pending)
+            with pytest.raises(sde.NoImage, match="has no image"):
+                remote.image(pending)
         assert remote.cancel(first).cancel_requested
         with pytest.raises(sde.GenerationCanceled):
             remote.wait(first)
@@ -308,7 +308,7 @@ def test_what_has_ended_or_never_was_cannot_be_canceled(remote: Client) -> None:
 def test_a_result_is_deleted_once_and_for_good(remote: Client) -> None:
     (kept,), (result,) = remote.generate("to keep"), remote.generate("to delete")
     assert result.state == "succeeded" and "state" not in result.extra
-    assert remote.picture(result.uuid) == result.png
+    assert remote.image(result.uuid) == result.png
     remote.delete(result.uuid)
     for ask in (remote.delete, remote.job, remote.wait, remote.picture, remote.cancel):
         with pytest.raises(sde.Deleted, match=f"{result.uuid} has been deleted"):
@@ -319,16 +319,16 @@ def test_a_result_is_deleted_once_and_for_good(remote: Client) -> None:
 
 def test_a_picture_that_is_not_there(remote: Client) -> None:
     (result,) = remote.generate("one picture")
-    with pytest.raises(sde.NoImage, match=f"{result.uuid} has no picture 2"):
-        remote.picture(result.uuid, 2)
+    with pytest.raises(sde.NoImage, match=f"{result.uuid} has no image 2"):
+        remote.image(result.uuid, 2)
     with pytest.raises(sde.NoImage, match=NEVER):
-        remote.picture(NEVER)
+        remote.image(NEVER)
     for wrong in ("x", "../jobs", ""):
         with pytest.raises((sde.InvalidRequest, sde.NoImage)):
-            remote.picture(wrong)
+            remote.image(wrong)
     reply = (200, JSON, b"<html>")
     with answering({"GET /image/files/u.png": reply}) as url, pytest.raises(sde.UnexpectedReply):
-        Client(url).picture("u")
+        Client(url).image("u")
 
 
 def test_the_newest_results_come_first_and_without_data(remote: Client) -> None:

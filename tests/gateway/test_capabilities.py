@@ -49,16 +49,20 @@ REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"controlnets": [{**NET, "name": "nope"}]}, "controlnets.0.name", ["canny"]),
     ({"ip_adapter": {"name": "nope", "image": GOOD}}, "ip_adapter.name", ["face"]),
     ({"vae": "nope"}, "vae", ["sharp"]),
-    ({"refiner": {"name": "nope"}}, "refiner.name", ["there are: xl", "'nope'"]),
+    ({"refiner": {"name": "nope"}}, "refiner.name", ["the names are: xl", "'nope'"]),
     ({"model": "plain", "refiner": {"name": "xl"}}, "refiner", ["FluxPipeline", "takes"]),
     ({"refiner": {"name": "xl", "switch_at": 1.0}}, "refiner.switch_at", ["less than 1", "1.0"]),
     ({"refiner": {"name": "xl", "switch_at": 0}}, "refiner.switch_at", ["greater than 0", "0"]),
     ({"refiner": {"switch_at": 0.5}}, "refiner.name", ["required"]),
-    ({"hires": {"upscaler": "nope"}}, "hires.upscaler", ["there are: latent, lanczos, esrgan ("]),
+    (
+        {"hires": {"upscaler": "nope"}},
+        "hires.upscaler",
+        ["the names are: latent, lanczos, esrgan (got"],
+    ),
     (
         {"image": GOOD, "upscale": {"upscaler": "nope"}},
         "upscale.upscaler",
-        ["there are: lanczos, esrgan ("],
+        ["the names are: lanczos, esrgan (got"],
     ),
 ]
 

@@ -96,14 +96,16 @@ def test_a_page_of_one_job_is_refused(service: Service, made: str, other: str) -
 
 def test_a_missing_parameter_is_told_as_missing(service: Service) -> None:
     reply = requests.delete(f"{service.url}/image/generate", timeout=30)
-    assert refused(reply, 400).startswith("generation_uuid is missing: it is the uuid of")
+    assert refused(reply, 400).startswith("generation_uuid: is missing; send the uuid of")
 
 
 # ---- methods --------------------------------------------------------------------------------
 
 
 def test_what_is_not_there_is_named(service: Service) -> None:
-    assert refused(service.get("/nowhere/at/all"), 404) == "there is no '/nowhere/at/all' here"
+    assert (
+        refused(service.get("/nowhere/at/all"), 404) == "the path '/nowhere/at/all' does not exist"
+    )
     reply = requests.put(f"{service.url}/server/status", timeout=30)
     detail = refused(reply, 405)
     assert "PUT" in detail and "'/server/status'" in detail and "GET, HEAD" in detail
@@ -166,7 +168,7 @@ def test_polling_keeps_its_connection(service: Service, made: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "said"),
     [
-        ({"Content-Encoding": "gzip"}, "Content-Encoding: 'gzip' is not taken"),
+        ({"Content-Encoding": "gzip"}, "Content-Encoding: 'gzip' is not supported"),
         ({"Content-Encoding": "identity, br"}, "Content-Encoding"),
         ({"Content-Type": "application/json; charset=latin-1"}, "JSON is UTF-8, not 'latin-1'"),
         ({"Content-Type": 'application/json; charset="utf-16"'}, "JSON is UTF-8, not 'utf-16'"),
@@ -196,8 +198,8 @@ def test_the_plain_coding_may_be_named(service: Service, headers: dict[str, str]
         (b'{"prompt": "a", "guidance_scale": NaN}', "guidance_scale: 'NaN'"),
         (b'{"guidance_scale": -Infinity}', "guidance_scale: '-Infinity'"),
         (b'{"loras": [{}, {"weight": 1e999}]}', "loras.1.weight: '1e999'"),
-        (b'{"prompt": "a\\ud800b"}', "prompt: must not contain a lone surrogate (got 'a\\ud800b')"),
-        (b'{"\\udfff": 1}', "\\udfff: must not contain a lone surrogate"),
+        (b'{"prompt": "a\\ud800b"}', "prompt: has a lone surrogate: 'a\\ud800b'"),
+        (b'{"\\udfff": 1}', "\\udfff: has a lone surrogate"),
         (b"Infinity", "body: 'Infinity'"),
         (b'{"eta": NaN', "line 1 column 9"),
         (b'{"eta": NaN, "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "the body is not valid JSON"),

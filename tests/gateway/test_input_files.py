@@ -62,7 +62,7 @@ def test_a_picture_comes_back_as_it_came_and_nothing_else_does(folder: Path) -> 
         assert page.headers["Content-Type"] == "application/octet-stream"
         assert page.headers["X-Content-Type-Options"] == "nosniff"
         refused = {
-            (WITH, sha256(b"gone")): (404, "is gone"),
+            (WITH, sha256(b"gone")): (404, "cannot be read"),
             (WITH, sha256(b"not named")): (404, "no picture"),
             (OTHER, sha256(PNG)): (404, "no picture"),
             (NEVER, sha256(PNG)): (404, NEVER),
@@ -80,7 +80,7 @@ def test_a_client_gets_them_back_to_ask_again(folder: Path) -> None:
     store(folder)
     with running(folder, "gateway") as service, Client(service.url) as remote:
         (found,) = remote.results(WITH)
-        with pytest.raises(NoImage, match="is gone"):
+        with pytest.raises(NoImage, match="cannot be read"):
             remote.to_request(found)
         (folder / "inputs" / WITH / sha256(b"gone")).write_bytes(b"gone")
         asked = remote.to_request(found)

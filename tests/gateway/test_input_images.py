@@ -93,30 +93,34 @@ def test_each_place_of_a_picture_is_taken_and_the_same_one_kept_once(service: Se
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    ({"image": "sha256:" + "0" * 64}, "image", "not base64"),
+    ({"image": "sha256:" + "0" * 64}, "image", "must be an image in base64"),
     ({"image": ""}, "image", "empty"),
     ({"image": "data:image/png;base64,"}, "image", "empty"),
-    ({"image": "%%%%"}, "image", "not base64"),
-    ({"image": "ÄÖ"}, "image", "not base64"),
-    ({"image": GOOD + "="}, "image", "not base64"),
-    ({"image": GOOD[:40] + "\n" + GOOD[40:]}, "image", "not base64"),
-    ({"image": "https://example.org/a.png"}, "image", "not base64"),
-    ({"image": text(b"hello")}, "image", "no PNG, JPEG or WebP"),
-    ({"image": text(picture("GIF"))}, "image", "no PNG, JPEG or WebP"),
-    ({"image": text(picture("BMP"))}, "image", "no PNG, JPEG or WebP"),
-    ({"image": text(picture()[:60])}, "image", "broken PNG"),
-    ({"image": text(picture("JPEG", (512, 512))[:-900])}, "image", "broken JPEG"),
-    ({"image": text(bomb(512, 512))}, "image", "broken PNG"),
+    ({"image": "%%%%"}, "image", "must be an image in base64"),
+    ({"image": "ÄÖ"}, "image", "must be an image in base64"),
+    ({"image": GOOD + "="}, "image", "must be an image in base64"),
+    ({"image": GOOD[:40] + "\n" + GOOD[40:]}, "image", "must be an image in base64"),
+    ({"image": "https://example.org/a.png"}, "image", "must be an image in base64"),
+    ({"image": text(b"hello")}, "image", "is not a PNG, JPEG or WebP"),
+    ({"image": text(picture("GIF"))}, "image", "is not a PNG, JPEG or WebP"),
+    ({"image": text(picture("BMP"))}, "image", "is not a PNG, JPEG or WebP"),
+    ({"image": text(picture()[:60])}, "image", "is a damaged PNG"),
+    ({"image": text(picture("JPEG", (512, 512))[:-900])}, "image", "is a damaged JPEG"),
+    ({"image": text(bomb(512, 512))}, "image", "is a damaged PNG"),
     ({"image": text(bomb(8000, 8000))}, "image", "8000 x 8000"),
     ({"image": text(bomb(12000, 12000))}, "image", "pixels"),
     ({"image": text(bomb(60000, 60000))}, "image", "pixels"),
-    ({"image": text(bomb(9000, 16))}, "image", "a side has 16 to 8192"),
-    ({"image": text(picture(size=(8, 64)))}, "image", "a side has 16 to 8192"),
+    ({"image": text(bomb(9000, 16))}, "image", "each side must have 16 to 8192"),
+    ({"image": text(picture(size=(8, 64)))}, "image", "each side must have 16 to 8192"),
     ({"image": text(animation())}, "image", "animation"),
     ({"image": 5}, "image", "string"),
     ({"image": [GOOD]}, "image", "string"),
     ({"mask_image": GOOD}, "mask_image", "needs image"),
-    ({"strength": 0.5}, "strength", "needs image: it says how far to leave it (got 0.5)"),
+    (
+        {"strength": 0.5},
+        "strength",
+        "needs image: strength says how far to depart from it (got 0.5)",
+    ),
     ({"upscale": {}}, "upscale", "needs image"),
     ({"loras": [{"name": "ink"}, {"name": "ink"}]}, "loras", "names ink more than once"),
     (
@@ -127,11 +131,19 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"scheduler_options": {"beta_start": [1]}}, "scheduler_options.beta_start", "a number or a"),
     ({"scheduler_options": {"x": 10**12}}, "scheduler_options.x", "from -1000000 to 1000000"),
     ({"scheduler_options": {"x": "a b"}}, "scheduler_options.x", "letters"),
-    ({"image": GOOD, "mask_image": "x"}, "mask_image", "not base64"),
-    ({"controlnets": [{"name": "canny", "image": "x"}]}, "controlnets.0.image", "not base64"),
+    ({"image": GOOD, "mask_image": "x"}, "mask_image", "must be an image in base64"),
+    (
+        {"controlnets": [{"name": "canny", "image": "x"}]},
+        "controlnets.0.image",
+        "must be an image in base64",
+    ),
     ({"controlnets": [{"name": "canny"}]}, "controlnets.0.image", "required"),
     ({"controlnets": "x"}, "controlnets", "list"),
-    ({"ip_adapter": {"name": "face", "image": "x"}}, "ip_adapter.image", "not base64"),
+    (
+        {"ip_adapter": {"name": "face", "image": "x"}},
+        "ip_adapter.image",
+        "must be an image in base64",
+    ),
     ({"ip_adapter": 1}, "ip_adapter", "must be a JSON object"),
 ]
 
@@ -158,7 +170,9 @@ def test_every_fault_is_told_at_once(service: Service) -> None:
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     reader = InputImageReader(1000)
-    with pytest.raises(InvalidRequest, match="64 x 64: more than the 1000 pixels"):
+    with pytest.raises(
+        InvalidRequest, match="64 x 64, which is more than the limit of 1000 pixels"
+    ):
         reader.request({"prompt": "a", "image": GOOD})
 
 
@@ -325,4 +339,4 @@ def test_large_pictures_pass_and_large_lists_do_not(service: Service) -> None:
     assert files(service, uuid) == {name(content): content}
     reply = service.post(b'{"prompt": "a", "loras": [' + b"[]," * (1 << 20) + b"[]]}")
     assert reply.status_code == 413
-    assert "without its pictures" in reply.json()["detail"]
+    assert "without its images" in reply.json()["detail"]

@@ -400,7 +400,7 @@ class TestIndex:
         (tmp_path / NAME).write_bytes(b"".join((lines[1], lines[0], lines[2])))
         for entry in entries[:2]:
             for read_entry in (record_reader.whole, record_reader.without_data, record_reader.data):
-                with pytest.raises(DamagedLine, match="another picture"):
+                with pytest.raises(DamagedLine, match="another image"):
                     read_entry(index.open_segments, entry)
         # Read anew, the index knows better.
         assert index.read_data(entries[1]) == job[1]["data"].encode()
@@ -606,7 +606,7 @@ class TestGateway:
             name = job[0]["uuid"]
             reply = requests.get(f"{url}/image/files/{name}-{number}.png", timeout=30)
             assert reply.status_code == 404
-            sentence = f"the job {name} has no picture {number}: it has {len(job)}"
+            sentence = f"the job {name} has no image {number}; it has {len(job)}"
             assert reply.json()["detail"] == sentence
 
     def test_a_deletion_takes_all_pictures(
@@ -634,7 +634,7 @@ class TestGateway:
                 404,
                 200,
             ]
-            assert "has been lost" in service.get(f"{files}-2.png").json()["detail"]
+            assert "is damaged on the disk" in service.get(f"{files}-2.png").json()["detail"]
 
 
 class TestClient:
@@ -647,13 +647,13 @@ class TestClient:
                 (2, 3),
             ]
             assert remote.wait(jobs[1][0]["uuid"]) == found
-            assert [remote.picture(found[0].uuid, n) for n in (1, 2, 3)] == [r.png for r in found]
+            assert [remote.image(found[0].uuid, n) for n in (1, 2, 3)] == [r.png for r in found]
             assert len(list(remote.results(limit=1))) == 2
             before = remote.results(before=jobs[2][0]["uuid"], data=False)
             assert [each.prompt for each in before] == ["three"] * 3 + ["one"]
             remote.delete(found[0].uuid)
             with pytest.raises(client_errors.Deleted):
-                remote.picture(found[0].uuid, 3)
+                remote.image(found[0].uuid, 3)
 
     def test_the_command_saves_and_shows_all(
         self, url: str, jobs: list[list[dict[str, Any]]], tmp_path: Path

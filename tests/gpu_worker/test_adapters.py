@@ -163,14 +163,14 @@ def test_a_lora_goes_with_pictures_masks_and_clip_skip(sd: Bench) -> None:
 def test_a_lora_of_another_family_is_told(sd: Bench, xl: Bench) -> None:
     for bench, name in ((sd, "a.xl"), (xl, "b.sd"), (sd, "vae")):
         before = bench.pixels()
-        with pytest.raises(Unsupported, match=r"^loras: .* another family of models"):
+        with pytest.raises(Unsupported, match=r"^loras: .* another model family"):
             bench.make(loras=[{"name": name}])
         assert bench.pixels() == before
 
 
 def test_a_lora_that_is_not_there_is_told(sd: Bench) -> None:
     for name, said in {
-        "none": "no lora is called 'none'; there are: a.sd, a.xl, b.sd",
+        "none": "no lora has the name 'none'; the names are: a.sd, a.xl, b.sd",
         "many": "weight_name must choose; there are: sd-2.safetensors, sd.safetensors, xl-2",
         "old": "only .safetensors and .gguf files are loaded",
     }.items():
@@ -302,9 +302,11 @@ def test_a_controlnet_that_does_not_fit_is_told(sd: Bench) -> None:
     image = sd.put(EDGES)
     with pytest.raises(Unsupported, match="its cross_attention_dim is 32, this ControlNet's is 64"):
         sd.make(controlnets=[net("xl", image)])
-    with pytest.raises(ModelsError, match="is a AutoencoderKL, not a ControlNetModel or"):
+    with pytest.raises(ModelsError, match="holds AutoencoderKL, not ControlNetModel or"):
         sd.make(controlnets=[net("vae", image)])
-    with pytest.raises(ModelsError, match="no controlnet is called 'none'; there are: sd, sd2"):
+    with pytest.raises(
+        ModelsError, match="no controlnet has the name 'none'; the names are: sd, sd2"
+    ):
         sd.make(controlnets=[net("none", image)])
     sd.halted(controlnets=[net("sd", image)])
 
@@ -330,7 +332,7 @@ def test_an_ip_adapter_imitates_a_picture(sd: Bench, xl: Bench, plain: bytes) ->
 
 def test_an_ip_adapter_that_does_not_fit_is_told(sd: Bench) -> None:
     image = sd.put(PICTURE)
-    with pytest.raises(Unsupported, match=r"^ip_adapter: .* another family"):
+    with pytest.raises(Unsupported, match=r"^ip_adapter: .* another model family"):
         sd.make(ip_adapter=net("xl", image))
     with pytest.raises(Unsupported, match="cannot take a FaceID"):
         sd.make(ip_adapter=net("face", image))
@@ -383,13 +385,13 @@ def test_a_word_of_many_vectors_does_not_cut_what_follows(sd: Bench, field: str,
 
 
 def test_a_word_that_does_not_fit_is_told(sd: Bench) -> None:
-    with pytest.raises(Unsupported, match=r"has a text encoder of width 32, this .* 48"):
+    with pytest.raises(Unsupported, match=r"has a text encoder of width 32, but this .* 48"):
         sd.make(embeddings=["wide"])
     with pytest.raises(Unsupported, match="has no second text encoder, for which"):
         sd.make(embeddings=["cat-xl"])
     with pytest.raises(ModelsError, match="is no textual inversion"):
         sd.make(embeddings=["lora"])
-    with pytest.raises(ModelsError, match="no embedding is called 'none'"):
+    with pytest.raises(ModelsError, match="no embedding has the name 'none'"):
         sd.make(embeddings=["cat", "none"])
 
 
@@ -408,9 +410,9 @@ def test_another_vae_decodes(sd: Bench, plain: bytes) -> None:
 
 
 def test_a_vae_that_does_not_fit_is_told(sd: Bench) -> None:
-    with pytest.raises(Unsupported, match="has latents of 4 channels, this VAE reads 16"):
+    with pytest.raises(Unsupported, match="has latents of 4 channels, but this VAE reads 16"):
         sd.make(vae="deep")
-    with pytest.raises(ModelsError, match="is a ControlNetModel, not a AutoencoderKL or"):
+    with pytest.raises(ModelsError, match="holds ControlNetModel, not AutoencoderKL or"):
         sd.make(vae="net")
 
 

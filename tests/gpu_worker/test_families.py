@@ -32,7 +32,9 @@ def test_a_name_that_is_not_there_is_told_and_costs_nothing(
     ours: pipeline.DiffusersPipeline,
 ) -> None:
     ours.load(None)
-    with pytest.raises(ModelsError, match=r"no model is called 'nope'; there are: demo, sd1"):
+    with pytest.raises(
+        ModelsError, match=r"no model has the name 'nope'; the names are: demo, sd1"
+    ):
         ours.generate(job(model="nope"), ignore)
     assert ours.loaded == "demo"
 
@@ -80,8 +82,8 @@ def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     ("kind", "why"),
     [
         ("StableVideoDiffusionPipeline", "takes no prompt"),
-        ("TextToVideoSDPipeline", "makes video or sound"),
-        ("StableAudioPipeline", "makes video or sound"),
+        ("TextToVideoSDPipeline", "generates video or sound"),
+        ("StableAudioPipeline", "generates video or sound"),
         ("StableDiffusionControlNetPipeline", "name the model and the ControlNet separately"),
         ("UnCLIPPipeline", "has no num_inference_steps"),
     ],
@@ -91,7 +93,7 @@ def test_what_draws_no_pictures_from_words_is_refused(tmp_path: Path, kind: str,
     index = {"_class_name": kind, "scheduler": ["diffusers", "DDIMScheduler"]}
     (tmp_path / "models" / "bad" / "model_index.json").write_text(json.dumps(index))
     ours = pipeline.DiffusersPipeline(settings(tmp_path), library(tmp_path))
-    with pytest.raises(ModelsError, match=f"bad: is not supported: {kind} .*{why}"):
+    with pytest.raises(ModelsError, match=f"bad: is not supported: {kind}.*{why}"):
         ours.load("bad")
     ours.load("demo")
     assert why in ours.describe().model_dump()["models"]["bad"]["error"]

@@ -65,7 +65,7 @@ def test_steps_are_told_by_classes_that_know_none() -> None:
 
 def test_a_side_that_would_be_cut_is_refused_and_a_picture_is_fitted(tmp_path: Path) -> None:
     made = bench(tmp_path, tiny_dits.flux(levels=4))
-    with pytest.raises(Unsupported, match=r"width: FluxPipeline draws multiples of 16 pixels"):
+    with pytest.raises(Unsupported, match=r"width: FluxPipeline needs a multiple of 16 pixels"):
         made.make(width=72, height=64)
     picture = made.put(tiny_adapters.drawing().resize((72, 88)))
     assert made.make(image=picture, strength=0.6)[0].image.size == (64, 80)
@@ -104,7 +104,9 @@ def test_a_family_with_a_prior_draws_with_the_scheduler_that_is_asked_for(tmp_pa
 def test_a_network_draws_at_its_own_size_where_it_cannot_otherwise(tmp_path: Path) -> None:
     made = bench(tmp_path, tiny_unets.deepfloyd())
     picture = made.put(tiny_adapters.drawing())
-    with pytest.raises(Unsupported, match=r"height: IFImg2ImgPipeline draws at the size of its"):
+    with pytest.raises(
+        Unsupported, match=r"height: IFImg2ImgPipeline generates only at the size of its"
+    ):
         made.make(image=picture, height=64)
     assert made.make(image=picture, strength=0.5)[0].image.size == (32, 32)
 
@@ -129,7 +131,7 @@ def test_a_file_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     save_file({k: v for k, v in weights.items() if ".out.2." not in k}, folder / "one.safetensors")
     write_library(tmp_path, models={"one": {"source": "one.safetensors"}})
     made = Bench(tmp_path, "demo", SDE_MODEL="demo")
-    with pytest.raises(ModelsError, match=r"one: the file lacks weights that a StableDiffusion"):
+    with pytest.raises(ModelsError, match=r"one: the file lacks weights that StableDiffusion"):
         made.make(model="one")
     assert isinstance(made.make()[0].image, Image.Image)
 
@@ -162,9 +164,9 @@ def test_a_whole_file_is_recognised_by_its_names(
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ([FLUX], "is flux-schnell alone; the rest is wanted in diffusers' layout in a/ beside it"),
-        (["lora_unet_down.alpha", "vae.x"], "holds no model that is recognised"),
-        (["control_model.time_embed.0.weight", "vae.x"], "is controlnet alone"),
+        ([FLUX], "is flux-schnell only; put the other parts in diffusers' layout in a/ beside it"),
+        (["lora_unet_down.alpha", "vae.x"], "holds no known model"),
+        (["control_model.time_embed.0.weight", "vae.x"], "is controlnet only"),
     ],
 )
 def test_a_part_of_a_model_is_refused(tmp_path: Path, keys: list[str], said: str) -> None:
@@ -174,5 +176,5 @@ def test_a_part_of_a_model_is_refused(tmp_path: Path, keys: list[str], said: str
 
 def test_what_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"pickle" * 9)
-    with pytest.raises(ModelsError, match=r"a\.safetensors: is not safetensors"):
+    with pytest.raises(ModelsError, match=r"a\.safetensors: is not a safetensors file"):
         checkpoints.pipeline_class(tmp_path / "a.safetensors")

@@ -116,8 +116,8 @@ def test_the_sizes_and_steps_of_a_second_pass() -> None:
 @pytest.mark.parametrize(
     ("asked", "more", "why"),
     [
-        ({"strength": 0}, {}, r"\(4\) steps, and that is none \(got 0\.0\)"),
-        ({"strength": 0.1}, {}, r"\(4\) steps, and that is none \(got 0\.1\)"),
+        ({"strength": 0}, {}, r"\(4\) steps, which is less than one \(got 0\.0\)"),
+        ({"strength": 0.1}, {}, r"\(4\) steps, which is less than one \(got 0\.1\)"),
         ({"num_inference_steps": 1}, {}, r"\(1\) steps"),
         ({}, {"num_inference_steps": 1}, r"\(1\) steps"),
     ],
@@ -132,7 +132,7 @@ def test_a_second_pass_without_a_step_is_told_before_the_first(
 
 
 def test_an_unknown_upscaler_is_told(ours: pipeline.DiffusersPipeline) -> None:
-    with pytest.raises(ModelsError, match="no upscaler is called 'esrgan'"):
+    with pytest.raises(ModelsError, match="no upscaler has the name 'esrgan'"):
         ours.generate(job(hires={"upscaler": "esrgan"}), ignore)
 
 

@@ -73,7 +73,7 @@ def test_a_job_that_does_not_fit_falls_back_or_says_so_and_the_worker_lives_on(
         assert after["machine_size"] == "big"
         may_take(service, 55 * MIB)
         failed = result(service, **LARGE)
-        way_out = "try MACHINE_SIZE=little or a smaller picture"
+        way_out = "try MACHINE_SIZE=little or a smaller image"
         assert failed["errors"] == [f"out of memory with MACHINE_SIZE=medium on cpu: {way_out}"]
         assert failed["data"] is None and failed["state"] == "failed"
         assert result(service, **SMALL)["errors"] == []
@@ -87,7 +87,7 @@ def test_no_room_in_python_itself_is_an_outcome_and_the_worker_lives_on(folder: 
             record = result(service, prompt=vice, width=2048, height=1024)
             assert record["data"] is None and record["state"] == "failed"
             assert record["errors"] == [error_message(MemoryError())]
-            assert "try a smaller one" in record["errors"][0]
+            assert "request a smaller one" in record["errors"][0]
             assert result(service, prompt="harmless")["errors"] == []
         assert service.children["gpu_worker"].poll() is None
 

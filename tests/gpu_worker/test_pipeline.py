@@ -107,10 +107,10 @@ def test_the_default_size_is_the_models_own(tiny: Path) -> None:
     [
         ("{0}/nothing.safetensors", "there is no such file"),
         ("{0}", "has no model_index.json"),
-        ("{0}/model.ckpt", "is neither demo"),
-        ("/no/such/folder", "is neither demo"),
-        ("just-a-word", "is neither demo"),
-        ("a/b/c", "is neither demo"),
+        ("{0}/model.ckpt", "is not demo"),
+        ("/no/such/folder", "is not demo"),
+        ("just-a-word", "is not demo"),
+        ("a/b/c", "is not demo"),
     ],
 )
 def test_what_is_no_model_is_told(tmp_path: Path, name: str, said: str) -> None:
@@ -122,7 +122,7 @@ def test_what_is_no_model_is_told(tmp_path: Path, name: str, said: str) -> None:
 def test_a_device_that_is_not_here_is_told(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")
-    with pytest.raises(ValueError, match=r"SDE_DEVICE=cuda .* here are: cpu"):
+    with pytest.raises(ValueError, match=r"SDE_DEVICE=cuda .*no such device; it has: cpu"):
         pipeline.load(settings(tmp_path, SDE_DEVICE="cuda"))
 
 
@@ -178,7 +178,7 @@ def test_out_of_memory_again_names_the_way_out(tiny: Path) -> None:
 
 def test_out_of_memory_at_the_smallest_size(tiny: Path) -> None:
     loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory"), MACHINE_SIZE="tiny"))
-    with pytest.raises(OutOfMemory, match="try a smaller picture"):
+    with pytest.raises(OutOfMemory, match="try a smaller image"):
         loaded.generate(job(), exhausting(1))
     assert loaded.generate(job(), ignore)[0].image.size == (32, 32)
 

@@ -48,7 +48,7 @@ def test_weights_are_read(prompt: str, fragments: list[tuple[str, float]]) -> No
     ],
 )
 def test_a_weight_beyond_reason_is_refused(prompt: str, weight: str) -> None:
-    with pytest.raises(Unsupported, match=rf"^prompt: the weight .*\(got {weight}\)"):
+    with pytest.raises(Unsupported, match=rf"^prompt: has a weight beyond 10.*\(got {weight}\)"):
         prompt_weights.parse(prompt)
     with pytest.raises(Unsupported, match=r"^negative_prompt: "):
         prompt_weights.parse(prompt, "negative_prompt")

@@ -209,7 +209,7 @@ def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     nowhere = "http://no-such-host.invalid"
     done = sde_pull(nowhere, tmp_path, "owner/tiny")
     assert done.returncode == 69, done.stderr
-    assert done.stderr.startswith(f"sde: owner/tiny: the hub, {nowhere}, was asked: ")
+    assert done.stderr.startswith(f"sde: owner/tiny: the hub at {nowhere} answered: ")
 
 
 def test_the_files_of_a_pipeline_are_chosen() -> None:

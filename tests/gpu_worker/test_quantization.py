@@ -143,7 +143,9 @@ def test_offload_and_unloading_work_as_with_plain_weights(
 
 @both
 def test_a_single_file_is_told(setting: str, said: Callable[[str], dict[str, Any]]) -> None:
-    asked = f"one.safetensors: SDE_QUANTIZATION={setting} wants a directory, not a single file"
+    asked = (
+        f"one.safetensors: SDE_QUANTIZATION={setting} needs a model directory, not a single file"
+    )
     assert said(setting)["refused"].endswith(f"{asked} (one.safetensors)")
 
 
@@ -156,9 +158,7 @@ def refused(data: Path, **given: str) -> str:
 @pytest.mark.parametrize("setting", ["bitsandbytes-4bit", "bitsandbytes-8bit"])
 def test_what_a_cpu_cannot_do_is_told_at_start(tmp_path: Path, setting: str) -> None:
     said = refused(tmp_path, SDE_QUANTIZATION=setting)
-    assert said.startswith(
-        f"SDE_QUANTIZATION={setting}: diffusers has bitsandbytes quantise on cuda"
-    )
+    assert said.startswith(f"SDE_QUANTIZATION={setting}: diffusers supports bitsandbytes on cuda")
     assert said.endswith("device is cpu; there it can be torchao-int8 or quanto-int8")
 
 

@@ -109,7 +109,7 @@ def test_a_photo_with_a_second_picture_in_it_is_its_first(tmp_path: Path) -> Non
         assert (seen.format, getattr(seen, "n_frames", 1)) == ("MPO", 2)
         seen.load()
         (tmp_path / str(request.image).removeprefix("sha256:")).write_bytes(content)
-        made = InputImages(tmp_path).picture(str(request.image))
+        made = InputImages(tmp_path).image(str(request.image))
         assert made.size == (64, 48) and made.tobytes() == seen.tobytes()
     (fault,) = faults(image=text(first, "WEBP", save_all=True, append_images=[flat(64, 48)]))
     assert "animation" in fault["message"]

@@ -108,7 +108,7 @@ def test_an_upscaler_that_is_not_there_is_told(tmp_path: Path) -> None:
             upscale.enlarge(noise(8, 8), name, (16, 16), known, tmp_path, CPU)
         return str(caught.value)
 
-    assert said("esrgan") == "no upscaler is called 'esrgan'; there are: grey, torn, x, y"
+    assert said("esrgan") == "no upscaler has the name 'esrgan'; the names are: grey, torn, x, y"
     assert "only .safetensors and .gguf" in said("y")
     assert said("x").startswith("upscalers.x: x.safetensors is no upscaler: ")
     assert said("torn").startswith("upscalers.torn: torn.safetensors is no upscaler: ")

@@ -28,7 +28,7 @@ def test_a_picture_that_finds_no_room_is_kept_until_there_is_some(folder: Path) 
         waiting = service.submit()
 
         def said() -> bool:
-            return "does not take the result" in "".join(service.job(waiting)["errors"])
+            return "the disk refuses the result" in "".join(service.job(waiting)["errors"])
 
         eventually(said, "the job says what it waits for")
         assert service.job(waiting)["state"] == "running"

@@ -198,7 +198,7 @@ def test_what_a_family_cannot_do_is_told(service: Service) -> None:
         assert [fault["field"] for fault in refused.json()["errors"]] == ["mask_image"]
         assert f"{model} (" in refused.json()["detail"]
     refused = service.post({"prompt": PROMPT, "model": "nope"})
-    assert refused.status_code == 422 and "there are: demo" in refused.json()["detail"]
+    assert refused.status_code == 422 and "the models are: demo" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize(("name", "suffix"), FILES)

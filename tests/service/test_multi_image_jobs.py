@@ -37,4 +37,4 @@ def assert_files(service: Service, uuid: str, results: list[dict[str, Any]]) -> 
         assert reply.content == base64.b64decode(each["data"])
     assert service.get(f"/image/files/{uuid}.png").content == base64.b64decode(results[0]["data"])
     missing = service.get(f"/image/files/{uuid}-4.png")
-    assert missing.status_code == 404 and "has no picture 4" in missing.json()["detail"]
+    assert missing.status_code == 404 and "has no image 4" in missing.json()["detail"]

@@ -157,7 +157,7 @@ def test_a_job_that_gets_no_outcome_is_ended_after_some_tries(folder: Path) -> N
         assert taken == MAX_OFFERS
         assert (record["state"], record["data"]) == ("failed", None)
         assert service.job(uuid)["state"] == "failed"
-        assert f"has taken this job {MAX_OFFERS} times" in record["errors"][0]
+        assert f"accepted this job {MAX_OFFERS} times" in record["errors"][0]
         service.wait_available()
         other = service.submit()
         held = eventually(lambda: slots.take(0.1), "the next one is offered")

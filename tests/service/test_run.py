@@ -57,7 +57,7 @@ def test_a_port_that_is_taken_is_no_obstacle_to_the_demo(folder: Path) -> None:
         port = taken.getsockname()[1]
         done = demo(folder, port)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"port {port} is taken" in done.stderr
+    assert f"Port {port} is in use" in done.stderr
     assert (folder / "demo.png").stat().st_size
 
 
@@ -108,7 +108,7 @@ def test_a_wrong_setting_is_told_before_anything_starts(folder: Path, script: st
 @pytest.mark.parametrize("port", ["abc", "99999", "0"])
 def test_a_demo_on_no_port_says_so(folder: Path, port: str) -> None:
     done = run(folder, "./demo.sh", 1, SDE_PORT=port)
-    assert done.returncode == 1 and f"SDE_PORT='{port}': no port" in done.stderr
+    assert done.returncode == 1 and f"SDE_PORT='{port}': a port is a whole number" in done.stderr
 
 
 def test_a_port_that_is_taken_is_told_in_the_terminal(folder: Path) -> None:
