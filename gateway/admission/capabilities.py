@@ -63,7 +63,7 @@ class WorkerCapabilities:
                 self.description()
             listed = checks.join_names(names)
             raise UnknownModel(
-                f"no model is called {display_value(model)}; the models are: {listed}"
+                f"no model has the name {display_value(model)}; the models are: {listed}"
             )
         return workers
 

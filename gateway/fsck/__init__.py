@@ -1,1 +1,1 @@
-"""The check of a store, and its repair."""
+"""Checks and repairs the store of a service."""

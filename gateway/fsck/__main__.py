@@ -1,6 +1,6 @@
-"""`python -m gateway.fsck`: checks the store of a service on this machine, and mends it.
+"""`python -m gateway.fsck`: checks and repairs the store of a service on this machine.
 
-Says what gateway/fsck/scan_store.py finds; with --fix it holds every lock while mend.py works.
+The command prints the findings of scan_store.py. With --fix it holds all locks and runs repair.py.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from gpu_worker.settings import Settings
 from gpu_worker.store.process import StoreLocked
 
 EX_FAULTS = 1
-"""The store has faults, as fsck(8) of other stores exits."""
+"""The store has faults. fsck(8) uses the same code for errors."""
 
 EX_INTERRUPTED = 130
-"""128 and the number of SIGINT, as a shell reports it (bash(1), exit status)."""
-
+"""128 plus the number of SIGINT, as in bash(1), EXIT STATUS."""
 
 ROUNDS = 3
-"""One fault may hide another (a doubled record, the note of its job): mended store, next look."""
+"""The store is checked again after each repair, because one fault may hide another."""
 
 
 def run() -> int:
-    """The process: its arguments, its environment, Ctrl-C."""
+    """Run the command with the arguments and environment of this process."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -40,16 +39,21 @@ def run() -> int:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Check, and mend with --fix. The exit code: 0 sound or mended, 1 faults, 66 no such store,
-    74 the disk does not take it, 75 a running service holds a lock."""
-    parser = argparse.ArgumentParser(prog="sde fsck", description="Check a service's store.")
-    parser.add_argument("--fix", action="store_true", help="mend it; the service must be stopped")
+    """Check the store, repair it with --fix, and return the exit code.
+
+    The codes are 0 for a sound or repaired store, 1 for faults, 66 for a missing store, 74 for an
+    error of the disk, and 75 for a running service that holds a lock.
+    """
+    parser = argparse.ArgumentParser(prog="sde fsck", description="Check the store of a service.")
+    parser.add_argument(
+        "--fix", action="store_true", help="repair the store; stop the service first"
+    )
     parser.add_argument("--data-dir", help="default: SDE_DATA_DIR, else ./data")
     options = parser.parse_args(arguments)
     data_dir = options.data_dir or environ.get("SDE_DATA_DIR")
     settings = Settings.model_validate({"SDE_DATA_DIR": data_dir} if data_dir else {})
     if not settings.results_dir.is_dir() and not settings.journal_path.exists():
-        return _fail(f"there is no store in {settings.data_dir}", os.EX_NOINPUT)
+        return _fail(f"{settings.data_dir} holds no store", os.EX_NOINPUT)
     try:
         code = _fix(settings) if options.fix else _check(settings)
         sys.stdout.flush()
@@ -57,15 +61,15 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except StoreLocked as error:
         return _fail(f"stop the service first: {error}", os.EX_TEMPFAIL)
     except BrokenPipeError:
-        # Nobody reads on. The interpreter would complain once more when it flushes at its end.
+        # The reader has gone. Without this the interpreter reports it again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EX_FAULTS
     except (OSError, sqlite3.Error) as error:
         return _fail(str(error), os.EX_IOERR)
 
 
-def _fail(sentence: str, code: int) -> int:
-    print(f"sde fsck: {sentence}", file=sys.stderr)
+def _fail(message: str, code: int) -> int:
+    print(f"sde fsck: {message}", file=sys.stderr)
     return code
 
 
@@ -73,14 +77,14 @@ def _check(settings: Settings) -> int:
     def is_live(writer: str) -> bool:
         return locks.is_live(settings, writer)
 
-    with _scan(settings, locks.names(settings.results_dir), is_live) as survey:
-        _summarize(survey)
-        if not survey.faults:
+    with _scan(settings, locks.names(settings.results_dir), is_live) as report:
+        _summarize(report)
+        if not report.faults:
             print("the store is sound")
             return 0
-        if survey.mendable:
+        if report.repairable:
             print("stop the service and run: sde fsck --fix")
-        _report_remaining(survey)
+        _report_remaining(report)
         return EX_FAULTS
 
 
@@ -90,39 +94,39 @@ def _fix(settings: Settings) -> int:
         workers = locks.hold_all(settings, lock_stack)
         faults = 0
         for rounds_left in reversed(range(ROUNDS)):
-            # A worker that was never here before may start now; its files are its own.
+            # A worker that has never run here before may start now. Its files are left alone.
             names = locks.names(settings.results_dir, workers)
-            with _scan(settings, names, lambda _: False) as survey:
-                faults = faults or survey.faults
-                # What is doubled, orphaned or nowhere else is known only when all could be read.
-                unreadable = survey.counts[True, Kind.UNREADABLE]
-                if survey.mendable and rounds_left and not unreadable:
-                    repair.store(settings.results_dir, survey)
-                    print(f"mended: {_counts(survey, True)}; looking again")
+            with _scan(settings, names, lambda _: False) as report:
+                faults = faults or report.faults
+                # Doubled records and orphaned notes are known only if every file could be read.
+                unreadable = report.counts[True, Kind.UNREADABLE]
+                if report.repairable and rounds_left and not unreadable:
+                    repair.store(settings.results_dir, report)
+                    print(f"repaired: {_counts(report, True)}; the store is checked again")
                     continue
-                _summarize(survey)
-                if survey.faults:
+                _summarize(report)
+                if report.faults:
                     if unreadable:
-                        print("make readable, or move away, what cannot be read, and run it again")
-                    _report_remaining(survey)
-                    print(f"{survey.faults} faults are left")
+                        print("make the unreadable files readable or move them away, then repeat")
+                    _report_remaining(report)
+                    print(f"{report.faults} faults remain")
                     return EX_FAULTS
                 break
     if not faults:
         print("the store is sound")
         return 0
-    print(f"{faults} faults have been mended, the store is sound")
+    print(f"{faults} faults have been repaired; the store is sound")
     saved = settings.results_dir / scan_store.DAMAGED_NAME
     if saved.exists():
-        print(f"what was taken out is kept in {saved}")
+        print(f"the removed bytes are in {saved}")
     return 0
 
 
 @contextlib.contextmanager
 def _scan(settings: Settings, names: list[str], is_live: Callable[[str], bool]) -> Iterator[Report]:
-    """Examine, and print each finding at once."""
+    """Check the store and print each finding at once."""
 
-    def say(finding: Finding) -> None:
+    def print_finding(finding: Finding) -> None:
         path = finding.path
         if path.is_relative_to(settings.data_dir):
             path = path.relative_to(settings.data_dir)
@@ -130,25 +134,25 @@ def _scan(settings: Settings, names: list[str], is_live: Callable[[str], bool]) 
         word = "fault" if finding.is_fault else "info"
         print(f"{word}: {path}{at}: {finding.kind}: {finding.reason}")
 
-    with contextlib.closing(Report(say, is_live)) as survey:
-        scan_store.store(settings, names, survey)
-        yield survey
+    with contextlib.closing(Report(print_finding, is_live)) as report:
+        scan_store.store(settings, names, report)
+        yield report
 
 
-def _report_remaining(survey: Report) -> None:
-    if survey.counts[True, Kind.INCOMPLETE]:
-        print("what is incomplete stays so until it is deleted: sde delete UUID")
+def _report_remaining(report: Report) -> None:
+    if report.counts[True, Kind.INCOMPLETE]:
+        print("an incomplete result cannot be repaired; delete it: sde delete UUID")
 
 
-def _summarize(survey: Report) -> None:
-    print(f"{survey.results()} results, {survey.size_bytes} bytes in {len(survey.sizes)} segments")
-    print(f"faults: {_counts(survey, True)}")
-    print(f"information: {_counts(survey, False)}")
+def _summarize(report: Report) -> None:
+    print(f"{report.results()} results, {report.size_bytes} bytes in {len(report.sizes)} segments")
+    print(f"faults: {_counts(report, True)}")
+    print(f"information: {_counts(report, False)}")
 
 
-def _counts(survey: Report, faults: bool) -> str:
+def _counts(report: Report, faults: bool) -> str:
     counts = sorted(
-        (str(kind), n) for (is_fault, kind), n in survey.counts.items() if is_fault is faults
+        (str(kind), n) for (is_fault, kind), n in report.counts.items() if is_fault is faults
     )
     return ", ".join(f"{n} x {kind}" for kind, n in counts) or "none"
 

@@ -1,7 +1,7 @@
-"""Compares the index with what a fresh look at the segments has found. Changes neither. A leaf.
+"""Compares the index with the segments. It changes neither.
 
-What the gateway makes up for at its start (an index that is missing, or has not read everything)
-is information; what would mislead it is a fault.
+The gateway replaces a missing index and updates a stale one at its start, so both are information.
+An index with wrong entries is a fault.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.store import index_db
 from gateway.store.index_db import COLUMNS, Entry
 from gateway.store.index_file import INDEX_NAME
 
-# Of what the gateway would read anew anyway, nothing is compared.
+# Segments that the gateway would read again are not compared.
 _MISLEADING = f"""
 SELECT {COLUMNS} FROM seen.results WHERE uuid NOT IN (SELECT uuid FROM deleted)
 AND (uuid, image_index) NOT IN (SELECT uuid, image_index FROM parts WHERE uuid IS NOT NULL)
@@ -34,83 +34,84 @@ AND (uuid, image_index) NOT IN (SELECT uuid, image_index FROM seen.results) LIMI
 _TOMBSTONES = "SELECT uuid FROM seen.deletions EXCEPT SELECT uuid FROM deleted LIMIT 1"
 
 
-def index(folder: Path, survey: Report) -> None:
-    """Examine the index of a folder whose segments and journal the survey has seen.
+def index(folder: Path, report: Report) -> None:
+    """Check the index of a folder whose segments and journal are in the report already.
 
     Raises:
-        OSError: there is no room for a copy of it.
+        OSError: the disk has no room for a copy of the index.
     """
     path = folder / INDEX_NAME
-    if survey.is_live("gateway"):
-        reason = "not compared: the gateway is writing it"
-        survey.find(Kind.INDEX, path, None, reason, is_fault=False)
+    if report.is_live("gateway"):
+        reason = "not compared, because the gateway is writing it"
+        report.find(Kind.INDEX, path, None, reason, is_fault=False)
     elif path.exists():
-        _check(path, survey)
+        _check(path, report)
     elif any(part.exists() for part in index_db.files(path)):
-        _fault(path, survey, "is gone, but not the files that belong to it")
+        _fault(path, report, "is missing, but its companion files exist")
     else:
-        reason = "there is none: the gateway makes it anew at its start"
-        survey.find(Kind.MISSING, path, None, reason, is_fault=False)
+        reason = "is missing; the gateway creates it at its start"
+        report.find(Kind.MISSING, path, None, reason, is_fault=False)
 
 
-def _fault(path: Path, survey: Report, reason: str) -> None:
-    survey.find(Kind.INDEX, path, None, reason)
-    survey.index_is_bad = True
+def _fault(path: Path, report: Report, reason: str) -> None:
+    report.find(Kind.INDEX, path, None, reason)
+    report.index_is_bad = True
 
 
-def _check(path: Path, survey: Report) -> None:
-    # A copy: SQLite writes beside a database in WAL mode even when it only reads.
+def _check(path: Path, report: Report) -> None:
+    # In WAL mode SQLite writes beside a database even when it only reads. So a copy is read.
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        for part in index_db.files(path)[:2]:  # SQLite makes the third from the second
+        for part in index_db.files(path)[:2]:  # SQLite creates the third from the second
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(part, copy.with_name(part.name))
         try:
-            survey.query("ATTACH ? AS seen", [str(copy)])
+            report.query("ATTACH ? AS seen", [str(copy)])
             try:
-                _compare(path, survey)
+                _compare(path, report)
             finally:
-                survey.query("DETACH seen")
+                report.query("DETACH seen")
         except sqlite3.DatabaseError as error:
-            _fault(path, survey, f"damaged: {error}")
+            _fault(path, report, f"damaged: {error}")
 
 
-def _compare(path: Path, survey: Report) -> None:
+def _compare(path: Path, report: Report) -> None:
     """Raises sqlite3.DatabaseError."""
-    (version,) = survey.query("PRAGMA seen.user_version")[0]
-    if version == 0 and not survey.query("SELECT 1 FROM seen.sqlite_schema"):
-        reason = "is empty: the gateway fills it at its start"
-        survey.find(Kind.INDEX, path, None, reason, is_fault=False)
+    (version,) = report.query("PRAGMA seen.user_version")[0]
+    if version == 0 and not report.query("SELECT 1 FROM seen.sqlite_schema"):
+        reason = "is empty; the gateway fills it at its start"
+        report.find(Kind.INDEX, path, None, reason, is_fault=False)
         return
     if version != index_db.VERSION:
-        _fault(path, survey, f"is of version {version}, not {index_db.VERSION}")
+        _fault(path, report, f"has version {version}, not {index_db.VERSION}")
         return
-    for (reason,) in survey.query("PRAGMA seen.integrity_check(1)"):
+    for (reason,) in report.query("PRAGMA seen.integrity_check(1)"):
         if reason != "ok":
             raise sqlite3.DatabaseError(" ".join(reason.split()))
-    _report_stale(path, survey)
-    for row in survey.query(_MISLEADING):
+    _report_stale(path, report)
+    for row in report.query(_MISLEADING):
         entry = Entry._make(row)
-        reason = f"misleads: {entry.uuid} is not in {entry.segment} at {entry.offset} as it says"
-        _fault(path, survey, reason)
-    for (uuid,) in survey.query(_TOMBSTONES):
-        _fault(path, survey, f"misleads: {uuid} was never deleted")
-    for uuid, segment, offset in survey.query(_LACKING):
-        _fault(path, survey, f"lacks {uuid}, which is in {segment} at {offset}")
+        reason = f"is wrong: {entry.uuid} is not in {entry.segment} at {entry.offset}"
+        _fault(path, report, reason)
+    for (uuid,) in report.query(_TOMBSTONES):
+        _fault(path, report, f"is wrong: {uuid} was never deleted")
+    for uuid, segment, offset in report.query(_LACKING):
+        _fault(path, report, f"is wrong: it lacks {uuid}, which is in {segment} at {offset}")
 
 
-def _report_stale(path: Path, survey: Report) -> None:
+def _report_stale(path: Path, report: Report) -> None:
     """Raises sqlite3.DatabaseError."""
-    indexed = dict(survey.query("SELECT name, read_to FROM seen.segments"))
-    survey.query("CREATE TEMP TABLE trusted (name TEXT PRIMARY KEY, read_to INTEGER)")
-    for name in sorted(indexed.keys() | survey.sizes.keys()):
-        size, read_to = survey.sizes.get(name), indexed.get(name)
+    indexed = dict(report.query("SELECT name, read_to FROM seen.segments"))
+    report.query("CREATE TEMP TABLE trusted (name TEXT PRIMARY KEY, read_to INTEGER)")
+    for name in sorted(indexed.keys() | report.sizes.keys()):
+        size, read_to = report.sizes.get(name), indexed.get(name)
         if size is not None and read_to is not None and read_to <= size:
-            survey.query("INSERT INTO trusted VALUES (?, ?)", (name, read_to))
+            report.query("INSERT INTO trusted VALUES (?, ?)", (name, read_to))
         if size != read_to:
-            there = "is not there" if size is None else f"has {size} bytes"
-            progress = "has not read it" if read_to is None else f"has read {read_to} of it"
+            segment = "is missing" if size is None else f"has {size} bytes"
+            progress = "none" if read_to is None else str(read_to)
             reason = (
-                f"stale: {name} {there}, the index {progress}; the gateway reads on at its start"
+                f"stale: {name} {segment} and the index has read {progress}; "
+                "the gateway reads the rest at its start"
             )
-            survey.find(Kind.INDEX, path, None, reason, is_fault=False)
+            report.find(Kind.INDEX, path, None, reason, is_fault=False)

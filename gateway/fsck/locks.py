@@ -1,4 +1,4 @@
-"""Who runs on a store: asks without a trace, or holds every lock of it. A leaf."""
+"""Finds out which processes run on a store, and holds all locks of it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _WORKERS_FILE = re.compile(r"(gpu-\d+)\.")
 
 
 def names(folder: Path, writers: set[str] | None = None) -> list[str]:
-    """The files in the folder of the results.
+    """Return the names of the files in the results folder.
 
     Args:
-        writers: leave out those of any other worker.
+        writers: the workers whose files are included; None includes all.
     """
     file_names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return [name for name in file_names if writers is None or _worker_of(name) in {None, *writers}]
 
 
 def is_live(settings: Settings, writer: str) -> bool:
-    """Whether a process holds the lock of `gateway` or `gpu-N`; a lock file is never made."""
+    """Return whether a process holds the lock of `gateway` or `gpu-N`. No file is created."""
     try:
         descriptor = os.open(_path(settings, writer), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        # Shared: two that ask at a time do not take each other for the service.
+        # The lock is shared, so that two checks at a time do not see each other as the service.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -41,18 +41,17 @@ def is_live(settings: Settings, writer: str) -> bool:
 
 
 def hold_all(settings: Settings, locks: ExitStack) -> set[str]:
-    """Hold the gateway's place and the store of every worker that has ever been here.
+    """Lock the gateway and the store of every worker that has ever run here.
 
     Returns:
-        These workers. One that is new and starts now is not among them.
+        These workers. A new worker that starts now is not among them.
 
     Raises:
-        StoreLocked: a process of the service runs.
-        OSError: a lock cannot be made.
+        StoreLocked: a process of the service is running.
+        OSError: a lock file cannot be created.
     """
     process.make_directories(settings.run_dir, settings.results_dir)
-    place = _path(settings, "gateway")
-    locks.enter_context(process.lock(place, "the gateway's place"))
+    locks.enter_context(process.lock(_path(settings, "gateway"), "the gateway's place"))
     locked_workers: set[str] = set()
     while True:
         workers = {_worker_of(name) for name in names(settings.results_dir)}

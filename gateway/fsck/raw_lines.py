@@ -1,6 +1,6 @@
-"""Reads a file of lines as an examination needs it: what is whole, what is damaged or torn. A leaf.
+"""Reads a file of lines and reports the damaged and torn ones. It knows nothing of their content.
 
-Knows checksums, not what the lines say. Memory stays flat: no line beyond the scan.s limit is held.
+Memory stays flat, because no line beyond the limit of a scan is held.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from gateway.fsck.report import Kind, Part, Report
 from gpu_worker.contract import output_size
 from gpu_worker.store import durable, scan
 
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait for ever
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe would block
 
 
 def open_plain(path: Path) -> BinaryIO:
     """Open a file for reading.
 
     Raises:
-        OSError: it cannot be read, or is a link, a pipe or a directory.
+        OSError: the file cannot be read, or is a link, a pipe or a directory.
     """
     file = open(path, "rb", buffering=scan.CHUNK_BYTES, opener=lambda name, _: os.open(name, _READ))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "is no plain file")
+        raise OSError(errno.EINVAL, "is not a regular file")
     return file
 
 
-def check_lines(path: Path, writer: str, survey: Report) -> Iterator[tuple[int, bytes]]:
-    """Offset and text of the lines whose checksum is right; the survey takes the rest, and, of a
-    file that could be read, where its last whole line ends."""
+def check_lines(path: Path, writer: str, report: Report) -> Iterator[tuple[int, bytes]]:
+    """Yield the offset and text of each line with a correct checksum.
+
+    All other lines, and the end of the last whole line, go into the report.
+    """
     try:
         with open_plain(path) as file:
             end, size = 0, os.fstat(file.fileno()).st_size
@@ -42,26 +44,26 @@ def check_lines(path: Path, writer: str, survey: Report) -> Iterator[tuple[int, 
                 end = offset + length
                 reason = _damage(text)
                 if reason:
-                    survey.find(Kind.DAMAGED, path, offset, f"{length} bytes: it {reason}")
-                    survey.take_out(path, Part(offset, length))
+                    report.find(Kind.DAMAGED, path, offset, f"{length} bytes: the line {reason}")
+                    report.take_out(path, Part(offset, length))
                 elif text is not None:
                     yield offset, text
-            survey.read_to[path] = end
+            report.read_to[path] = end
             if end < size:
-                _torn(path, writer, survey, Part(end, size - end))
+                _torn(path, writer, report, Part(end, size - end))
     except FileNotFoundError as error:
-        if not survey.is_live("gateway"):
-            cannot_read(path, error, survey)
+        if not report.is_live("gateway"):
+            cannot_read(path, error, report)
             return
-        reason = "is gone: the gateway has merged it meanwhile"
-        survey.find(Kind.MISSING, path, None, reason, is_fault=False)
+        reason = "has been merged by the gateway during the check"
+        report.find(Kind.MISSING, path, None, reason, is_fault=False)
     except OSError as error:
-        cannot_read(path, error, survey)
+        cannot_read(path, error, report)
 
 
-def cannot_read(path: Path, error: OSError, survey: Report) -> None:
-    """A fault that nobody here can mend."""
-    survey.find(Kind.UNREADABLE, path, None, error.strerror or str(error))
+def cannot_read(path: Path, error: OSError, report: Report) -> None:
+    """Report a file that cannot be read, which fsck cannot repair."""
+    report.find(Kind.UNREADABLE, path, None, error.strerror or str(error))
 
 
 def _damage(text: bytes | None) -> str:
@@ -74,11 +76,11 @@ def _damage(text: bytes | None) -> str:
     return ""
 
 
-def _torn(path: Path, writer: str, survey: Report, part: Part) -> None:
-    if survey.is_live(writer):
+def _torn(path: Path, writer: str, report: Report, part: Part) -> None:
+    if report.is_live(writer):
         reason = f"{part.length} bytes: {writer} is appending a line"
-        survey.find(Kind.TORN, path, part.offset, reason, is_fault=False)
+        report.find(Kind.TORN, path, part.offset, reason, is_fault=False)
     else:
-        reason = f"{part.length} bytes of a line without its end"
-        survey.find(Kind.TORN, path, part.offset, reason)
-        survey.take_out(path, part)
+        reason = f"{part.length} bytes of an incomplete line"
+        report.find(Kind.TORN, path, part.offset, reason)
+        report.take_out(path, part)

@@ -1,7 +1,7 @@
-"""Mends what an examination has found, under all locks. A leaf.
+"""Repairs the faults of a report. The caller holds all locks.
 
-Safe to kill at any instruction: bytes are on disk in the folder of damaged things before they leave
-their file, and a file is replaced by rename; a second run finds what is left to do.
+The repair can be killed at any instruction. Bytes are saved in the folder of damaged data before
+they leave their file, and files are replaced by rename. A second run continues.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def store(folder: Path, survey: Report) -> None:
-    """Mend a store of which nobody else holds a lock.
+def store(folder: Path, report: Report) -> None:
+    """Repair a store that is locked by this process.
 
     Raises:
-        OSError: the disk does not take it; what was not mended is as it was.
+        OSError: the disk refuses a write; the remaining faults are unchanged.
     """
     saved = folder / DAMAGED_NAME
-    files = survey.files_to_mend()
-    if survey.index_is_bad or files:
-        # Before any line moves: an index that is older than its segment would mislead.
+    files = report.files_to_repair()
+    if report.index_is_bad or files:
+        # The index goes first, because it is wrong as soon as a line moves.
         _remove_index(folder)
     for path in files:
-        _take_out(path, saved, survey)
-    for path in survey.aside:
+        _remove_parts(path, saved, report)
+    for path in report.quarantined:
         _quarantine(path, saved / path.name, None)
         path.unlink()
-    for path in survey.void:
+    for path in report.obsolete:
         path.unlink(missing_ok=True)
-    for directory in {path.parent for path in (*survey.aside, *survey.void)}:
+    for directory in {path.parent for path in (*report.quarantined, *report.obsolete)}:
         durable.sync_directory(directory)
 
 
@@ -53,25 +53,27 @@ def _remove_index(folder: Path) -> None:
     durable.sync_directory(folder)
 
 
-def _take_out(path: Path, saved: Path, survey: Report) -> None:
+def _remove_parts(path: Path, saved: Path, report: Report) -> None:
     size, count_removed, left, last = path.stat().st_size, 0, 0, Part(0, 0)
-    for part in survey.parts(path):
+    for part in report.parts(path):
         if part.offset > last.offset + last.length:
             left = part.offset
-        # What its owner has deleted is not to be kept for good under another name.
-        if part.uuid is None or not survey.is_deleted(part.uuid):
+        # A deleted result must not be kept under another name.
+        if part.uuid is None or not report.is_deleted(part.uuid):
             _quarantine(path, saved / f"{path.name}.{part.offset}", part)
         count_removed, last = count_removed + 1, part
     _start_new_segment(path, left if last.offset + last.length == size else size)
     if count_removed == 1 and last.offset + last.length == size:
         _cut(path, last.offset)
     else:
-        _rewrite(path, survey.parts(path), size)
+        _rewrite(path, report.parts(path), size)
 
 
 def _start_new_segment(path: Path, left: int) -> None:
-    """A segment that ends within an outcome once the damage behind it is gone (what stands before
-    `left`) looks to its writer as after a crash, and is cut further: have it append to a new one.
+    """Create the next segment if the open one ends within an outcome.
+
+    Its writer would take that outcome for the rest of a crash, and would cut it off. `left` is the
+    length of the segment without the removed bytes at its end.
     """
     segment = segments.parse(path.name)
     if segment is None or segment not in segments.open_segments(
@@ -86,7 +88,7 @@ def _start_new_segment(path: Path, left: int) -> None:
 
 
 def _quarantine(path: Path, target: Path, part: Part | None) -> None:
-    """Copy a part of a file, or all of it; a copy that is there already is enough."""
+    """Copy a part of a file, or all of it, unless an equal copy exists already."""
     target.parent.mkdir(mode=0o700, exist_ok=True)
     temporary = target.with_name(f"{target.name}.tmp")
     with _open(path, _READ) as source, _open(temporary, _CREATE) as copy:
@@ -112,7 +114,7 @@ def _cut(path: Path, length: int) -> None:
 
 
 def _rewrite(path: Path, parts: Iterable[Part], size: int) -> None:
-    """Replace a file by what is between the parts."""
+    """Replace a file by the bytes between the parts."""
     with _open(path, _READ) as source, durable.replacement(path) as target:
         offset = 0
         for part in parts:
@@ -134,6 +136,6 @@ def _copy(source: int, target: int, begin: int, end: int) -> None:
     while begin < end:
         chunk = os.pread(source, min(_CHUNK_BYTES, end - begin), begin)
         if not chunk:
-            raise OSError("a file became shorter while it was copied")
+            raise OSError("a file became shorter during the copy")
         durable.write_all(target, chunk)
         begin += len(chunk)

@@ -1,6 +1,6 @@
-"""What an examination of the store has seen: results, jobs, faults, what is to be mended. A leaf.
+"""The report of a check: results, jobs, faults, and the repairs to make.
 
-Kept in a temporary database outside the store, so that memory does not grow with it.
+It is a temporary database outside the store, so that memory does not grow with the store.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CREATE TABLE parts (
 
 
 class Kind(enum.StrEnum):
-    """What a finding is about; the summary counts by it."""
+    """The kinds of findings. The summary counts each kind."""
 
     TORN = "torn tail"
     DAMAGED = "damaged line"
@@ -48,7 +48,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line for the operator. What is no fault is information."""
+    """One line for the operator. A finding that is not a fault is information."""
 
     kind: Kind
     path: Path
@@ -58,8 +58,10 @@ class Finding:
 
 
 class Part(NamedTuple):
-    """Bytes to be taken out of a file; with a uuid they are a whole record: it is doubled, or the
-    outcome that it belongs to was not written to its end."""
+    """Bytes to remove from a file.
+
+    With a uuid they are a whole record, which is doubled or belongs to an unfinished outcome.
+    """
 
     offset: int
     length: int
@@ -68,18 +70,19 @@ class Part(NamedTuple):
 
 
 class Report:
-    """Filled by one examination, read by the mending. Not thread-safe; close it.
+    """The report of one check, which repair.py reads. It is not thread-safe; close it.
 
     Args:
-        say: takes each finding as it is made.
-        is_live: whether the writer of that name runs now, and what its files look like may be a
-            moment's.
+        on_finding: is called with each finding.
+        is_live: returns whether the writer of a name is running. Its files may change.
     """
 
-    def __init__(self, say: Callable[[Finding], None], is_live: Callable[[str], bool]) -> None:
-        self._say = say
+    def __init__(
+        self, on_finding: Callable[[Finding], None], is_live: Callable[[str], bool]
+    ) -> None:
+        self._on_finding = on_finding
         self.is_live = is_live
-        # The empty name: SQLite's own temporary file, gone with the connection
+        # The empty name is a temporary file that SQLite deletes with the connection
         # (sqlite.org/inmemorydb.html, "temporary databases").
         self.db = sqlite3.connect("", isolation_level=None)
         self.db.executescript(_SCHEMA)
@@ -87,85 +90,87 @@ class Report:
         self.read_to: dict[Path, int] = {}
         self.sizes: dict[str, int] = {}
         self.newest: dict[str, str] = {}
-        self.void: list[Path] = []
-        self.aside: list[Path] = []
+        self.obsolete: list[Path] = []
+        self.quarantined: list[Path] = []
         self.index_is_bad = False
 
     def close(self) -> None:
-        """Drop everything."""
+        """Delete the database."""
         self.db.close()
 
     @property
     def faults(self) -> int:
-        """How many were found."""
+        """Return the number of faults."""
         return sum(count for (is_fault, _), count in self.counts.items() if is_fault)
 
     @property
-    def mendable(self) -> int:
-        """How many of them can be mended: what an outcome lacks is nowhere."""
+    def repairable(self) -> int:
+        """Return the number of repairable faults. An incomplete result cannot be repaired."""
         return self.faults - self.counts[True, Kind.INCOMPLETE]
 
     @property
     def size_bytes(self) -> int:
-        """Of all segments that count, torn tails left out."""
+        """Return the size of all live segments without torn tails."""
         return sum(self.sizes.values())
 
     def results(self) -> int:
-        """Records that readers see."""
+        """Return the number of records that readers see."""
         query = "SELECT COUNT(*) FROM results WHERE uuid NOT IN (SELECT uuid FROM deleted)"
         return int(self.db.execute(query).fetchone()[0])
 
     def find(
         self, kind: Kind, path: Path, offset: int | None, reason: str, *, is_fault: bool = True
     ) -> None:
-        """Count a finding and tell it."""
+        """Count a finding and report it."""
         self.counts[is_fault, kind] += 1
-        self._say(Finding(kind, path, offset, reason, is_fault))
+        self._on_finding(Finding(kind, path, offset, reason, is_fault))
 
-    # ---- taking in ----------------------------------------------------------------------------
+    # ---- writing ------------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> Entry | None:
-        """Take in a record; what counts when its job had it, or another outcome, already."""
+        """Add a record; return the one that readers see if the job has it already."""
         if self.db.execute(INSERT_FIRST, entry).rowcount:
             return None
         query = f"SELECT {COLUMNS} FROM results WHERE uuid = ? ORDER BY image_index = ? DESC"
         return Entry(*self.db.execute(query, (entry.uuid, entry.image_index)).fetchone())
 
     def end_segment(self, segment: Segment, size: int, last: str | None) -> None:
-        """A live segment has been read; they come in order, so the last of a writer stands."""
+        """Note the end of a live segment. The segments of a writer are read in order."""
         self.sizes[segment.name] = size
-        # A worker appends behind a merged segment, to a new one, and looks for its last job there.
+        # A worker appends to a new segment after a merged one, and finds its last job there.
         if last is not None and segment.first == segment.last:
             self.newest[segment.writer] = last
         else:
             self.newest.pop(segment.writer, None)
 
     def accept(self, uuid: str, offset: int) -> None:
-        """The journal has accepted a job."""
+        """Note that the journal has accepted a job."""
         self.db.execute("INSERT OR IGNORE INTO accepted VALUES (?, ?)", (uuid, offset))
 
     def delete(self, uuid: str) -> None:
-        """The journal calls a result deleted."""
+        """Note that the journal has deleted a result."""
         self.db.execute("INSERT OR IGNORE INTO deleted VALUES (?)", (uuid,))
 
     def take_out(self, path: Path, part: Part) -> None:
-        """Have bytes taken out of a file when it is mended."""
+        """Note the bytes to remove from a file."""
         self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?)", (str(path), *part))
 
-    # ---- looking up ---------------------------------------------------------------------------
+    # ---- reading ------------------------------------------------------------------------------
 
     def has_result(self, uuid: str) -> bool:
-        """Whether a live segment holds it, deleted or not."""
+        """Return whether a live segment holds a record of the job, deleted or not."""
         return self._is_in("results", uuid)
 
     def has_image(self, uuid: str, image_index: int) -> bool:
-        """The same of one of its records."""
+        """Return whether a live segment holds this record."""
         query = "SELECT 1 FROM results WHERE uuid = ? AND image_index = ?"
         return self.db.execute(query, (uuid, image_index)).fetchone() is not None
 
     def incomplete(self) -> Iterator[tuple[str, int, int, str, int]]:
-        """Outcomes that lack records: uuid, how many there are, of how many, and segment and offset
-        of one of them."""
+        """Yield the outcomes that lack records.
+
+        The values are uuid, number of records, expected number, segment and offset of one.
+        """
         yield from self.db.execute(
             "SELECT uuid, COUNT(*), num_images, segment, MIN(offset) FROM results "
             "WHERE num_images > 1 AND uuid NOT IN (SELECT uuid FROM deleted) "
@@ -173,39 +178,39 @@ class Report:
         )
 
     def is_accepted(self, uuid: str) -> bool:
-        """Whether the journal still knows that it was accepted."""
+        """Return whether the journal has accepted the job."""
         return self._is_in("accepted", uuid)
 
     def is_deleted(self, uuid: str) -> bool:
-        """Whether the journal calls it deleted."""
+        """Return whether the journal has deleted the result."""
         return self._is_in("deleted", uuid)
 
     def waiting(self) -> Iterator[tuple[str, int]]:
-        """Accepted jobs without an outcome: uuid and offset in the journal, in its order."""
+        """Yield uuid and journal offset of each accepted job without an outcome, in order."""
         yield from self.db.execute(
             "SELECT uuid, offset FROM accepted WHERE uuid NOT IN (SELECT uuid FROM results) "
             "AND uuid NOT IN (SELECT uuid FROM deleted) ORDER BY offset"
         )
 
     def deleted(self) -> Iterator[tuple[str, str, int]]:
-        """Deleted results whose lines are there still: uuid, segment, offset."""
+        """Yield uuid, segment and offset of each deleted result that is still on the disk."""
         yield from self.db.execute(
             "SELECT uuid, segment, offset FROM results "
             "WHERE uuid IN (SELECT uuid FROM deleted) ORDER BY segment, offset"
         )
 
-    def files_to_mend(self) -> list[Path]:
-        """The files of which something is to be taken out."""
+    def files_to_repair(self) -> list[Path]:
+        """Return the files that have bytes to remove."""
         rows = self.db.execute("SELECT DISTINCT path FROM parts ORDER BY path")
         return [Path(path) for (path,) in rows.fetchall()]
 
     def parts(self, path: Path) -> Iterator[Part]:
-        """What is to be taken out of a file, by offset."""
+        """Yield the bytes to remove from a file, by offset."""
         query = "SELECT offset, length, uuid, image_index FROM parts WHERE path = ? ORDER BY offset"
         yield from (Part(*row) for row in self.db.execute(query, (str(path),)))
 
     def query(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
-        """For comparisons with another database. Raises sqlite3.DatabaseError."""
+        """Run SQL for a comparison with another database. Raises sqlite3.DatabaseError."""
         return self.db.execute(sql, tuple(values)).fetchall()
 
     def _is_in(self, table: str, uuid: str) -> bool:

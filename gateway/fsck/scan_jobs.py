@@ -1,6 +1,6 @@
-"""Reads the gateway's journal and the workers' notes beside the results: which jobs wait. A leaf.
+"""Reads the gateway's journal and the workers' notes of running jobs.
 
-Of the journal's events it knows only who was accepted and what was deleted.
+Of the events in the journal it uses only acceptances and deletions.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gateway.fsck.report import Kind, Report
 from gpu_worker.store.in_flight import InFlightJob, writer_of
 
 JOURNAL_VERSION = 1
-"""Lines of another are left alone."""
+"""Lines of another version are left alone."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """The job that a worker has begun, or what is wrong with the note."""
+    """The job of a worker's note, or the fault of the note."""
 
     path: Path
     writer: str
@@ -31,84 +31,86 @@ class Note:
     fault: str = ""
 
 
-def read_notes(folder: Path, names: list[str], survey: Report) -> Iterator[Note]:
-    """The notes of the workers that do not run: a running one replaces its own at any moment."""
+def read_notes(folder: Path, names: list[str], report: Report) -> Iterator[Note]:
+    """Yield the notes of the workers that are not running. A running one changes its notes."""
     for name in names:
         path = folder / name
         writer = writer_of(path)
-        if writer is None or survey.is_live(writer):
+        if writer is None or report.is_live(writer):
             continue
         try:
             with raw_lines.open_plain(path) as file:
                 note = InFlightJob.model_validate_json(file.read())
         except ValidationError as error:
-            yield Note(path, writer, None, f"{error.error_count()} of its fields are wrong")
+            yield Note(path, writer, None, f"{error.error_count()} of its fields are invalid")
         except OSError as error:
-            raw_lines.cannot_read(path, error, survey)
+            raw_lines.cannot_read(path, error, report)
         else:
             yield Note(path, writer, note.job.uuid)
 
 
-def read_journal(path: Path, deletions: Path, survey: Report) -> None:
-    """Take in what was accepted and what was deleted, also what has left the journal."""
+def read_journal(path: Path, deletions: Path, report: Report) -> None:
+    """Add the acceptances and deletions to the report, also those of the tombstones."""
     if deletions.exists() or deletions.is_symlink():
-        _read_events(deletions, survey)
+        _read_events(deletions, report)
     if not path.exists() and not path.is_symlink():
-        reason = "there is no journal: which jobs wait and which results are deleted is not known"
-        survey.find(Kind.MISSING, path, None, reason, is_fault=False)
+        reason = "is missing; the waiting jobs and the deleted results are unknown"
+        report.find(Kind.MISSING, path, None, reason, is_fault=False)
         return
-    _read_events(path, survey)
+    _read_events(path, report)
 
 
-def _read_events(path: Path, survey: Report) -> None:
-    for offset, text in raw_lines.check_lines(path, "gateway", survey):
+def _read_events(path: Path, report: Report) -> None:
+    for offset, text in raw_lines.check_lines(path, "gateway", report):
         match _event(text):
             case {"event": "accepted", "job": {"uuid": str(uuid)}}:
-                survey.accept(uuid, offset)
+                report.accept(uuid, offset)
             case {"event": "deleted", "uuid": str(uuid)}:
-                survey.delete(uuid)
+                report.delete(uuid)
             case None:
-                reason = f"its checksum is right, but it is no event of version {JOURNAL_VERSION}"
-                survey.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
+                reason = (
+                    f"its checksum is correct, but it is not an event of version {JOURNAL_VERSION}"
+                )
+                report.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
 
 
-def report_info(folder: Path, journal: Path, survey: Report) -> None:
-    """What is no fault: jobs that wait for their outcome, deleted results still on the disk."""
-    for uuid, offset in survey.waiting():
-        reason = f"waits: {uuid} has no outcome yet"
-        survey.find(Kind.WAITING, journal, offset, reason, is_fault=False)
-    for uuid, segment, offset in survey.deleted():
-        reason = f"{uuid} leaves the disk at the next consolidation"
-        survey.find(Kind.DELETED, folder / segment, offset, reason, is_fault=False)
+def report_info(folder: Path, journal: Path, report: Report) -> None:
+    """Report the waiting jobs and the deleted results that are still on the disk."""
+    for uuid, offset in report.waiting():
+        reason = f"{uuid} has no outcome yet"
+        report.find(Kind.WAITING, journal, offset, reason, is_fault=False)
+    for uuid, segment, offset in report.deleted():
+        reason = f"{uuid} is removed from the disk at the next consolidation"
+        report.find(Kind.DELETED, folder / segment, offset, reason, is_fault=False)
 
 
-def check_note(note: Note, journal: Path, saved: Path, survey: Report) -> None:
-    """Whether the worker that reads this note does what was accepted.
+def check_note(note: Note, journal: Path, saved: Path, report: Report) -> None:
+    """Check whether the worker of this note would run an accepted job.
 
-    It runs the job again unless its newest record is this job's.
+    The worker runs the job again unless its newest record is of this job.
     """
     if note.uuid is None:
-        survey.find(Kind.NOTE, note.path, None, f"unreadable: {note.fault}")
-        survey.aside.append(note.path)
-    elif survey.newest.get(note.writer) == note.uuid:
+        report.find(Kind.NOTE, note.path, None, f"unreadable: {note.fault}")
+        report.quarantined.append(note.path)
+    elif report.newest.get(note.writer) == note.uuid:
         return
-    elif survey.has_result(note.uuid):
-        survey.find(Kind.NOTE, note.path, None, f"{note.uuid} has its outcome and would run again")
-        survey.void.append(note.path)
-    elif survey.is_deleted(note.uuid):
-        survey.find(Kind.NOTE, note.path, None, f"{note.uuid} is deleted and would run again")
-        survey.void.append(note.path)
-    elif not survey.is_accepted(note.uuid) and not _has_lost_lines(note, journal, saved, survey):
-        survey.find(Kind.NOTE, note.path, None, f"{note.uuid} was never accepted")
-        survey.aside.append(note.path)
+    elif report.has_result(note.uuid):
+        report.find(Kind.NOTE, note.path, None, f"{note.uuid} has an outcome and would run again")
+        report.obsolete.append(note.path)
+    elif report.is_deleted(note.uuid):
+        report.find(Kind.NOTE, note.path, None, f"{note.uuid} is deleted and would run again")
+        report.obsolete.append(note.path)
+    elif not report.is_accepted(note.uuid) and not _has_lost_lines(note, journal, saved, report):
+        report.find(Kind.NOTE, note.path, None, f"{note.uuid} was never accepted")
+        report.quarantined.append(note.path)
 
 
-def _has_lost_lines(note: Note, journal: Path, saved: Path, survey: Report) -> bool:
-    """Whether the acceptance, or the outcome, may be among lines that were damaged.
+def _has_lost_lines(note: Note, journal: Path, saved: Path, report: Report) -> bool:
+    """Return whether the acceptance or the outcome may be among damaged lines.
 
-    Then the note is the last that is left of an accepted job, and a second run makes up for it.
+    Then the note is the last trace of an accepted job, and the job runs again.
     """
-    files = [path.name for path in (*survey.files_to_mend(), *saved.glob("*"))]
+    files = [path.name for path in (*report.files_to_repair(), *saved.glob("*"))]
     has_damage = any(name.startswith((journal.name, f"{note.writer}.0")) for name in files)
     return has_damage or not journal.exists()
 

@@ -87,7 +87,7 @@ def test_what_is_wrong_is_one_sentence(url: str, tmp_path: Path) -> None:
         (("generate", "a", "--size", "big"), 2, "big"),
         (("generate", "a", "--steps", "many"), 2, "--steps"),
         (("generate", "a", "--guidance", "nan"), 64, "JSON"),
-        (("generate", "a", "-o", str(tmp_path / "no" / "a.png")), 73, "there is no folder"),
+        (("generate", "a", "-o", str(tmp_path / "no" / "a.png")), 73, "does not exist"),
         (("generate", "a", "-o", str(tmp_path)), 73, "it is a directory"),
         (("show", NEVER), 66, NEVER),
         (("save", NEVER), 66, NEVER),

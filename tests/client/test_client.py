@@ -310,7 +310,7 @@ def test_a_result_is_deleted_once_and_for_good(remote: Client) -> None:
     assert result.state == "succeeded" and "state" not in result.extra
     assert remote.image(result.uuid) == result.png
     remote.delete(result.uuid)
-    for ask in (remote.delete, remote.job, remote.wait, remote.picture, remote.cancel):
+    for ask in (remote.delete, remote.job, remote.wait, remote.image, remote.cancel):
         with pytest.raises(sde.Deleted, match=f"{result.uuid} has been deleted"):
             ask(result.uuid)
     assert list(remote.results(result.uuid)) == []

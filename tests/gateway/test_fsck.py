@@ -171,7 +171,7 @@ def information(said: str) -> list[str]:
 def assert_mended(check: Check, store: Store, *without: int) -> None:
     """--fix mends all, a second one has nothing to do, and the others are served as before."""
     code, said = check("--fix")
-    assert code == 0 and "have been mended" in said, said
+    assert code == 0 and "have been repaired" in said, said
     again = store.snapshot()
     for options in ((), ("--fix",)):
         code, said = check(*options)
@@ -193,7 +193,7 @@ def test_a_sound_store_is_sound(store: Store, check: Check) -> None:
 def test_there_is_no_such_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options in ([], ["--fix"]):
         assert __main__.main([*options, "--data-dir", str(tmp_path / "none")], {}) == 66
-        assert "there is no store in" in capsys.readouterr().err
+        assert "holds no store" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,7 +211,7 @@ class TestLines:
             (fault,) = faults(said)
             assert fault == (
                 f"fault: disk_backups/{name} at {len(sound)}: torn tail: "
-                f"{length} bytes of a line without its end"
+                f"{length} bytes of an incomplete line"
             )
             assert_mended(check, store)
             assert (store.folder / name).read_bytes() == sound
@@ -233,10 +233,13 @@ class TestLines:
         path.write_bytes(path.read_bytes().replace(store.lines[number], damaged))
         code, said = check()
         assert code == 1
-        assert f"{name} at {offset}: damaged line: {len(damaged)} bytes: it does not match" in said
+        assert (
+            f"{name} at {offset}: damaged line: {len(damaged)} bytes: the line does not match"
+            in said
+        )
         # The journal still knows that it was accepted: it waits, and the gateway runs it again.
         code, said = check("--fix")
-        assert code == 0 and f"waits: {store.jobs[number].uuid}" in said
+        assert code == 0 and f"waiting job: {store.jobs[number].uuid}" in said
         assert store.saved() == {f"{name}.{offset}": bytes(damaged)}
         assert store.served() == store.uuids(number)
         assert check("--fix")[0] == check()[0] == 0
@@ -282,7 +285,7 @@ class TestLines:
         assert code == 1
         (fault,) = faults(said)
         assert fault.endswith(
-            f"{name} at {offset}: doubled result: {store.jobs[0].uuid} counts in {FIRST} at 0"
+            f"{name} at {offset}: doubled result: {store.jobs[0].uuid} is in {FIRST} at 0 already"
         )
         assert_mended(check, store)
         assert (store.folder / FIRST).read_bytes().startswith(store.lines[0])
@@ -300,8 +303,8 @@ class TestLines:
         os.mkfifo(store.folder / "gpu-3.00000001.jsonl")
         code, said = check("--fix")
         assert code == 1
-        assert "2 faults are left" in said and "make readable" in said
-        assert "is no plain file" in said
+        assert "2 faults remain" in said and "make the unreadable files readable" in said
+        assert "is not a regular file" in said
         assert {fault.split(":")[1] for fault in faults(said)} == {
             " disk_backups/gpu-2.00000001.jsonl",
             " disk_backups/gpu-3.00000001.jsonl",
@@ -346,11 +349,11 @@ class TestSeveralPictures:
         assert code == 1
         assert (
             f"fault: disk_backups/{NEWEST} at {len(sound)}: torn tail: {there} of the 3 records of "
-            f"{further.uuid}, without the others"
+            f"{further.uuid} without the others"
         ) in faults(said)
         assert len(faults(said)) == 1 + bool(torn)
         code, said = check("--fix")
-        assert code == 0 and f"waits: {further.uuid}" in said
+        assert code == 0 and f"waiting job: {further.uuid}" in said
         assert (store.folder / NEWEST).read_bytes() == sound and note.exists()
         kept = [*lines[:there], *([lines[there][:torn]] if torn else [])]
         assert sorted(store.saved().values()) == sorted(kept)
@@ -380,16 +383,19 @@ class TestSeveralPictures:
         (store.folder / "index.sqlite").unlink()
         said_of_it = (
             f"fault: disk_backups/{name} at {offset}: incomplete result: 2 of the 3 records of "
-            f"{further.uuid} are there, the others are lost"
+            f"{further.uuid} exist; the others are lost"
         )
         before = (store.folder / name).read_bytes()
         code, said = check()
         assert code == 1 and faults(said) == [said_of_it]
-        assert "until it is deleted" in said and "--fix" not in said
+        assert "delete it: sde delete" in said and "--fix" not in said
         code, said = check("--fix")
         assert code == 1 and faults(said) == [said_of_it]
-        assert "1 faults are left" in said and "stays so until it is deleted" in said
-        assert "mended" not in said and (store.folder / name).read_bytes() == before
+        assert "1 faults remain" in said and "delete it: sde delete" in said
+        assert (
+            "repaired" not in said.replace("cannot be repaired", "")
+            and (store.folder / name).read_bytes() == before
+        )
         assert store.served().count(further.uuid) == 2
         store.delete(further.uuid)
         assert check("--fix")[0] == check()[0] == 0
@@ -408,7 +414,7 @@ class TestSeveralPictures:
         left = [line for at, line in enumerate(lines) if at != number]
         for _ in range(2):
             code, said = check("--fix")
-            (left_over,) = faults(said.rpartition("looking again")[2])
+            (left_over,) = faults(said.rpartition("checked again")[2])
             assert code == 1 and ": incomplete result: 2 of the 3 records of" in left_over
         assert list(store.saved().values()) == [bytes(damaged[number])]
         assert (store.folder / name).read_bytes().endswith(b"".join(left))
@@ -467,8 +473,8 @@ class TestSeveralPictures:
     @pytest.mark.parametrize(
         ("sql", "word"),
         [
-            ("UPDATE results SET offset = offset + 1 WHERE image_index = 2", "misleads"),
-            ("UPDATE results SET num_images = 4 WHERE image_index = 2", "misleads"),
+            ("UPDATE results SET offset = offset + 1 WHERE image_index = 2", "is wrong"),
+            ("UPDATE results SET num_images = 4 WHERE image_index = 2", "is wrong"),
             ("DELETE FROM results WHERE image_index = 1", "lacks"),
         ],
     )
@@ -491,7 +497,7 @@ class TestSeveralPictures:
         store.write("gpu-0.00000001-00000002.jsonl", *store.lines[:5], *lines[:2])
         store.write("gpu-0.00000003.jsonl")
         code, said = check()
-        assert code == 1 and "1 of its results are nowhere else" in said
+        assert code == 1 and "1 of its results are in no other segment" in said
         assert check("--fix")[0] == 1  # what is aside counts no more
         assert store.saved()[FIRST] == b"".join((*store.lines[:3], *lines))
 
@@ -512,7 +518,7 @@ class TestFiles:
         store.write("gpu-0.00000001-00000002.jsonl", *store.lines[:3])
         store.delete(store.jobs[3].uuid)
         code, said = check()
-        assert "1 of its results are nowhere else" in said and code == 1
+        assert "1 of its results are in no other segment" in said and code == 1
         code, _ = check("--fix")
         assert code == 0
         assert store.saved() == {NEWEST: b"".join(store.lines[3:5])}
@@ -548,7 +554,7 @@ class TestIndex:
         for path in store.folder.glob("index.sqlite*"):
             path.unlink()
         code, said = check()
-        assert code == 0 and "missing file: there is none" in said
+        assert code == 0 and "missing file: is missing" in said
         (store.folder / "index.sqlite").touch()
         code, said = check()
         assert code == 0 and "is empty" in said
@@ -582,8 +588,8 @@ class TestIndex:
     @pytest.mark.parametrize(
         ("sql", "word"),
         [
-            ("UPDATE results SET offset = offset + 1 WHERE offset > 0", "misleads"),
-            ("UPDATE results SET segment = 'gpu-9.00000001.jsonl' WHERE offset = 0", "misleads"),
+            ("UPDATE results SET offset = offset + 1 WHERE offset > 0", "is wrong"),
+            ("UPDATE results SET segment = 'gpu-9.00000001.jsonl' WHERE offset = 0", "is wrong"),
             ("DELETE FROM results WHERE offset > 0", "lacks"),
         ],
     )
@@ -641,8 +647,8 @@ class TestJournal:
         store.delete(store.jobs[5].uuid)
         code, said = check()
         assert code == 0 and "6 results" in said
-        assert any(f"waits: {waits.uuid}" in line for line in information(said))
-        leaves = f"{OTHER} at 0: deleted result: {store.jobs[5].uuid} leaves the disk"
+        assert any(f"waiting job: {waits.uuid}" in line for line in information(said))
+        leaves = f"{OTHER} at 0: deleted result: {store.jobs[5].uuid} is removed"
         assert any(leaves in line for line in information(said))
 
     def test_another_versions_event_is_left_alone(self, store: Store, check: Check) -> None:
@@ -658,7 +664,7 @@ class TestJournal:
         store.journal.unlink()
         note = store.note(job(8))
         code, said = check("--fix")
-        assert code == 0 and "there is no journal" in said and note.exists()
+        assert code == 0 and "is missing; the waiting jobs" in said and note.exists()
 
 
 class TestNotes:
@@ -724,7 +730,7 @@ class TestNotes:
     def test_of_a_job_that_ended_elsewhere(self, store: Store, check: Check) -> None:
         store.note(store.jobs[0], 1)
         code, said = check()
-        assert code == 1 and "has its outcome and would run again" in said
+        assert code == 1 and "has an outcome and would run again" in said
         assert_mended(check, store)
 
     def test_of_a_doubled_last_record_it_goes_with_it(self, store: Store, check: Check) -> None:
@@ -805,7 +811,7 @@ class TestBesideAService:
             assert done.returncode == 0, done.stdout
             assert "torn tail: 9 bytes: gpu-0 is appending a line" in done.stdout
             assert "left-over file: gateway is writing it" in done.stdout
-            assert "index: not compared: the gateway is writing it" in done.stdout
+            assert "index: not compared, because the gateway is writing it" in done.stdout
             assert "1 results" in done.stdout and faults(done.stdout) == []
             for name, what in (("gateway", "the gateway's place"), ("gpu_worker", "the result")):
                 done = sde_fsck(folder, "--fix")
@@ -905,7 +911,7 @@ class TestCommand:
         assert self.sde("fsck", *given) == 0
         assert self.sde("fsck", "--data-dir", str(store.data / "none")) == 66
         said = capfd.readouterr()
-        assert "torn tail: 4 bytes" in said.out and "there is no store" in said.err
+        assert "torn tail: 4 bytes" in said.out and "holds no store" in said.err
 
     def test_without_the_server_it_says_where_to_run_it(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -63,8 +63,8 @@ def test_a_picture_comes_back_as_it_came_and_nothing_else_does(folder: Path) -> 
         assert page.headers["X-Content-Type-Options"] == "nosniff"
         refused = {
             (WITH, sha256(b"gone")): (404, "cannot be read"),
-            (WITH, sha256(b"not named")): (404, "no picture"),
-            (OTHER, sha256(PNG)): (404, "no picture"),
+            (WITH, sha256(b"not named")): (404, "has no input image"),
+            (OTHER, sha256(PNG)): (404, "has no input image"),
             (NEVER, sha256(PNG)): (404, NEVER),
             (WITH, sha256(PNG).upper()): (400, "64 hexadecimal"),
             (WITH, "..%2F..%2Fjournal"): (404, ""),

@@ -22,7 +22,10 @@ from tests.support.service import ROOT, Service, running
 
 MIB = 1 << 20
 LARGE = {"width": 2048, "height": 128, "num_inference_steps": 1}
-"""Decoded in one piece it takes about 160 MiB, in tiles of 768 px 100."""
+"""It takes more than 165 MiB if decoded in one piece, and 125 in tiles of 768 px.
+
+A limit within 2 MiB of these can make oneDNN fail, after which the worker has to be restarted.
+"""
 AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(MIB)}
 """glibc gives back at once what is larger: how much is taken does not depend on what was freed."""
 SMALL = {"width": 64, "height": 64, "num_inference_steps": 1}
@@ -63,7 +66,7 @@ def test_a_job_that_does_not_fit_falls_back_or_says_so_and_the_worker_lives_on(
     model = str(save_model(folder / "model"))
     with running(folder, "gateway", "gpu_worker", SDE_MODEL=model, **real, **AT_ONCE) as service:
         assert result(service, **SMALL)["errors"] == []
-        may_take(service, 130 * MIB)
+        may_take(service, 150 * MIB)
         fitted = result(service, **LARGE)
         assert fitted["errors"] == [] and (fitted["width"], fitted["height"]) == (2048, 128)
         assert fitted["machine_size"] == "medium"

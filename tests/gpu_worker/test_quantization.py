@@ -159,7 +159,7 @@ def refused(data: Path, **given: str) -> str:
 def test_what_a_cpu_cannot_do_is_told_at_start(tmp_path: Path, setting: str) -> None:
     said = refused(tmp_path, SDE_QUANTIZATION=setting)
     assert said.startswith(f"SDE_QUANTIZATION={setting}: diffusers supports bitsandbytes on cuda")
-    assert said.endswith("device is cpu; there it can be torchao-int8 or quanto-int8")
+    assert said.endswith("device is cpu, which supports torchao-int8 or quanto-int8")
 
 
 @both

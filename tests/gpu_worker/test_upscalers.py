@@ -110,9 +110,9 @@ def test_an_upscaler_that_is_not_there_is_told(tmp_path: Path) -> None:
 
     assert said("esrgan") == "no upscaler has the name 'esrgan'; the names are: grey, torn, x, y"
     assert "only .safetensors and .gguf" in said("y")
-    assert said("x").startswith("upscalers.x: x.safetensors is no upscaler: ")
-    assert said("torn").startswith("upscalers.torn: torn.safetensors is no upscaler: ")
-    assert said("grey").endswith("makes 1 channels of 1, and not three of three")
+    assert said("x").startswith("upscalers.x: x.safetensors is not an upscaler: ")
+    assert said("torn").startswith("upscalers.torn: torn.safetensors is not an upscaler: ")
+    assert said("grey").endswith("maps 1 channels to 1, not 3 to 3")
 
 
 def test_a_library_that_is_not_there_is_told(

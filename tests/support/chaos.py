@@ -93,8 +93,10 @@ class Submitter(threading.Thread):
         self._stopping = threading.Event()
 
     def stop(self) -> None:
+        """Begin no further job. The last one is sent until it is answered: it may be accepted."""
         self._stopping.set()
-        self.join(60)
+        self.join(SETTLE_S)
+        assert not self.is_alive(), "the service answers nobody"
 
     def run(self) -> None:
         number = 0
@@ -109,7 +111,7 @@ class Submitter(threading.Thread):
             "num_inference_steps": self._random.randrange(1, 4),
             "num_images_per_prompt": self._random.randrange(1, 4),
         }
-        while not self._stopping.is_set():
+        while True:
             with contextlib.suppress(requests.RequestException):
                 reply = self._service.post(body, headers={"Idempotency-Key": key})
                 if reply.status_code == 200:
@@ -120,7 +122,7 @@ class Submitter(threading.Thread):
                 if reply.status_code not in (429, 503):
                     self._ledger.contradictions.append(f"{key}: {reply.status_code} {reply.text}")
                     return
-            self._stopping.wait(0.02)
+            time.sleep(0.02)
 
     def _also(self, uuid: str) -> None:
         url = self._service.url

@@ -65,7 +65,7 @@ def find(name: str, library: Library, settings: WorkerSettings) -> Source:
         return Source(name, DEMO, DEMO_MODEL)
     if name != settings.model:
         choices = ", ".join(names(library, settings))
-        raise ModelsError(f"no model is called {name!r}; there are: {choices}")
+        raise ModelsError(f"no model has the name {name!r}; the names are: {choices}")
     return _check(_from_setting(name))
 
 
