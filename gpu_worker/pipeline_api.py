@@ -1,4 +1,4 @@
-"""What SDE_PIPELINE's factory returns, and how it tells of pictures, steps and failures."""
+"""Defines what the factory of SDE_PIPELINE returns, and its images, steps and errors."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["DeviceLost", "GeneratedImage", "OnStep", "OutOfMemory", "Pipeline"]
 
 
 class OutOfMemory(RuntimeError):
-    """The device's memory did not suffice; the process can go on."""
+    """The device's memory is too small for the job. The process can continue."""
 
 
 class DeviceLost(RuntimeError):
-    """The device's state is beyond repair (a sticky CUDA error); the process must be replaced."""
+    """The device cannot recover, for example after a CUDA error. The process must be replaced."""
 
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """A picture, and what its own record says of it: `seed` at least, where there is one.
+    """An image and its own metadata, which include `seed` if there is one.
 
-    `parameters` is A1111's text of a picture that was not drawn but made of another: that one's.
+    `parameters` is A1111's text of an image that was made from another one: the text of that one.
     """
 
     image: Image.Image
@@ -36,19 +36,19 @@ class GeneratedImage:
 
 
 class OnStep(Protocol):
-    """After each step, counted from 1 over all pictures of the job.
+    """A function that is called after each step, counted from 1 over all images of the job.
 
-    `preview` makes a small picture of what there is so far; it may be called or not.
+    `preview` makes a small image of the current state. The function may call it or not.
     """
 
     def __call__(
         self, step: int, steps: int, preview: Callable[[], Image.Image] | None = None
     ) -> None:
-        """Raises what ends the job; a pipeline must let it pass."""
+        """Raises an exception to end the job. A pipeline must not catch it."""
 
 
 class Pipeline(Protocol):
-    """What SDE_PIPELINE's factory returns. `facts` are those of now; another thread reads them."""
+    """The interface of a pipeline. `facts` is its current metadata, which another thread reads."""
 
     facts: dict[str, Any]
     described: int
@@ -58,30 +58,32 @@ class Pipeline(Protocol):
     """The name of the model in memory."""
 
     def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
-        """All pictures of a job, in order. Loads the job's model when it is not there.
+        """Return all images of a job, in order. Loads the model of the job if necessary.
 
         Raises:
-            Refused: it cannot be done.
-            OutOfMemory: the process may go on.
-            DeviceLost: it may not.
+            Refused: the job cannot be done.
+            OutOfMemory: the memory is too small; the process can continue.
+            DeviceLost: the process must end.
         """
 
     def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
-        """What every record of a request says of what has a part in it, or would have had: of no
-        other model than its own. Asked on the main thread when the request's job has ended."""
+        """Return the metadata of a request for its record, of its own model only.
+
+        The main thread calls this when the job of the request has ended.
+        """
 
     def describe(self) -> Capabilities:
-        """What can be asked of it, as docs/http-api.md draws it for GET /server/models."""
+        """Return the capabilities, which docs/http-api.md describes for GET /server/models."""
 
     def refresh(self) -> None:
-        """Asked while it has nothing to do: take in what the operator has changed meanwhile."""
+        """Read the operator's changes. The worker calls this while it is idle."""
 
     def load(self, model: str | None) -> None:
-        """Have a model of models.toml ready; None: the one of SDE_MODEL.
+        """Load a model of models.toml; None loads the model of SDE_MODEL.
 
         Raises:
-            Exception: it cannot be loaded; none is loaded then.
+            Exception: it cannot be loaded, and no model is loaded then.
         """
 
     def unload(self) -> None:
-        """Let go of the model and of its memory."""
+        """Remove the model from memory."""

@@ -47,8 +47,11 @@ _LOGGERS = ("torchao", "bitsandbytes", "torch.utils._pytree")
 
 
 def hide_unused(quantization: Quantization) -> None:
-    """Before diffusers is imported, which imports each of them that it finds, as transformers and
-    peft do: a second of start-up and lines of warnings for what nobody has asked for."""
+    """Hide the libraries that the setting does not use, before diffusers is imported.
+
+    diffusers, transformers and peft import each of them that is installed. This costs a second at
+    the start and prints warnings about libraries that nobody uses.
+    """
     for name, library in LIBRARIES.items():
         if name == quantization:
             _unhide(library.module)
@@ -63,7 +66,7 @@ def hide_unused(quantization: Quantization) -> None:
 
 
 def _hide(module: str) -> None:
-    """Python's own way to say that there is no such module: None in its place (importlib)."""
+    """Make imports of the module fail: importlib reads None in sys.modules as missing."""
     for name in (module.partition(".")[0], module):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 

@@ -84,42 +84,42 @@ class Settings(BaseModel):
 
     @property
     def models_dir(self) -> Path:
-        """models.toml, and the files that it names."""
+        """Return the folder of models.toml and of the files that it names."""
         return self.models_folder or self.data_dir / "models"
 
     @property
     def inputs_dir(self) -> Path:
-        """The pictures that came with requests: `<uuid>/<sha256>`, the gateway's to write."""
+        """Return the folder of input images, `<uuid>/<sha256>`, which the gateway writes."""
         return self.data_dir / "inputs"
 
     @property
     def previews_dir(self) -> Path:
-        """What running jobs look like so far: `<worker>.<uuid>.jpg`, that worker's to write."""
+        """Return the folder of previews, `<worker>.<uuid>.jpg`, which each worker writes."""
         return self.run_dir / "previews"
 
     @property
     def run_dir(self) -> Path:
-        """Sockets, locks, logs: gone after a reboot is fine."""
+        """Return the folder of sockets, locks and logs, which may be lost at a reboot."""
         return self.data_dir / "run"
 
     @property
     def results_dir(self) -> Path:
-        """The result logs, one a worker."""
+        """Return the folder of the result logs."""
         return self.data_dir / "disk_backups"
 
     @property
     def journal_path(self) -> Path:
-        """The gateway's journal of what it has accepted."""
+        """Return the file of the gateway's journal of accepted jobs."""
         return self.data_dir / "journal" / "jobs.jsonl"
 
     @property
     def deletions_path(self) -> Path:
-        """What has left the journal because it was deleted for good."""
+        """Return the file of deletions that have left the journal."""
         return self.data_dir / "journal" / "deleted.jsonl"
 
 
 class WorkerSettings(Settings):
-    """The worker's table; docs/operations.md explains each."""
+    """The settings of a worker. docs/operations.md explains each."""
 
     gpu: Annotated[int, Field(ge=0, le=63)] = Field(
         default=0, alias="SDE_GPU", description="which GPU this worker owns, from 0"
@@ -183,7 +183,7 @@ class WorkerSettings(Settings):
 
     @property
     def rounding(self) -> dict[str, str]:
-        """The libraries' own settings that change how a CPU rounds: those that are set, by name."""
+        """Return the settings of MKL and oneDNN that change rounding on a CPU, if they are set."""
         own = {
             "MKL_CBWR": self.mkl_cbwr,
             "MKL_ENABLE_INSTRUCTIONS": self.mkl_enable_instructions,
@@ -193,12 +193,12 @@ class WorkerSettings(Settings):
 
     @property
     def model_cache(self) -> Path:
-        """Where hub downloads are kept, unless HF_HOME is set."""
+        """Return the folder of hub downloads, which applies unless HF_HOME is set."""
         return self.data_dir / "model_cache"
 
     @property
     def cache_dir(self) -> str | None:
-        """As diffusers takes it; None: the hub library's own place."""
+        """Return diffusers' `cache_dir`; None is the default of the hub library."""
         return None if self.hf_home else str(self.model_cache)
 
 

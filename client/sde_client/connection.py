@@ -176,7 +176,7 @@ def _is_loopback(url: str) -> bool:
 
 
 def _reached(error: requests.RequestException) -> bool:
-    """Whether the request may have been sent: there was a connection and TLS had succeeded."""
+    """Return whether the request may have been sent: TLS, or else TCP, was connected."""
     unsent = (
         requests.ConnectTimeout,
         requests.exceptions.ProxyError,

@@ -27,7 +27,7 @@ class JobState(enum.StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the state is final."""
+        """Return whether the state is final."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 

@@ -44,7 +44,7 @@ class Retention:
 
     @property
     def limits(self) -> bool:
-        """Whether anything is ever deleted."""
+        """Return whether anything is ever deleted."""
         return bool(self.days or self.results or self.size_bytes)
 
 

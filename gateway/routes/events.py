@@ -122,7 +122,7 @@ class EventStream:
 
 
 def _name(sent: JobView | None, view: JobView) -> str | None:
-    """The name of the event for a difference; None when there is none that matters."""
+    """Return the name of the event for a difference; None if no client needs it."""
     if view.state.ended:
         return "end"
     if sent is None:

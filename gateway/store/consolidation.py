@@ -109,7 +109,7 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
 
 
 def _is_sound(index: ResultIndex, segment: Segment, size: int) -> bool:
-    """Whether all `size` bytes are indexed, and nothing in them was damaged."""
+    """Return whether all `size` bytes are indexed and none of them are damaged."""
     return index.query(lambda db: db.is_sound(segment.name, size))
 
 

@@ -43,7 +43,7 @@ class IndexFile:
 
     @property
     def db(self) -> IndexDb:
-        """The open database, for a caller with the lock. Raises RuntimeError when it is closed."""
+        """Return the open database. The caller holds the lock. Raises RuntimeError if closed."""
         if self._db is None:
             raise RuntimeError("the index is not open")
         return self._db

@@ -47,7 +47,7 @@ class InputStore:
             raise
 
     def read(self, uuid: str, sha256: str) -> bytes:
-        """The bytes of one image as they came. Both names are canonical. Raises OSError."""
+        """Return the bytes of one image as they came. Both names are canonical. Raises OSError."""
         return (self._directory / uuid / sha256).read_bytes()
 
     def remove(self, uuid: str) -> None:

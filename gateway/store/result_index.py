@@ -108,7 +108,7 @@ class ResultIndex(IndexFile):
 
     @property
     def open_segments(self) -> SegmentFiles:
-        """The open files, for callers that copy records unchanged."""
+        """Return the open files, for callers that copy records unchanged."""
         return self._segments
 
     def find(self, uuid: str) -> Entry | None:

@@ -27,8 +27,10 @@ class FileDigests:
         self._entries: dict[str, dict[str, Any]] = _read(memory)
 
     def of(self, place: Path) -> str:
-        """Of a file its own SHA-256; of a directory that of its weight files, in hex: SHA-256 of
-        the lines `<path>\\t<sha256>\\n`, the path relative, with `/`, sorted by it.
+        """Return the SHA-256 of a file, or of a directory with weight files, in hex.
+
+        The digest of a directory is that of the lines `<path>\\t<sha256>\\n`, sorted by path. The
+        paths are relative, with `/`.
 
         Raises:
             OSError: a file cannot be read.

@@ -1,6 +1,6 @@
-"""models.toml as it stands on the disk now: read again when it has changed.
+"""Reads models.toml again when it has changed.
 
-A file that is not as it must be is told once, and what it said before goes on.
+An invalid file is reported once, and the previous content stays valid.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ log = logging.getLogger(__name__)
 
 
 class LibraryFile:
-    """Not thread-safe. `library` is what it said when it was last sound; `error`, what is wrong
-    with it since."""
+    """The models.toml of a worker. It is not thread-safe.
+
+    `library` is the last valid content. `error` says what is wrong with the file since then.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelsError, OSError: at the start nothing was said before."""
+        """Read the file for the first time. Raises ModelsError and OSError."""
         self._path = path
         self._stamp = self._now()
         self.library: Library = model_library.read(path)
         self.error: str | None = None
 
     def reread(self) -> bool:
-        """Whether it has changed since the last look; it is read then."""
+        """Read the file if it has changed since the last call; return whether it has."""
         now = self._now()
         if now == self._stamp:
             return False
@@ -41,7 +43,7 @@ class LibraryFile:
         return True
 
     def _now(self) -> tuple[int, int, int] | None:
-        """Return what changes with the file; None when there is no file."""
+        """Return what changes with the file; None if the file does not exist."""
         try:
             info = self._path.stat()
         except OSError:

@@ -172,10 +172,10 @@ def read(path: Path) -> Library:
 
 
 def locate(folder: Path, source: str) -> Path | None:
-    """The file or directory under the models folder; None when `source` is a hub id.
+    """Return the file or directory in the models folder; None if `source` is a hub id.
 
     Raises:
-        ModelsError: it leads out of the folder, is not there, or may hold code.
+        ModelsError: it is outside the folder, does not exist, or may hold code.
     """
     root = folder.resolve()
     try:

@@ -1,6 +1,6 @@
-"""What a worker can do, as it describes itself: the JSON of GET /server/models. No I/O.
+"""Defines the capabilities of a worker, which are the JSON of GET /server/models.
 
-docs/http-api.md defines every key. A key that is not set is left out of the JSON.
+docs/http-api.md describes every key. A key that is not set is left out of the JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Description(BaseModel):
 
 
 class SchedulerCapabilities(_Description):
-    """A scheduler's class: the options that it can be made with; whether its steps take `eta`."""
+    """The options of a scheduler class, and whether its steps take `eta`."""
 
     options: list[str]
     eta: bool
@@ -38,12 +38,12 @@ class ModelDefaults(_Description):
 
 
 class ModelCapabilities(_Description):
-    """One model. A value of None means that nothing is known, so nothing is refused by it.
+    """One model. None means that a value is unknown, and then nothing is refused because of it.
 
-    `pipeline` is diffusers' class. `modes` are of txt2img, img2img, inpaint. `takes` are the fields
-    that any mode takes, `takes_by_mode` those of each mode. `strength` is the value of that field
-    in each mode that has one. `schedulers` are class names, the model's own first. `error` says why
-    the model cannot be loaded.
+    `pipeline` is diffusers' class. `modes` are of txt2img, img2img and inpaint. `takes` are the
+    fields that some mode takes, and `takes_by_mode` those of each mode. `strength` is the default
+    of that field in each mode that has it. `schedulers` are class names, the model's own first.
+    `error` says why the model cannot be loaded.
     """
 
     source: str | None = None
@@ -60,15 +60,15 @@ class ModelCapabilities(_Description):
     loaded: bool = False
 
     def default(self, field: str) -> Any:
-        """The model's value of a field of ModelDefaults; None where it has none."""
+        """Return the model's default of a field; None if it has none."""
         return getattr(self.defaults, field, None)
 
 
 class Capabilities(_Description):
-    """Everything that can be asked of one worker; an empty one says nothing and refuses nothing.
+    """The capabilities of one worker. Empty capabilities refuse nothing.
 
-    `default` is the name of the model that a request gets which names none. Lists hold the names of
-    models.toml by kind; None means unknown. `errors` says by kind and name what cannot be used.
+    `default` is the model of requests that name none. The lists hold the names in models.toml by
+    kind; None means unknown. `errors` gives the reason for each name that cannot be used, by kind.
     """
 
     default: str | None = None
@@ -86,5 +86,5 @@ class Capabilities(_Description):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the worker could not describe itself."""
+        """Return whether the worker could not describe itself."""
         return not self.model_fields_set

@@ -97,24 +97,25 @@ class WorkerStatus(_Message):
     memory_bytes: int | None = None
 
     def slot(self, uuid: str) -> SlotStatus | None:
-        """The slot that holds a job; None when none does."""
+        """Return the slot that holds a job, or None."""
         return next((each for each in self.slots if each.uuid == uuid), None)
 
     @property
     def free_slots(self) -> int:
-        """How many more jobs it would take now."""
+        """Return how many more jobs the worker would accept now."""
         is_ready = self.state is not WorkerState.LOADING
         return max(0, self.capacity - len(self.slots)) if is_ready else 0
 
 
 class Request(_Message):
-    """What the gateway wants. `deadline`: CLOCK_MONOTONIC seconds, one clock a host.
+    """A request of the gateway.
 
-    `status` asks; `submit` offers `job`; `cancel` ends the held job `uuid`; `rotate` has the
-    worker leave the segment `log`, if that is its newest, for a new one when it is idle; `describe`
-    asks for `description`; `load` has an idle worker load `model`, `unload` let go of what it has.
-    A worker that was stopped or stuck drops a request whose deadline has passed: its sender has
-    given up on the reply and decides anew.
+    `deadline` is in seconds of CLOCK_MONOTONIC, which all processes of a host share. A worker drops
+    a request whose deadline has passed, because the gateway no longer waits for the reply.
+
+    `status` asks for the status, and `describe` for `description`. `submit` offers `job`, and
+    `cancel` cancels the held job `uuid`. `rotate` starts a new segment if `log` is the newest one.
+    `load` loads `model` into an idle worker, and `unload` removes its model from memory.
     """
 
     op: Literal["status", "submit", "cancel", "rotate", "describe", "load", "unload"]
@@ -126,8 +127,11 @@ class Request(_Message):
 
 
 class Reply(_Message):
-    """`accepted` says whether it will be done; `error` says why a message could not be handled;
-    `description` is what docs/http-api.md draws for GET /server/models."""
+    """The reply of a worker.
+
+    `accepted` says whether the worker does what was requested. `error` says why a message could not
+    be handled. docs/http-api.md describes `description` for GET /server/models.
+    """
 
     status: WorkerStatus
     accepted: bool = False
@@ -136,7 +140,7 @@ class Reply(_Message):
 
 
 def encode(message: Request | Reply) -> bytes:
-    """UTF-8 JSON on one line."""
+    """Return the message as UTF-8 JSON on one line."""
     return orjson.dumps(message.model_dump(mode="json"))
 
 
@@ -157,10 +161,10 @@ def decode_reply(frame: bytes) -> Reply:
 
 
 def endpoint(run_dir: Path, gpu: int) -> str:
-    """The worker's `ipc://` address.
+    """Return the worker's `ipc://` address.
 
     Raises:
-        ValueError: when the path is longer than a unix socket's name may be.
+        ValueError: the path is longer than the name of a Unix socket may be.
     """
     path = run_dir / f"gpu-{gpu}.sock"
     length = len(str(path).encode())

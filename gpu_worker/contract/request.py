@@ -228,7 +228,7 @@ class GenerationRequest(Strict):
 
     @property
     def steps(self) -> int:
-        """The steps of all images, as far as the request says, for estimates before it runs."""
+        """Return the steps of all images, as far as the request tells, for estimates."""
         if self.upscale is not None:
             return 1
         each = self.num_inference_steps or DEFAULT_STEPS

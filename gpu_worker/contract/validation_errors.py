@@ -1,4 +1,4 @@
-"""Words the errors of a request: field, sentence, value."""
+"""Builds the error messages of a request: field, message and value."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _NO_INTEGER = ("int_type", "int_from_float")
 
 
 class Refusal(ValueError):
-    """A job asks for what cannot be done. The text is the whole explanation."""
+    """A job cannot be done. The text is the whole message for the user."""
 
 
 class Unsupported(Refusal):
-    """A field asks for what cannot be done, or not with this value.
+    """A field, or its value, is not supported.
 
     Args:
         field: the field's path in the request, such as `loras.0.name`.
@@ -36,7 +36,7 @@ class Unsupported(Refusal):
 
     @property
     def error(self) -> dict[str, Any]:
-        """The refusal as one of the errors of a problem document."""
+        """Return the refusal as one of the errors of a problem document."""
         return {"field": self.field, "message": self.reason, "value": display_value(self.value)}
 
 

@@ -1,6 +1,7 @@
-"""The jobs that a worker holds: loading, idle or busy, with their steps. Thread-safe; runs nothing.
+"""Holds the jobs of a worker and its state: loading, idle or busy. It is thread-safe.
 
-The control thread offers, cancels and looks; the main thread takes, counts steps and releases.
+The control thread offers, cancels and views jobs. The main thread takes them, counts their steps
+and releases them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from gpu_worker.contract.protocol import ModelCommand, WorkerState
 
 
 class ForbiddenTransition(RuntimeError):
-    """A call that the state does not allow."""
+    """The state does not allow the call."""
 
 
 @dataclass(frozen=True)
 class HeldJob:
-    """A job in a slot. `started_time`, ISO 8601: since when it is held."""
+    """A job in a slot. `started_time` is the time since which it is held, in ISO 8601."""
 
     job: Job
     attempt: int
@@ -31,11 +32,11 @@ class HeldJob:
 
 @dataclass(frozen=True)
 class SlotsView:
-    """What the slots looked like at one moment.
+    """The state of the slots at one moment.
 
-    `held` are the jobs in the order in which they were offered. `step_s` is seconds a step,
-    measured. `log` and `committed`: the newest segment, and how many bytes of it are on disk for
-    good. `trouble` says why the disk does not take what must be written.
+    `held` are the jobs in the order of their offers. `step_s` is the measured seconds per step.
+    `log` is the name of the newest segment, and `committed` the number of its bytes on the disk.
+    `trouble` is the error of the disk while it refuses a write.
     """
 
     state: WorkerState = WorkerState.LOADING
@@ -47,12 +48,12 @@ class SlotsView:
     load_error: str | None = None
 
     def find(self, uuid: str) -> HeldJob | None:
-        """The held job of this uuid."""
+        """Return the held job with this uuid, or None."""
         return next((each for each in self.held if each.job.uuid == uuid), None)
 
 
 class Slots:
-    """Holds at most `capacity` jobs; those of an earlier process count too, however many."""
+    """At most `capacity` jobs. All jobs of an earlier process are held, however many they are."""
 
     def __init__(self, position: tuple[str, int] = ("", 0), capacity: int = 1) -> None:
         self.capacity = capacity
@@ -62,18 +63,18 @@ class Slots:
         self._command: ModelCommand | None = None
 
     def view(self) -> SlotsView:
-        """One consistent look."""
+        """Return the state of one moment."""
         with self._changed:
             return self._view
 
     def ready(self, load_error: str | None = None) -> None:
-        """Loading is over, well or not: jobs may be offered."""
+        """End the loading, successful or not. Jobs can be offered from now on."""
         with self._changed:
             self._require({WorkerState.LOADING}, WorkerState.IDLE)
             self._set(state=WorkerState.IDLE, load_error=load_error)
 
     def offer(self, job: Job) -> bool:
-        """Hold the job if a slot is free; offering a held job again is accepted too."""
+        """Hold the job if a slot is free. The same job can be offered again."""
         with self._changed:
             held = self._view.find(job.uuid)
             if held is not None:
@@ -85,13 +86,13 @@ class Slots:
             return True
 
     def resume(self, job: Job, attempt: int) -> None:
-        """Hold a job that an earlier process began, before any other can be offered."""
+        """Hold a job of an earlier process, before other jobs can be offered."""
         with self._changed:
             self._require({WorkerState.LOADING, WorkerState.BUSY}, WorkerState.BUSY)
             self._hold(job, attempt)
 
     def cancel(self, uuid: str) -> bool:
-        """Ask for the end of a held job; the main thread ends it."""
+        """Request the end of a held job, which the main thread then ends."""
         with self._changed:
             if self._view.find(uuid) is None:
                 return False
@@ -99,7 +100,7 @@ class Slots:
             return True
 
     def request_rotation(self, log: str) -> bool:
-        """Ask for a new segment after `log`, if that is the newest; the main thread makes it."""
+        """Request a new segment if `log` is the newest one. The main thread starts it."""
         with self._changed:
             if self._view.log != log:
                 return False
@@ -108,7 +109,7 @@ class Slots:
             return True
 
     def request_command(self, command: ModelCommand) -> bool:
-        """Ask an idle worker for another model; it takes no job before that is done."""
+        """Request another model from an idle worker, which accepts no job until then."""
         with self._changed:
             if self._view.state is not WorkerState.IDLE:
                 return False
@@ -117,13 +118,13 @@ class Slots:
             return True
 
     def take_command(self) -> ModelCommand | None:
-        """The command that was asked for; the caller runs it and then calls ready()."""
+        """Return the requested command. The caller runs it and then calls ready()."""
         with self._changed:
             command, self._command = self._command, None
             return command
 
     def take(self, timeout_s: float) -> HeldJob | None:
-        """Wait for a held job; None when none came in time, or something else comes first."""
+        """Wait for a held job; return None after the timeout, or if something else comes first."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._view.held or self._command is not None or self.wants_rotation(),
@@ -132,47 +133,47 @@ class Slots:
             return self._view.held[0] if self._view.held else None
 
     def wants_rotation(self) -> bool:
-        """Whether a new segment has been asked for, and has not been begun yet."""
+        """Return whether a new segment has been requested and not started."""
         with self._changed:
             return self._rotate_after is not None and self._rotate_after == self._view.log
 
     def rotated(self, position: tuple[str, int]) -> None:
-        """The log goes on in a new segment, or could not."""
+        """Note that the log continues in a new segment, or that this has failed."""
         with self._changed:
             self._rotate_after = None
             self._set(log=position[0], committed=position[1])
 
     def advance(self, uuid: str, step: int, steps: int, step_s: float | None) -> None:
-        """The pipeline has done `step` of `steps` of a job."""
+        """Note that the pipeline has done `step` of the `steps` of a job."""
         with self._changed:
             self._require({WorkerState.BUSY}, WorkerState.BUSY)
             self._update(uuid, step=step, steps=steps)
             self._view = replace(self._view, step_s=step_s or self._view.step_s)
 
     def set_storage_error(self, message: str, timeout_s: float) -> None:
-        """Say why the disk does not take what must be written, and wait before the next try."""
+        """Note why the disk refuses a write, and wait before the next attempt."""
         with self._changed:
             self._require({WorkerState.BUSY}, WorkerState.BUSY)
             self._view = replace(self._view, trouble=message)
             self._changed.wait(timeout_s)
 
     def clear_storage_error(self) -> None:
-        """The disk takes it again."""
+        """Note that the disk accepts writes again."""
         with self._changed:
             self._view = replace(self._view, trouble=None)
 
     def is_canceled(self, uuid: str) -> bool:
-        """Whether the end of a held job is wanted."""
+        """Return whether the end of a held job has been requested."""
         held = self.view().find(uuid)
         return held is not None and held.canceled
 
     def progress(self, uuid: str) -> dict[str, int]:
-        """How many steps of how many a held job has done, as its record says it."""
+        """Return the steps of a held job as the keys of its record."""
         held = self.view().find(uuid)
         return {} if held is None else {"step": held.step, "steps": held.steps}
 
     def release(self, uuid: str, position: tuple[str, int]) -> None:
-        """A job has its outcome on disk, at the end of the log's `position`."""
+        """Release a job whose outcome is on the disk, at the end of the log's `position`."""
         with self._changed:
             self._require({WorkerState.BUSY}, WorkerState.IDLE)
             held = tuple(each for each in self._view.held if each.job.uuid != uuid)

@@ -61,10 +61,10 @@ _BREAKING = re.compile(r'[,:"\s]+')
 
 
 def parameters(record: Mapping[str, Any]) -> str:
-    """The text of the chunk `parameters`: prompt, negative prompt, one line of `key: value`.
+    """Return the text of the PNG chunk `parameters`: prompts, and pairs of key and value.
 
     Args:
-        record: of docs/results-format.md; what it does not say is left out.
+        record: a record as in docs/results-format.md; missing keys are left out.
     """
     loras = "".join(f" <lora:{lora['name']}:{lora['weight']:g}>" for lora in _list(record, "loras"))
     prompt = escape_markers(record.get("prompt") or "") + loras
@@ -75,9 +75,9 @@ def parameters(record: Mapping[str, Any]) -> str:
 
 
 def with_size(text: str | None, width: int, height: int) -> str | None:
-    """The text of a picture that was made larger: its own, with the size that it has now.
+    """Return the text of an enlarged image, which is the text of the original with the new size.
 
-    With a second pass in it the text stays: its size is of the first one, and readers multiply it.
+    A text of a second pass stays unchanged, because its size is that of the first pass.
     """
     before, line, facts = (text or "").rpartition("\n")
     if not facts.startswith("Steps: ") or "Hires upscale: " in facts:
@@ -86,13 +86,13 @@ def with_size(text: str | None, width: int, height: int) -> str | None:
 
 
 def escape_markers(prompt: str) -> str:
-    """A prompt that no reader takes for more: a colon that would end it moves one space away."""
+    """Return the prompt with a space before each colon that readers take for its end."""
     lines = prompt.replace("\r\n", "\n").replace("\r", "\n").strip()
     return _MARKS.sub(lambda match: f"{match[0].removesuffix(':').rstrip()} :", lines)
 
 
 def sampler(scheduler: str, config: Mapping[str, Any]) -> str:
-    """A1111's name of a diffusers scheduler with this configuration."""
+    """Return A1111's name of a diffusers scheduler with this configuration."""
     if scheduler == "DPMSolverMultistepScheduler":
         order = config.get("solver_order", 2)
         family = (
@@ -105,7 +105,7 @@ def sampler(scheduler: str, config: Mapping[str, Any]) -> str:
 
 
 def schedule_type(name: str, config: Mapping[str, Any]) -> str | None:
-    """A1111's name of the noise schedule; None is its Automatic."""
+    """Return A1111's name of the noise schedule; None stands for Automatic."""
     for option, schedule in _SCHEDULES:
         if config.get(option):
             return schedule
@@ -113,7 +113,7 @@ def schedule_type(name: str, config: Mapping[str, Any]) -> str | None:
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """In A1111's own order (`create_infotext`); None is left out."""
+    """Return the pairs in A1111's order (`create_infotext`). Pairs with None are left out."""
     config = record.get("scheduler_config") or {}
     name = sampler(record["scheduler"], config) if record.get("scheduler") else None
     hires = record.get("hires") or {}
@@ -149,7 +149,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _size(record: Mapping[str, Any], hires: Mapping[str, Any]) -> str | None:
-    """Of the first pass: A1111 multiplies it by `Hires upscale` itself."""
+    """Return the size of the first pass, because A1111 multiplies it by `Hires upscale`."""
     width, height = record.get("width"), record.get("height")
     if not width or not height:
         return None
@@ -166,7 +166,7 @@ def _first_side(side: int, hires: Mapping[str, Any]) -> int:
 
 
 def _model(model: str | None) -> str | None:
-    """A file's stem, a directory's or a hub model's last name."""
+    """Return a file's stem, or the last part of a directory's or hub model's name."""
     if not model:
         return None
     name = model.rstrip("/").rpartition("/")[2]
@@ -178,13 +178,13 @@ def _upscaler(name: str | None) -> str | None:
 
 
 def _refiner(name: str | None, parts: Mapping[str, str]) -> str | None:
-    """Its name, and what A1111 calls its short hash in brackets."""
+    """Return the name, with the short hash in brackets as A1111 writes it."""
     digest = _short(parts.get(f"refiners/{name}"))
     return name and _value(f"{name} [{digest}]" if digest else name)
 
 
 def _lora_hashes(record: Mapping[str, Any]) -> str | None:
-    """The only value with a comma in it: A1111 writes it so, in quotes."""
+    """Return the only value with commas, which A1111 puts in quotes."""
     hashes = record.get("lora_hashes") or {}
     named = ", ".join(f"{_value(name)}: {digest[:12]}" for name, digest in hashes.items())
     return f'"{named}"' if named else None
@@ -203,5 +203,5 @@ def _number(value: float | None) -> str | None:
 
 
 def _value(text: str) -> str:
-    """Without what would break the line; one space at most between its words."""
+    """Return the text without the characters at which readers split."""
     return _BREAKING.sub(lambda match: " " if match[0].isspace() else "_", text).strip()

@@ -1,7 +1,7 @@
-"""Loads models on demand and runs a job's pictures one by one; a picture's seed is seed + i.
+"""Loads models on demand and runs the images of a job one by one, with the seeds seed + i.
 
-One by one, for a batch of n rounds other than n batches of one on most devices: a picture shall
-not depend on what it was asked together with.
+The images are not generated as a batch, because a batch rounds differently on most devices. An
+image must not depend on the other images of its request.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ log = logging.getLogger(__name__)
 
 
 class DiffusersPipeline:
-    """One loaded model at most, on one device."""
+    """A pipeline with at most one loaded model, on one device."""
 
     def __init__(self, settings: WorkerSettings, models_file: LibraryFile) -> None:
         self._settings = settings
         self._file = models_file
-        self._shelf = AssetFiles(models_file.library, settings.models_dir, settings.cache_dir)
+        self._assets = AssetFiles(models_file.library, settings.models_dir, settings.cache_dir)
         self._device = machine_size.choose_device(settings.device, settings.gpu)
         self._size: machine_size.Size = settings.machine_size or machine_size.choose_size(
             machine_size.memory_bytes(self._device)
@@ -63,16 +63,16 @@ class DiffusersPipeline:
         """See `gpu_worker.pipeline_api.Pipeline.refresh`."""
         if not self._file.reread():
             return
-        before, now, name = self._shelf.library.models, self._file.library, self.loaded
-        self._shelf.library = self._provenance.library = now
-        if name is not None and before.get(name) != now.models.get(name):
-            self._let_go()  # another one has this name now
+        before, library, name = self._assets.library.models, self._file.library, self.loaded
+        self._assets.library = self._provenance.library = library
+        if name is not None and before.get(name) != library.models.get(name):
+            self._remove_model()  # the name now stands for another model
         self._describe()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What there is to say of the process, and of the model that is loaded."""
-        # One look: the control thread asks while the main thread may let go of it.
+        """Return the metadata of the process and of the loaded model."""
+        # The control thread reads this while the main thread may replace it.
         loaded = self._loaded
         return provenance.process_metadata(self._device, self._size) | {
             "model": self._settings.model,
@@ -96,7 +96,7 @@ class DiffusersPipeline:
 
     @property
     def loaded(self) -> str | None:
-        """The name of the model in memory."""
+        """Return the name of the model in memory."""
         loaded = self._loaded
         return None if loaded is None else loaded.name
 
@@ -105,8 +105,8 @@ class DiffusersPipeline:
         name = model or self._settings.model
         if self.loaded == name:
             return
-        source = sources.find(name, self._shelf.library, self._settings)
-        self._let_go()
+        source = sources.find(name, self._assets.library, self._settings)
+        self._remove_model()
         self._provenance.loading(name)
         pipe = loader.load(source, self._settings, machine_size.choose_dtype(self._device))
         pipe.set_progress_bar_config(disable=True)
@@ -117,11 +117,11 @@ class DiffusersPipeline:
 
     def unload(self) -> None:
         """See `gpu_worker.pipeline_api.Pipeline.unload`."""
-        if self._let_go():
+        if self._remove_model():
             self._describe()
 
-    def _let_go(self) -> bool:
-        """Whether there was a model. What is described is the caller's to renew."""
+    def _remove_model(self) -> bool:
+        """Remove the model from memory and return whether there was one."""
         if self._loaded is None:
             return False
         self._loaded = None
@@ -129,30 +129,33 @@ class DiffusersPipeline:
         return True
 
     def _describe(self) -> None:
-        """For the control thread, which answers at once."""
+        """Renew the description, which the control thread sends at once."""
         pipe = self._loaded.pipe if self._loaded is not None else None
         capabilities = library.describe_library(
-            self._shelf.library, self._settings, self.loaded, pipe
+            self._assets.library, self._settings, self.loaded, pipe
         )
         self._description = Capabilities(**capabilities, models_error=self._file.error)
         self.described += 1
 
     def default_side_px(self) -> int:
-        """Of the loaded model."""
+        """Return the default side of the loaded model in pixels."""
         return self._ready(None).default_side_px()
 
     def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
-        """See `gpu_worker.pipeline_api.Pipeline.generate`. Where the memory does not suffice, the
-        job is run again with the next smaller MACHINE_SIZE, and its images say so."""
+        """See `gpu_worker.pipeline_api.Pipeline.generate`.
+
+        If the memory is too small, the job runs again with the next smaller MACHINE_SIZE, and the
+        records of its images say so.
+        """
         try:
             return self._attempt(job, on_step)
         except OutOfMemory as error:
-            smaller, sentence = machine_size.next_smaller(self._size), str(error)
+            smaller, message = machine_size.next_smaller(self._size), str(error)
             if smaller is None or job.request.upscale is not None:
                 raise
-        # Only here the first attempt's tensors are gone: the error had hold of them.
-        log.warning("%s; this job runs so", sentence)
-        return self._attempt_with_less(job, on_step, smaller, sentence)
+        # The error held the tensors of the first attempt; they are free only here.
+        log.warning("%s; this job runs with MACHINE_SIZE=%s", message, smaller)
+        return self._attempt_with_less(job, on_step, smaller, message)
 
     def _attempt(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         try:
@@ -172,18 +175,18 @@ class DiffusersPipeline:
             machine_size.empty_cache(self._device)
 
     def _attempt_with_less(
-        self, job: Job, on_step: OnStep, smaller: machine_size.Size, sentence: str
+        self, job: Job, on_step: OnStep, smaller: machine_size.Size, message: str
     ) -> list[GeneratedImage]:
-        """The model is loaded anew for this job alone; the next one finds the size of before."""
+        """Run the job with a smaller MACHINE_SIZE. The model is loaded for this job only."""
         before, self._size = self._size, smaller
-        self._let_go()
+        self._remove_model()
         try:
             images = self._attempt(job, on_step)
             of_model = self.facts_of(job.request)
         finally:
             self.unload()
             self._size = before
-        notes = {"machine_size": smaller, "out_of_memory": sentence}
+        notes = {"machine_size": smaller, "out_of_memory": message}
         return [GeneratedImage(each.image, of_model | each.facts | notes) for each in images]
 
     def _ready(self, model: str | None) -> LoadedModel:
@@ -200,7 +203,7 @@ class DiffusersPipeline:
         if request.hires is not None:
             multiple = loaded.side_multiple_px()
             output_size.check_hires(canvas.size, request.hires.scale, multiple)
-        context = GenerationContext(loaded, request, images, self._shelf, canvas)
+        context = GenerationContext(loaded, request, images, self._assets, canvas)
         peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
             pipe, adapter_arguments = stack.enter_context(attach.attach(context))
@@ -222,7 +225,7 @@ class DiffusersPipeline:
         return [GeneratedImage(each.image, metadata | each.facts) for each in generated]
 
     def _upscaled(self, job: Job, request: Upscale, on_step: OnStep) -> list[GeneratedImage]:
-        """The job's own picture made larger: no model of pictures is needed for that."""
+        """Enlarge the job's own image, which needs no model."""
         inputs, digest = InputImages(self._settings.inputs_dir / job.uuid), str(job.request.image)
         peak = PeakMemory(self._device)
         image = inputs.image(digest)
@@ -240,17 +243,17 @@ class DiffusersPipeline:
         ]
 
     def _enlarge(self, image: Image.Image, name: str, size: tuple[int, int]) -> Image.Image:
-        shelf = self._shelf
-        return upscale.enlarge(image, name, size, shelf.library, shelf.folder, self._device)
+        assets = self._assets
+        return upscale.enlarge(image, name, size, assets.library, assets.folder, self._device)
 
 
 def load(settings: WorkerSettings) -> DiffusersPipeline:
-    """The factory that SDE_PIPELINE names by default; the model of SDE_MODEL is loaded.
+    """Return the default pipeline of SDE_PIPELINE, with the model of SDE_MODEL loaded.
 
     Raises:
-        ModelNotFound: SDE_MODEL names nothing loadable.
-        ModelsError: models.toml is not as it must be.
-        ValueError: SDE_DEVICE is not on this machine.
+        ModelNotFound: SDE_MODEL names nothing that can be loaded.
+        ModelsError: models.toml is invalid.
+        ValueError: this machine does not have SDE_DEVICE.
     """
     loader.silence_libraries()
     pipeline = DiffusersPipeline(settings, LibraryFile(settings.models_dir / "models.toml"))

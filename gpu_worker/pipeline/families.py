@@ -1,7 +1,7 @@
-"""The one table of what is known of model families beside what diffusers' classes say themselves.
+"""The table of what diffusers' classes do not say about model families.
 
 A family is a prefix of a pipeline's class name. No other file compares class names. Each workaround
-of a library names the version that needs it; a test fails when it is not needed any more.
+names the version of the library that needs it. A test fails as soon as it is no longer needed.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ OwnSize = Literal["any", "network", "area"]
 
 @dataclass(frozen=True)
 class Family:
-    """What sets a family apart. The defaults are those of a family without peculiarities.
+    """The properties of a family. The defaults describe an ordinary family.
 
-    `weighted_prompts`: CLIP encoders that can be given embeddings, so `(word:1.3)` counts.
-    `two_encoders`: prompt embeddings are those of two CLIP encoders, with a pooled one.
-    `skipped_layers`: text encoders by the end of their names, and how many of their last layers the
-    pipeline leaves out anyway.
+    `weighted_prompts`: its CLIP encoders accept embeddings, so weights like `(word:1.3)` work.
+    `two_encoders`: prompt embeddings come from two CLIP encoders, one of them pooled.
+    `skipped_layers`: the last layers that the pipeline itself skips, by the end of the name of the
+    text encoder.
     `refiner`: a refiner can make its last steps.
-    `inpaint_only`: its transformer was made for inpainting. `inpaint_needs_own_unet`: it inpaints
-    with a UNet made for that alone.
-    `unusable_pipelines`: classes of diffusers that fail, by the version that does.
-    `call_arguments`: further arguments that make it draw the size that it is asked for.
-    `own_size`: the sizes it draws: `any`, its `network`'s alone, or any of its own `area`.
-    `pixel_sample_size`: default_sample_size counts pixels, not latent pixels.
-    `makes_own_sigmas`: leaves the sigmas to its scheduler. `lacks_schedulers`: classes that fail.
-    `needs`: libraries whose lack diffusers reports by a NameError.
+    `inpaint_only`: its transformer supports only inpainting.
+    `inpaint_needs_own_unet`: it inpaints with a special UNet.
+    `unusable_pipelines`: classes of diffusers that fail.
+    `call_arguments`: arguments with which it generates the requested size.
+    `own_size`: it generates `any` size, only that of its `network`, or any size of its own `area`.
+    `pixel_sample_size`: default_sample_size is in pixels, not in latent pixels.
+    `makes_own_sigmas`: its scheduler makes the sigmas.
+    `lacks_schedulers`: scheduler classes that fail.
+    `needs`: libraries whose absence diffusers reports as a NameError.
     """
 
     prefix: str = ""
@@ -59,15 +60,15 @@ FAMILIES = (
     ),
     Family("StableDiffusion", weighted_prompts=True),
     Family("AuraFlow", makes_own_sigmas=True),
-    # diffusers 0.42: its scheduler is asked for scale_model_input, which this one has not.
+    # diffusers 0.42 calls scale_model_input, which this scheduler lacks.
     Family("BriaPipeline", lacks_schedulers=("FlowMatchLCMScheduler",)),
-    # diffusers 0.42: its inpainting asks the transformer for a setting that Chroma's has not.
+    # The inpainting of diffusers 0.42 reads a setting that Chroma's transformer lacks.
     Family("Chroma", unusable_pipelines=("ChromaInpaintPipeline",)),
     Family("FluxFill", inpaint_only=True),
-    # Without this it draws one megapixel, whatever the size that it is asked for.
+    # Without this argument it generates one megapixel for every requested size.
     Family("FluxKontextInpaint", call_arguments={"_auto_resize": False}),
     Family("HiDreamImagePipeline", own_size="area"),
-    # Without this it draws the nearest of its own sizes.
+    # Without this argument it generates the nearest of its own sizes.
     Family("HunyuanDiT", call_arguments={"use_resolution_binning": False}),
     Family("IFImg2Img", own_size="network"),
     Family("IFInpainting", own_size="network"),
@@ -76,7 +77,7 @@ FAMILIES = (
     Family("OmniGenPipeline", needs=("torchvision",)),
     Family("PRX", pixel_sample_size=True),
 )
-"""The first whose prefix fits counts: the longer prefix stands first."""
+"""The first matching prefix counts, so a longer prefix comes before a shorter one."""
 
 _PLAIN = Family()
 
@@ -95,20 +96,20 @@ SINGLE_FILES = {
     "flux-dev": "FluxPipeline",
     "flux-schnell": "FluxPipeline",
 }
-"""Pipelines by diffusers' names of checkpoints: those whose file holds more than a transformer."""
+"""Pipelines by diffusers' names of checkpoints with more than a transformer."""
 
 
 def family_of(pipe: Any) -> Family:
-    """The family of a pipeline, of a class of them, or of a class's name."""
+    """Return the family of a pipeline, of its class, or of the name of a class."""
     name = pipe if isinstance(pipe, str) else class_of(pipe).__name__
     return next((each for each in FAMILIES if name.startswith(each.prefix)), _PLAIN)
 
 
 def call_parameters(pipe: Any) -> dict[str, inspect.Parameter]:
-    """The parameters of a pipeline's call, or of a class's."""
+    """Return the parameters of the call of a pipeline or of its class."""
     return dict(inspect.signature(pipe.__call__).parameters)
 
 
 def class_of(pipe: Any) -> Any:
-    """The class of a pipeline; a class is its own."""
+    """Return the class of a pipeline; a class is returned unchanged."""
     return pipe if isinstance(pipe, type) else type(pipe)

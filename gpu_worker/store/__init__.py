@@ -1,1 +1,1 @@
-"""The files that both processes agree on: their layout, their lines, and how they survive."""
+"""The files that both processes read: their layout, their lines, and their durability."""

@@ -1,6 +1,7 @@
-"""Files that survive: append whole lines, replace whole files, one checksum a line.
+"""Writes durable files: appends whole lines, replaces whole files, and adds checksums.
 
-All or nothing, and on disk when a call returns. Knows nothing of what the lines say.
+A write is complete or has no effect, and it is on the disk when the call returns. The module knows
+nothing of the content.
 
     {"any": "object", ... ,"crc32":"89abcdef"}\\n      crc32 of all bytes before `,"crc32"`
 """
@@ -20,16 +21,16 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class DamagedLine(ValueError):
-    """A line that is not what was written; it is skipped and counted."""
+    """A line differs from what was written. It is skipped and counted."""
 
 
 def with_checksum(body: bytes) -> bytes:
-    """A JSON object without its closing brace, made a line with its checksum (zlib's CRC-32)."""
+    """Return a line from a JSON object without its closing brace, with zlib's CRC-32."""
     return body + _TAIL_FORMAT % zlib.crc32(body)
 
 
 def verify_checksum(line: bytes) -> None:
-    """Raises DamagedLine when the line is not whole or its checksum is another."""
+    """Raises DamagedLine if the line is incomplete or its checksum does not match."""
     tail = line[-TAIL_BYTES:]
     if tail == _TAIL_FORMAT % zlib.crc32(memoryview(line)[:-TAIL_BYTES]) and line[:1] == b"{":
         return
@@ -39,7 +40,7 @@ def verify_checksum(line: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Have the directory's entries on disk: after a create, a rename or an unlink (fsync(2))."""
+    """Flush the directory's entries after a create, a rename or an unlink (fsync(2))."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -48,17 +49,17 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """write(2) until all is written: a full disk answers with a short write first."""
+    """Call write(2) until all is written, because a full disk first writes a part."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Replace a file: whatever happens, the old or all of the new content is there.
+    """Replace a file. Its content is the old or the new one at every moment.
 
     Raises:
-        OSError: either content is there, and it may not be on disk yet.
+        OSError: the content is the old or the new one, and may not be on the disk yet.
     """
     with replacement(path) as descriptor:
         write_all(descriptor, content)
@@ -142,17 +143,17 @@ class AppendFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether the file can be appended to."""
+        """Return whether the file can be appended to."""
         return self._descriptor >= 0
 
     def open(self) -> int:
-        """Open or create the file for appending, and cut what a crash left unfinished.
+        """Open or create the file for appending, and cut what a crash has left incomplete.
 
         Returns:
-            How many bytes were cut.
+            The number of bytes that were cut.
 
         Raises:
-            OSError: it cannot be opened, read or cut; a symbolic link is not opened.
+            OSError: the file cannot be opened, read or cut. A symbolic link is not opened.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -171,10 +172,11 @@ class AppendFile:
         return size - whole
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines and have them on disk; all or nothing.
+        """Write whole lines and flush them to the disk.
 
         Raises:
-            OSError: they are not there; the file has been cut back, or will be before the next.
+            OSError: nothing was written. The file has been cut back, or is cut back before the next
+                write.
         """
         if self._dirty:
             self._cut_back()
@@ -191,7 +193,7 @@ class AppendFile:
         self.committed += len(lines)
 
     def close(self) -> None:
-        """Close it; appending afterwards is an error."""
+        """Close the file. It cannot be appended to afterwards."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

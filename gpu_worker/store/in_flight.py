@@ -1,10 +1,10 @@
-"""The jobs that a worker has begun, on disk before their first step, for the next process.
+"""Stores the jobs that a worker has started, before their first step, for the next process.
 
-A note a job; it holds no results. Once the log has the job's outcome, the note means nothing.
+Each job has one note, without results. A note has no meaning once the log has the job's outcome.
 
     gpu-0.in_flight.<uuid>.json   {"attempt": 1, "job": {"uuid": ..., "request": {...}}}
 
-Protocol 3 had one note a worker, gpu-0.in_flight.json, which stayed after the job's end.
+In protocol 3 a worker had one note, gpu-0.in_flight.json, which stayed after the end of the job.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _NAME = re.compile(r"(gpu-\d+)\.in_flight(?:\.([0-9a-f-]{36}))?\.json")
 
 
 class InFlightJob(BaseModel):
-    """A job and how many times it has been started, this time included."""
+    """A job, and the number of its starts so far."""
 
     attempt: int
     job: Job
 
 
 def writer_of(path: Path) -> str | None:
-    """The worker that a file is a note of; None when it is no note."""
+    """Return the worker whose note the file is; None for other files."""
     match = _NAME.fullmatch(path.name)
     return match[1] if match else None
 
 
 def note_paths(directory: Path) -> list[Path]:
-    """Every note in the directory of the results, of any worker. Raises OSError."""
+    """Return every note in the results folder, of any worker. Raises OSError."""
     return sorted(path for path in directory.iterdir() if writer_of(path) is not None)
 
 
 def read_note(path: Path) -> InFlightJob | None:
-    """A note, or None when it is gone; an unreadable one is reported and ignored."""
+    """Return a note; None if the file is missing or invalid. An invalid one is logged."""
     try:
         return InFlightJob.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -54,30 +54,32 @@ def read_note(path: Path) -> InFlightJob | None:
 
 
 class InFlight:
-    """The notes of one worker: whoever holds that worker's lock writes them."""
+    """The notes of one worker. The process that holds the lock of the worker writes them."""
 
     def __init__(self, directory: Path, writer: str) -> None:
         self._directory = directory
         self._writer = writer
 
     def write(self, note: InFlightJob) -> None:
-        """Write a job's note, or replace it; it is on disk when this returns.
+        """Write or replace the note of a job, and flush it to the disk.
 
         Raises:
-            OSError: it could not be written; the one before stands.
+            OSError: the note could not be written; the previous one is unchanged.
         """
         durable.replace(self._path(note.job.uuid), note.model_dump_json().encode())
 
     def remove(self, uuid: str) -> None:
-        """Remove a job's note: the job has its outcome. Should a power cut bring the note back, the
-        log still says so. Raises OSError."""
+        """Remove the note of an ended job. Raises OSError.
+
+        A power failure may restore it, but the log has the outcome.
+        """
         self._path(uuid).unlink(missing_ok=True)
 
     def clear(self, uuids: Collection[str] | None = None) -> None:
-        """Remove the notes of these jobs for good, or of all: no process shall run them again.
+        """Remove the notes of these jobs, or all, and flush the removal to the disk.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk refuses a change.
         """
         paths = self._paths() if uuids is None else [self._path(uuid) for uuid in uuids]
         for path in paths:
@@ -86,10 +88,10 @@ class InFlight:
             durable.sync_directory(self._directory)
 
     def read(self) -> list[InFlightJob]:
-        """All notes, by their jobs' sequence; that of protocol 3 gets its new name.
+        """Return all notes in the order of their jobs. A note of protocol 3 is renamed.
 
         Raises:
-            OSError: they cannot be listed or read.
+            OSError: the notes cannot be listed or read.
         """
         notes = []
         for path in self._paths():

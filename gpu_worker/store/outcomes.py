@@ -1,7 +1,6 @@
-"""Groups the lines of one job's outcome: a line for each image, in their order.
+"""Groups the lines of one job's outcome: one line for each image, in order.
 
-An outcome counts as a whole. It is written at once, so a crash can only cut its tail, and each line
-says whether more follow.
+An outcome is written at once, so a crash can only cut its end. Each line says whether more follow.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from gpu_worker.store.scan import ScannedLine
 
 @dataclass(frozen=True)
 class OutcomeLines:
-    """Neighbouring lines of one outcome, with damaged ones among and after them.
+    """The lines of one outcome in a row, with damaged lines among and after them.
 
-    A damaged line may stand alone. `unfinished`: it is the last, and its last line says that more
-    follow.
+    A damaged line may be alone. `unfinished` means that this is the last outcome and that its last
+    line says that more follow.
     """
 
     lines: list[ScannedLine]

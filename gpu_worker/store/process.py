@@ -1,6 +1,6 @@
-"""What a process owes its house: a lock on its store, an end with its parent, a log format.
+"""Locks a store, ends a process with its parent, and sets the log format, for both processes.
 
-Shared by both processes; holds no state of its own.
+The module holds no state.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _PR_SET_PDEATHSIG = 1  # prctl(2), <linux/prctl.h>
 
 
 class StoreLocked(RuntimeError):
-    """Another process holds the store; the text says which."""
+    """Another process holds the store. The text names it."""
 
 
 def make_directories(*directories: Path) -> None:
-    """Create them for the owner only: they hold prompts, pictures and sockets."""
+    """Create directories for the owner only, because they hold prompts, images and sockets."""
     for directory in directories:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def lock(path: Path, what: str) -> IO[str]:
-    """Take the lock and write our pid into it; it is held until the file is closed.
+    """Lock a file and write the process id into it. The lock is held until the file is closed.
 
     Raises:
-        StoreLocked: somebody else holds it.
+        StoreLocked: another process holds the lock.
     """
     file = open(path, "a+", encoding="ascii")
     try:
@@ -50,7 +50,7 @@ def lock(path: Path, what: str) -> IO[str]:
 
 
 def exit_with_parent() -> None:
-    """Under supervisord: SIGTERM when it dies, so that its kill -9 leaves no orphan (prctl(2))."""
+    """Have the kernel send SIGTERM when supervisord dies, so that no orphan stays (prctl(2))."""
     if not os.environ.get("SUPERVISOR_ENABLED") or sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -60,7 +60,7 @@ def exit_with_parent() -> None:
 
 
 def log_to_stderr() -> None:
-    """One line a record, with UTC-independent local time; supervisord rotates the file."""
+    """Log one line for each event, with local time. supervisord rotates the file."""
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,

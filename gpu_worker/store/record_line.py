@@ -38,9 +38,9 @@ _METADATA = re.compile(
 
 @dataclass(frozen=True)
 class ParsedLine:
-    """What an index needs of a line. Offsets and lengths are bytes from the line's begin.
+    """The values of a line that an index needs. Offsets and lengths are in bytes from its start.
 
-    `data_length` is of the base64 text without its quotes, 0 when `data` is null.
+    `data_length` is that of the base64 text without quotes, and 0 if `data` is null.
     """
 
     uuid: str
@@ -54,19 +54,19 @@ class ParsedLine:
 
     @property
     def is_last(self) -> bool:
-        """Whether the outcome that it belongs to ends with it."""
+        """Return whether this line ends its outcome."""
         return self.image_index == self.num_images - 1
 
     def follows(self, other: ParsedLine) -> bool:
-        """Whether it stands behind the other in one outcome; between them may be damage."""
+        """Return whether this line comes after the other one in the same outcome."""
         return self.uuid == other.uuid and self.image_index > other.image_index
 
 
 def encode(record: dict[str, Any]) -> bytes:
-    """One line with its newline. Needs version 1's five keys, `state` and `sequence`.
+    """Return a record as one line. It needs the five keys of version 1, `state` and `sequence`.
 
     Raises:
-        KeyError: one of them is missing.
+        KeyError: a key is missing.
     """
     rest = dict(record)
     head = orjson.dumps({key: rest.pop(key) for key in V1_KEYS})[:-1]
@@ -77,22 +77,22 @@ def encode(record: dict[str, Any]) -> bytes:
 
 
 def begins(line: bytes, uuid: str) -> bool:
-    """Whether a line is this result's, by its first bytes."""
+    """Return whether a line is of this result, from its first bytes."""
     return line.startswith(_PREFIX + uuid.encode() + b'"')
 
 
 def verify(line: bytes, uuid: str) -> None:
-    """Raises DamagedLine when it is not this result's whole record, as it was written."""
+    """Raises DamagedLine if the line is not the unchanged record of this result."""
     durable.verify_checksum(line)
     if not begins(line, uuid):
         raise DamagedLine(f"is another record than {uuid}")
 
 
 def parse(line: bytes) -> ParsedLine:
-    """Where things stand in a line, found without a JSON parser; its checksum is verified.
+    """Find the values of a line without a JSON parser, and verify its checksum.
 
     Raises:
-        DamagedLine: it is no whole record.
+        DamagedLine: the line is not a whole record.
     """
     durable.verify_checksum(line)
     end = len(_PREFIX) + _UUID_CHARS
@@ -120,7 +120,7 @@ def parse(line: bytes) -> ParsedLine:
 
 
 def image_index(line: bytes, behind_data: int) -> int:
-    """The picture's number from 0, read where the facts begin. Raises DamagedLine."""
+    """Return the index of the line's image, from 0. Raises DamagedLine."""
     return _image_number(_match_metadata(line, behind_data))[0]
 
 
@@ -132,7 +132,7 @@ def _match_metadata(line: bytes, behind_data: int) -> re.Match[bytes]:
 
 
 def _image_number(facts: re.Match[bytes]) -> tuple[int, int]:
-    """image_index and num_images; a line of before there were several is the only one."""
+    """Return image_index and num_images. A line of an older version has neither."""
     number, count = int(facts[4] or 0), int(facts[5] or 1)
     if number >= count:
         raise DamagedLine(f"says that it is picture {number}, from 0, of {count}")

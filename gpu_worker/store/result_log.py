@@ -1,6 +1,6 @@
-"""The writer's side of the result log: append, repair, begin a new segment.
+"""Writes the result log: appends, repairs, and starts new segments.
 
-One writer a log: the worker of that name, or the gateway for jobs that no worker ran.
+Each log has one writer: the worker of that name, or the gateway for jobs that no worker ran.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ SEGMENT_BYTES = 64 << 20
 
 
 class RecordTooLong(ValueError):
-    """A record that no reader would take for one; nothing was written."""
+    """The record is longer than readers accept. Nothing was written."""
 
 
 class ResultLog:
-    """Appends to the newest segment. Not thread-safe: one thread appends."""
+    """The log of one writer. It is not thread-safe."""
 
     def __init__(self, directory: Path, writer: str, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._directory = directory
@@ -38,12 +38,11 @@ class ResultLog:
 
     @property
     def position(self) -> tuple[str, int]:
-        """The newest segment's name and how many bytes of it are on disk for good."""
+        """Return the name of the newest segment and the number of its bytes on the disk."""
         return self._segment.name, self._file.committed
 
     def open(self) -> None:
-        """Open for append; an outcome that a crash has left unfinished, be it a torn line or some
-        lines of several, is cut as a whole and reported.
+        """Open the log for appending. An incomplete outcome at its end is cut and logged.
 
         Raises:
             OSError: a file cannot be opened, read or cut.
@@ -59,16 +58,16 @@ class ResultLog:
             log.warning("%s: cut %d bytes of an unfinished outcome", self._file.path.name, cut)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write a job's only record and have it on disk. Raises as append_all() does."""
+        """Write a job's only record and flush it to the disk. Raises the errors of append_all()."""
         self.append_all([record])
 
     def append_all(self, records: Sequence[dict[str, Any]]) -> None:
-        """Write all records of one job, in their order, and have them on disk; all or nothing.
+        """Write all records of one job in order, and flush them to the disk.
 
         Raises:
-            ValueError: they are no whole outcome: of one uuid, numbered 0 to N-1 of N.
-            LineTooLong: a record's line is longer than readers take.
-            OSError: they are not there; the log is as it was.
+            ValueError: the records are not one whole outcome.
+            RecordTooLong: a line is longer than readers accept.
+            OSError: nothing was written.
         """
         _check_whole(records)
         lines = b"".join(map(_encode, records))
@@ -79,11 +78,11 @@ class ResultLog:
         self._file.append(lines)
 
     def rotate(self) -> None:
-        """Leave the newest segment as it is and append to a new one from now on.
+        """Leave the newest segment as it is and append to a new one.
 
         Raises:
-            OSError: the new one cannot be made. It is tried again before the next append: its
-                file may be there already, and the old one be taken for sealed.
+            OSError: the new segment cannot be created. The next append tries it again, because its
+                file may exist already and readers may take the old segment for closed.
         """
         if not self._file.committed:
             return
@@ -96,9 +95,9 @@ class ResultLog:
         self._segment, self._file, self._leaving = following, file, False
 
     def ends_with(self, uuid: str) -> bool:
-        """Whether the newest outcome is this one's: a job in flight that has it.
+        """Return whether the newest outcome is that of this job.
 
-        A worker commits a job before it begins the next, so no further look back is needed.
+        A worker commits a job before it starts the next one, so older outcomes need no check.
 
         Raises:
             OSError: the segment cannot be read.
@@ -110,7 +109,7 @@ class ResultLog:
         return newest.uuid == uuid and newest.is_last
 
     def close(self) -> None:
-        """Close the file; appending afterwards is an error."""
+        """Close the file. Nothing can be appended afterwards."""
         self._file.close()
 
     def _file_of(self, segment: Segment) -> AppendFile:
@@ -118,7 +117,7 @@ class ResultLog:
 
 
 def _check_whole(records: Sequence[dict[str, Any]]) -> None:
-    """Raises ValueError: half an outcome would be cut at the next start, or never be shown."""
+    """Raises ValueError for half an outcome, which would be cut or never be visible."""
     numbered = [(each.get("image_index", 0), each.get("num_images", 1)) for each in records]
     if not records or numbered != [(number, len(records)) for number in range(len(records))]:
         raise ValueError(f"image_index and num_images of an outcome's records are {numbered}")
@@ -127,7 +126,7 @@ def _check_whole(records: Sequence[dict[str, Any]]) -> None:
 
 
 def _encode(record: dict[str, Any]) -> bytes:
-    """Raises LineTooLong."""
+    """Return the line of a record. Raises RecordTooLong."""
     line = record_line.encode(record)
     if len(line) > output_size.MAX_LINE_BYTES:
         raise RecordTooLong(

@@ -1,6 +1,6 @@
-"""Reads a segment's lines one after another and says which are damaged.
+"""Reads the lines of a segment one by one, and finds the damaged ones.
 
-It uses constant memory: a line longer than MAX_LINE_BYTES is damage and never in memory whole.
+It uses constant memory, because a line longer than MAX_LINE_BYTES is damage and is never kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ScannedLine:
-    """One line: `parsed` is None when it is damaged, and `reason` says how."""
+    """A line. `parsed` is None for a damaged line, and `reason` describes the damage."""
 
     offset: int
     length: int

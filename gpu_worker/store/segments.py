@@ -1,7 +1,7 @@
-"""Names and orders the log's files, and says which others have replaced.
+"""Names and orders the files of the log, and finds those that a merged file replaces.
 
 gpu-0.00000007.jsonl            segment 7 of the writer gpu-0
-gpu-0.00000001-00000006.jsonl   segments 1 to 6, merged: they no longer count if they exist
+gpu-0.00000001-00000006.jsonl   segments 1 to 6, merged; it replaces the single files
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NAME = re.compile(r"([a-z]+(?:-\d+)?)\.(\d{8})(?:-(\d{8}))?\.jsonl")
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """Numbers `first` to `last` of a writer, both included; equal in a segment not merged."""
+    """The segments `first` to `last` of a writer. Both are equal if it is not merged."""
 
     writer: str
     first: int
@@ -25,7 +25,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """Return the name of the file."""
         span = f"{self.first:08d}" + (f"-{self.last:08d}" if self.last != self.first else "")
         return f"{self.writer}.{span}.jsonl"
 
@@ -55,7 +55,7 @@ def list_all(directory: Path) -> list[Segment]:
 
 
 def replaced_segments(segments: Iterable[Segment]) -> list[Segment]:
-    """Return segments whose content is also in a merged one: an interrupted merge left them."""
+    """Return the segments that are also in a merged one, after an interrupted merge."""
     replaced: list[Segment] = []
     widest: Segment | None = None
     # By writer and first number, the widest first, so that what covers a segment precedes it.
@@ -68,12 +68,12 @@ def replaced_segments(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def live_segments(directory: Path) -> list[Segment]:
-    """Return the segments that count by writer and number."""
+    """Return the segments that are not replaced, by writer and number."""
     return _without_replaced(list_all(directory))
 
 
 def sizes(directory: Path) -> dict[str, int]:
-    """Return name and bytes of the segments that count. Raises OSError."""
+    """Return the name and size in bytes of each live segment. Raises OSError."""
     with os.scandir(directory) as entries:
         files = {segment: entry for entry in entries if (segment := parse(entry.name))}
         return {

@@ -456,7 +456,9 @@ def test_a_pipeline_that_cannot_stop_on_the_way_is_told(xl: Bench) -> None:
     assert xl.pixels(**HALF, **asked, **size) == by_hand(
         lead, refiner_for(base, xl), image=PICTURE, **size
     )
-    with pytest.raises(Unsupported, match="ControlNetImg2ImgPipeline makes all steps itself"):
+    with pytest.raises(
+        Unsupported, match="ControlNetImg2ImgPipeline cannot stop before its last step"
+    ):
         xl.make(**HALF, **asked, image=edges)
 
 

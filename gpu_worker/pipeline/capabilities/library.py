@@ -1,6 +1,6 @@
-"""Says what can be asked for: all models, and the names of everything else. No weights are read.
+"""Describes all models and the names of all other assets. No weights are read.
 
-What it returns is drawn in docs/http-api.md, GET /server/models.
+docs/http-api.md describes the result, GET /server/models.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from gpu_worker.pipeline.upscaling.upscale import LANCZOS
 from gpu_worker.settings import WorkerSettings
 
 BUILT_IN = {"upscalers": [LATENT, LANCZOS]}
-"""Names that are always there."""
+"""Names that always exist."""
 
 _FILES: tuple[Kind, ...] = ("loras", "embeddings", "ip_adapters")
-"""Kinds that are one .safetensors file each."""
+"""Kinds whose assets are one .safetensors file each."""
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 def describe_library(
     library: Library, settings: WorkerSettings, loaded: str | None, pipe: Any = None
 ) -> dict[str, Any]:
-    """All models, and the names of everything else; of what cannot be used, why.
+    """Describe all models and name all other assets, with the reason for each unusable one.
 
     Args:
         loaded: the name of the model in memory.
-        pipe: the pipeline that it is.
+        pipe: the pipeline of that model.
 
     Returns:
-        The members of Capabilities, but models_error.
+        The members of Capabilities except models_error.
     """
     models = {
         name: _model(name, library, settings, pipe if name == loaded else None).model_copy(
@@ -76,35 +76,35 @@ def _model(name: str, library: Library, settings: WorkerSettings, pipe: Any) -> 
         return model.describe_model(source, pipe)
     except (ModelsError, sources.ModelNotFound, OSError) as error:
         return ModelCapabilities(error=error_text(error))
-    except Exception as error:  # a damaged file fails in many ways; it costs no other model
+    except Exception as error:  # a damaged file fails in many ways and must not affect other models
         log.warning("the model %s cannot be described", name, exc_info=error)
         return ModelCapabilities(error=error_text(f"{name}: {type(error).__name__}: {error}"))
 
 
 def _assets(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Names that can be used, and those that cannot with the reason."""
+    """Return the usable names, and the unusable ones with their reasons."""
     broken = {}
     named = sorted(getattr(library, kind))
     for name in named:
         try:
             _check(kind, name, AssetFiles(library, folder))
-        except Exception as error:  # whatever is wrong with it, it costs nothing else
+        except Exception as error:  # an invalid asset must not affect the others
             message = error_text(error)
             broken[name] = message if message.startswith(kind) else f"{kind}.{name}: {message}"
     return [name for name in named if name not in broken], broken
 
 
-def _check(kind: Kind, name: str, shelf: AssetFiles) -> None:
-    """Raises ModelsError or OSError. What is still on the hub is not asked for."""
-    part, path = shelf.part(kind, name)
+def _check(kind: Kind, name: str, assets: AssetFiles) -> None:
+    """Raises ModelsError or OSError. The hub is not queried."""
+    part, path = assets.part(kind, name)
     if path is None:
         if kind == "upscalers":
-            raise ModelsError(f"{part.source} is no {SUFFIX} file in the models folder")
+            raise ModelsError(f"{part.source} is not a {SUFFIX} file in the models folder")
         return
     if kind in _FILES:
-        path = shelf.file(kind, name)
+        path = assets.file(kind, name)
     elif kind == "upscalers" and path.suffix != SUFFIX:
-        raise ModelsError(f"{part.source} is no {SUFFIX} file")
+        raise ModelsError(f"{part.source} is not a {SUFFIX} file")
     if path.suffix == SUFFIX and path.is_file():
         check_header(path, f"{kind}.{name}")
     if path.suffix != SUFFIX and not path.is_dir():

@@ -1,6 +1,6 @@
-"""Says what can be asked of one model, from its class and its configuration: no weights are read.
+"""Describes one model from its class and its configuration. No weights are read.
 
-What it returns is drawn in docs/http-api.md, GET /server/models.
+docs/http-api.md describes the result, GET /server/models.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _LATENT_CHANNELS = 4
 
 
 def describe_model(source: Source, pipe: Any = None) -> ModelCapabilities:
-    """Describe one model; of a class that is not known yet, what follows from it is left out.
+    """Describe one model. If its class is unknown, everything that depends on it is left out.
 
     Args:
-        pipe: the model as it is loaded, for what only the hub knows before.
+        pipe: the loaded model, which tells what only the hub knows before.
 
     Raises:
-        ModelsError: its files, or its defaults, are not as they must be.
+        ModelsError: its files or its defaults are invalid.
     """
     model = source.model
     origin: dict[str, Any] = {"source": model.source, "revision": model.revision}
@@ -64,12 +64,12 @@ def describe_model(source: Source, pipe: Any = None) -> ModelCapabilities:
 
 
 def _fields_of_any() -> set[str]:
-    """The fields that every pipeline takes."""
+    """Return the fields that every pipeline takes."""
     return {name for name in GenerationRequest.model_fields if metadata_of(name).takes == "any"}
 
 
 def _takes(modes: dict[Mode, Any]) -> dict[str, list[str]]:
-    """Fields by mode, and by mode with ControlNets where the family has them."""
+    """Return the fields of each mode, also with ControlNets if the family has them."""
     takes: dict[str, list[str]] = {}
     img2img = modes.get("img2img")
     for mode, cls in modes.items():
@@ -88,7 +88,7 @@ def _takes(modes: dict[Mode, Any]) -> dict[str, list[str]]:
 
 
 def _fields(cls: Any) -> set[str]:
-    """The fields that a class takes as parameters of its call or by a method of its own."""
+    """Return the fields that a class takes in its call or with a method of its own."""
     parameters = call_parameters(cls)
     about = {field: metadata_of(field) for field in GenerationRequest.model_fields}
     return {
@@ -100,8 +100,7 @@ def _fields(cls: Any) -> set[str]:
 
 
 def _strengths(modes: dict[Mode, Any]) -> dict[str, float]:
-    """The value of `strength` in the modes that have it, unless a request sets it; also in a mode
-    with ControlNets."""
+    """Return the default of `strength` in each mode that has it, also with ControlNets."""
     classes = {str(mode): cls for mode, cls in modes.items() if mode != "txt2img"}
     for mode, cls in modes.items():
         led = task_pipelines.with_controlnet(mode, cls) if mode != "txt2img" else None
@@ -115,13 +114,13 @@ def _strengths(modes: dict[Mode, Any]) -> dict[str, float]:
 
 
 def _default(cls: Any, name: str) -> Any:
-    """The default of a parameter of a class's call; None where it has no such parameter."""
+    """Return the default of a parameter of a class's call; None if it has no such parameter."""
     parameter = call_parameters(cls).get(name)
     return None if parameter is None else parameter.default
 
 
 def _needs_mask(source: Source, cls: Any) -> bool:
-    if source.config is None:  # of a single file the class follows from its shapes
+    if source.config is None:  # the class of a single file follows from its shapes
         return "Inpaint" in cls.__name__
     unet = _read(source.config / "unet" / "config.json")
     vae = _read(source.config / "vae" / "config.json")
@@ -131,7 +130,7 @@ def _needs_mask(source: Source, cls: Any) -> bool:
 
 
 def _own_scheduler(source: Source) -> Any | None:
-    """As its directory has it; None where there is none to look at."""
+    """Return the scheduler in the model's directory, or None."""
     named = sources.index(source.config).get("scheduler") if source.config is not None else None
     cls = catalog.by_name(str(named[1])) if named else None
     if cls is None or source.config is None:
@@ -140,20 +139,20 @@ def _own_scheduler(source: Source) -> Any | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A part's configuration; empty where there is none. Raises ModelsError."""
+    """Return the configuration of a part, or an empty one. Raises ModelsError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ModelsError(f"{path.parent.name}/{path.name} is no JSON: {error}") from None
+        raise ModelsError(f"{path.parent.name}/{path.name} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ModelsError(f"{path.parent.name}/{path.name} is no table")
+        raise ModelsError(f"{path.parent.name}/{path.name} is not a JSON object")
     return content
 
 
 def _check_files(source: Source) -> None:
-    """Raises ModelsError where the header of one of its files is damaged."""
+    """Raises ModelsError if the header of a file is damaged."""
     if source.path is None:
         return
     is_file = source.path.is_file()
@@ -163,7 +162,7 @@ def _check_files(source: Source) -> None:
 
 
 def _check_defaults(source: Source, own: Any, pipeline: str) -> None:
-    """Raises ModelsError where the description names what its scheduler cannot be."""
+    """Raises ModelsError if the defaults name a scheduler or option that does not work."""
     defaults = source.model.defaults
     if defaults.scheduler is None and not defaults.scheduler_options:
         return

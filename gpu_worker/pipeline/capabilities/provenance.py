@@ -1,6 +1,6 @@
-"""What made a picture, beside the request: the weights' digests, libraries, device, attention.
+"""Collects the provenance of an image: digests of weights, libraries, device and attention.
 
-Reads weight files, in a thread of its own; loads none of them.
+A thread reads the weight files. No file is loaded as a model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Provenance:
-    """Of one worker. A model's files are read while it loads, so that a picture seldom waits."""
+    """The provenance of one worker. A model's files are read while it loads, to save time."""
 
     def __init__(self, settings: WorkerSettings, library: Library) -> None:
         self._settings = settings
@@ -44,21 +44,21 @@ class Provenance:
         self._model: Future[dict[str, Any]] | None = None
 
     def loading(self, name: str) -> None:
-        """A model is being loaded: begin to read its files."""
+        """Start reading the files of a model that is being loaded."""
         future: Future[dict[str, Any]] = Future()
 
         def read() -> None:
             try:
-                future.set_result(self._model_facts(name))
+                future.set_result(self._read_model(name))
             except Exception as error:
                 future.set_exception(error)
 
-        # A daemon: a worker that is told to stop does not wait for gigabytes to be read.
+        # A daemon thread does not delay the end of the worker.
         threading.Thread(target=read, name="weights", daemon=True).start()
         self._model = future
 
     def facts(self, pipe: Any, request: GenerationRequest, device: torch.device) -> dict[str, Any]:
-        """What the records of this request say; waits until the model's files have been read."""
+        """Return the metadata of a request. Waits until the model's files have been read."""
         return {
             **environment(pipe),
             **self.device_facts(device),
@@ -68,7 +68,7 @@ class Provenance:
         }
 
     def device_facts(self, device: torch.device) -> dict[str, Any]:
-        """Libraries, instructions and memory by which a device rounds."""
+        """Return the libraries, instructions and settings on which rounding depends."""
         if device.type == "cuda":
             return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
         if device.type != "cpu":
@@ -83,18 +83,18 @@ class Provenance:
             metadata["cpu_rounding"] = self._settings.rounding
         return metadata
 
-    def _model_facts(self, name: str) -> dict[str, Any]:
+    def _read_model(self, name: str) -> dict[str, Any]:
         part = self.library.models.get(name, Asset(source=name))
-        place, revision = self._place(part, own=name not in self.library.models)
-        facts: dict[str, Any] = {}
-        if place is not None and (digest := _digest_or_none(self._digests.of, place)):
-            facts["weights_sha256"] = digest
+        location, revision = self._location(part, own=name not in self.library.models)
+        metadata: dict[str, Any] = {}
+        if location is not None and (digest := _digest_or_none(self._digests.of, location)):
+            metadata["weights_sha256"] = digest
         if revision is not None:
-            facts["revision"] = revision
-        return facts
+            metadata["revision"] = revision
+        return metadata
 
     def part_facts(self, request: GenerationRequest) -> dict[str, Any]:
-        """Of what the request names beside the model."""
+        """Return the digests of the assets that the request names besides the model."""
         named: list[tuple[Kind, str]] = [("loras", lora.name) for lora in request.loras]
         named += [("embeddings", name) for name in request.embeddings]
         named += [("controlnets", net.name) for net in request.controlnets]
@@ -110,24 +110,24 @@ class Provenance:
         parts: dict[str, str] = {}
         loras: dict[str, str] = {}
         for kind, name in named:
-            place, _ = self._place(self.library.part(kind, name))
-            if place is None:
+            location, _ = self._location(self.library.part(kind, name))
+            if location is None:
                 continue
-            place = _only_file(place)
-            if digest := _digest_or_none(self._digests.of, place):
+            location = _only_file(location)
+            if digest := _digest_or_none(self._digests.of, location):
                 parts[f"{kind}/{name}"] = digest
-            named_by_sites = kind == "loras" and place.suffix == ".safetensors"
-            if named_by_sites and (digest := _digest_or_none(self._digests.of_tensors, place)):
+            named_by_sites = kind == "loras" and location.suffix == ".safetensors"
+            if named_by_sites and (digest := _digest_or_none(self._digests.of_tensors, location)):
                 loras[name] = digest
         return {
             key: value for key, value in (("parts_sha256", parts), ("lora_hashes", loras)) if value
         }
 
-    def _place(self, part: Asset, own: bool = False) -> tuple[Path | None, str | None]:
-        """Where its files lie on this machine, and the commit they are of, as far as is known.
+    def _location(self, part: Asset, own: bool = False) -> tuple[Path | None, str | None]:
+        """Return the location of an asset's files and their commit; None where it is unknown.
 
         Args:
-            own: the operator's own word (SDE_MODEL), which may be a path anywhere.
+            own: the source is the operator's own (SDE_MODEL), which may be any path.
         """
         if own and part.source == "demo":
             return DEMO_MODEL, None
@@ -144,11 +144,11 @@ class Provenance:
                 revision = folder.name
         if folder is None or folder.is_file():
             return folder, revision
-        place = folder / (part.subfolder or "") / (part.weight_name or "")
-        return (place if place.exists() else folder), revision
+        location = folder / (part.subfolder or "") / (part.weight_name or "")
+        return (location if location.exists() else folder), revision
 
     def _snapshot(self, part: Asset) -> Path | None:
-        """Of a hub model as it has been downloaded; nothing is fetched."""
+        """Return the folder of a downloaded hub model. Nothing is downloaded."""
         from huggingface_hub import snapshot_download
 
         cache = self._settings.cache_dir
@@ -157,27 +157,27 @@ class Provenance:
                 part.source, revision=part.revision, cache_dir=cache, local_files_only=True
             )
         except (OSError, ValueError) as error:
-            log.warning("the files of %s are not found: %s", part.source, error)
+            log.warning("the files of %s cannot be found: %s", part.source, error)
             return None
         return Path(folder)
 
 
-def _only_file(place: Path) -> Path:
-    """The weights of a directory that has one file of them: it is that file which others know."""
-    files = [path for path in place.glob("*") if path.suffix in model_library.SAFE_SUFFIXES]
-    return files[0] if len(files) == 1 else place
+def _only_file(location: Path) -> Path:
+    """Return the only weights file of a directory, whose digest is the public one."""
+    files = [path for path in location.glob("*") if path.suffix in model_library.SAFE_SUFFIXES]
+    return files[0] if len(files) == 1 else location
 
 
-def _digest_or_none(digest: Callable[[Path], str], place: Path) -> str | None:
+def _digest_or_none(digest: Callable[[Path], str], location: Path) -> str | None:
     try:
-        return digest(place)
+        return digest(location)
     except OSError as error:
-        log.warning("the digest of %s is not known: %s", place, error)
+        log.warning("the digest of %s is unknown: %s", location, error)
         return None
 
 
 def environment(pipe: Any) -> dict[str, Any]:
-    """What else pixels depend on: the same noise on every device, but not the same rounding."""
+    """Return what else the pixels depend on. The noise is the same on every device."""
     return {
         "rng": "cpu",
         "transformers": transformers.__version__,
@@ -186,7 +186,7 @@ def environment(pipe: Any) -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    """The processor's product name (proc(5), cpuinfo); MKL chooses its code by it too."""
+    """Return the processor's product name (proc(5), cpuinfo), on which MKL's code depends."""
     try:
         lines = _CPUINFO.read_text().splitlines()
     except OSError:
@@ -196,8 +196,10 @@ def _cpu_model() -> str:
 
 
 def attention(pipe: Any) -> str:
-    """The classes that compute the denoiser's attention; those that leave it to diffusers'
-    dispatcher with its backend: `FluxAttnProcessor/native`."""
+    """Return the classes of the denoiser's attention processors.
+
+    Those that use diffusers' dispatcher also name its backend: `FluxAttnProcessor/native`.
+    """
     denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     processors = getattr(denoiser, "attn_processors", {}).values()
     return "+".join(sorted({_processor(each) for each in processors}))
@@ -216,7 +218,7 @@ def _processor(processor: Any) -> str:
 
 
 def process_metadata(device: torch.device, machine_size: str) -> dict[str, Any]:
-    """Where it runs and by which libraries, whatever it does."""
+    """Return the device, its MACHINE_SIZE and the versions of the libraries."""
     return {
         "device": device_name(device),
         "machine_size": machine_size,
@@ -226,7 +228,7 @@ def process_metadata(device: torch.device, machine_size: str) -> dict[str, Any]:
 
 
 def model_metadata(loaded: LoadedModel) -> dict[str, Any]:
-    """What every picture that the model draws has in common."""
+    """Return what all images of the model have in common."""
     return {
         "model": loaded.name,
         "pipeline": type(loaded.pipe).__name__,
@@ -236,5 +238,5 @@ def model_metadata(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    """A GPU's product name, else `cpu` or `mps`."""
+    """Return the product name of a GPU, otherwise `cpu` or `mps`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -1,6 +1,6 @@
 """Generates one image: the call of diffusers and its steps, a second pass, and a refiner's end.
 
-Everything that a job brings stands in the pipeline already; nothing is loaded here.
+The pipeline has everything of the job already. Nothing is loaded here.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Enlarge = Callable[[Image.Image, str, tuple[int, int]], Image.Image]
 
 @dataclass
 class ImageGenerator:
-    """A job's images, one after another.
+    """The generator of a job's images.
 
-    `arguments` are those of the pipeline's call, `metadata` what the record says of them.
+    `arguments` are those of the pipeline's call, and `metadata` describes them in the record.
     """
 
     context: GenerationContext
@@ -42,14 +42,14 @@ class ImageGenerator:
     refiner: RefinerPipeline | None = None
 
     def generate(self, number: int, on_step: OnStep) -> GeneratedImage:
-        """The image of the request's seed + `number`, counted from 0.
+        """Generate the image of the request's seed + `number`, counted from 0.
 
         Raises:
-            Unsupported: this family has no second pass.
+            Unsupported: the family has no second pass.
         """
         request = self.context.request
         seed = (request.seed or 0) + number
-        # The generator lives on the CPU: a seed means the same noise on every device.
+        # A generator on the CPU gives the same noise for a seed on every device.
         generator = torch.Generator("cpu").manual_seed(seed)
         log = StepLog(self.context.loaded.device) if request.step_log else None
         counter = StepCounter(on_step, number, request.num_images_per_prompt)
@@ -72,10 +72,10 @@ class StepCounter:
         self._before = 0
         self._total = 0
         self.more = 0
-        """Steps that come after this pass."""
+        """The number of steps after this pass."""
 
     def next_pass(self) -> None:
-        """A pass has ended; the next one may be the last."""
+        """Note the end of a pass. The next one may be the last."""
         self._before, self.more = self._total, 0
 
     def step(self, step: int, steps: int, preview: Callable[[], Image.Image] | None) -> None:
@@ -96,11 +96,11 @@ class _Run:
     log: StepLog | None
 
     def with_hires(self, request: Hires) -> Any:
-        """A first pass, and image to image over what was made larger of it."""
+        """Run a first pass, enlarge its image, and run image-to-image at that size."""
         of = self.of
         second = task_pipelines.for_mode(of.pipe, "img2img", controlnet=None)
         if second is None:
-            reason = "has no image to image, which a second pass is"
+            reason = "has no image-to-image, which a second pass needs"
             raise unsupported("hires", request.model_dump(), of.pipe, reason)
         first_steps = of.metadata["num_inference_steps"]
         self.counter.more = hires.steps_after(request, first_steps)
@@ -128,7 +128,7 @@ class _Run:
         return self.last_pass(second, arguments)
 
     def last_pass(self, pipe: Any, arguments: dict[str, Any]) -> Any:
-        """A pass to its end, by the refiner where there is one: the image."""
+        """Run the last pass, with the refiner if there is one, and return the image."""
         refiner = self.of.refiner
         if refiner is None:
             return self._call(pipe, arguments)[0]
@@ -138,8 +138,8 @@ class _Run:
         self.counter.next_pass()
         with refiner.on_device():
             blend = refiner.mask_blend(arguments, self.generator)
-            its_own = refiner.arguments(latents, arguments, self.of.metadata)
-            return self._call(refiner.pipe, its_own, blend)[0]
+            refiner_arguments = refiner.arguments(latents, arguments, self.of.metadata)
+            return self._call(refiner.pipe, refiner_arguments, blend)[0]
 
     def _call(self, pipe: Any, arguments: dict[str, Any], blend: MaskBlend | None = None) -> Any:
         factor = int(getattr(pipe, "vae_scale_factor", 8))

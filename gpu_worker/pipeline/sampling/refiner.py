@@ -1,6 +1,7 @@
-"""A refiner of models.toml for one job: another UNet makes an SDXL picture's last steps.
+"""Runs a refiner of models.toml: another UNet makes the last steps of an SDXL image.
 
-diffusers' ensemble of experts: `denoising_end` of the base is `denoising_start` of the refiner.
+This is diffusers' ensemble of experts. `denoising_end` of the base is `denoising_start` of the
+refiner.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from gpu_worker.pipeline.sampling import prompt_embedding, refiner_loading
 from gpu_worker.pipeline.sampling.context import GenerationContext
 
 MaskBlend = Callable[[Any, int, torch.Tensor], torch.Tensor]
-"""Of a pipeline, a step from 0 and its latents: the latents with what a mask keeps put back."""
+"""Takes a pipeline, a step from 0 and its latents; returns them with the kept part restored."""
 
-_FROM_BASE = ("num_inference_steps", "guidance_scale", "guidance_rescale", "eta")
-"""Arguments of the base's call that are the refiner's too."""
+_BASE_ARGUMENTS = ("num_inference_steps", "guidance_scale", "guidance_rescale", "eta")
+"""Arguments of the base's call that the refiner's call gets, too."""
 
 
 @dataclass(frozen=True)
 class RefinerPipeline:
-    """`pipe` is image to image with the refiner's UNet; `base` the pipeline that begins.
+    """A refiner for one job.
 
-    `base_steps` and `steps` are how many each makes of a picture's last pass; `words` are the
-    prompts as its call takes them.
+    `pipe` is an image-to-image pipeline with the refiner's UNet, and `base` the pipeline of the
+    first steps. `base_steps` and `steps` are the steps that each makes of the last pass.
+    `prompt_arguments` are the prompts as arguments of the refiner's call.
     """
 
     pipe: Any
@@ -46,7 +48,7 @@ class RefinerPipeline:
 
     @contextlib.contextmanager
     def on_device(self) -> Iterator[None]:
-        """Within, it has the device; with offload, the base's parts wait on the CPU."""
+        """Give the device to the refiner. With offload, the base's parts wait on the CPU."""
         with (
             placement.suspended(self.base) as offload,
             placement.applied(self.pipe, offload, self.device),
@@ -56,23 +58,23 @@ class RefinerPipeline:
     def arguments(
         self, latents: torch.Tensor, call: dict[str, Any], metadata: dict[str, Any]
     ) -> dict[str, Any]:
-        """What its call takes but generator and callback.
+        """Return the arguments of the refiner's call, without generator and callback.
 
         Args:
-            latents: where the base has stopped, (1, 4, h, w).
-            of_base: the arguments of the base's call.
-            said: what the record says of the call: the base's own defaults.
+            latents: the latents of the base, of shape (1, 4, h, w).
+            call: the arguments of the base's call.
+            metadata: the record's metadata of the call, with the defaults of the base.
         """
         resolved = {name: metadata[name] for name in ("num_inference_steps", "guidance_scale")}
-        base_arguments = {name: call[name] for name in _FROM_BASE if name in call}
+        base_arguments = {name: call[name] for name in _BASE_ARGUMENTS if name in call}
         start = {"image": latents, "denoising_start": self.switch_at}
         return resolved | base_arguments | self.prompt_arguments | start
 
     def mask_blend(self, of_base: dict[str, Any], generator: torch.Generator) -> MaskBlend | None:
-        """What puts the picture under the mask's black back after each step; None without a mask.
+        """Return a function that restores the image under the mask's black after each step.
 
-        diffusers' inpainting with denoising_start would put back the base's unfinished latents,
-        noise and all: its image is then what it begins with, no picture any more.
+        Without a mask the method returns None. diffusers' inpainting with denoising_start would
+        restore the base's unfinished latents with their noise, because these are its input.
         """
         if of_base.get("mask_image") is None:
             return None
@@ -114,16 +116,16 @@ class RefinerPipeline:
 def attach(
     pipe: Any, context: GenerationContext, resolved: dict[str, Any]
 ) -> Iterator[RefinerPipeline | None]:
-    """The refiner that a request names, None without one. It lives for this job.
+    """Yield the refiner of a request, or None. It exists for this job only.
 
     Args:
         pipe: the job's pipeline, with everything else that the request names.
-        resolved: num_inference_steps and strength, as the call has them.
+        resolved: num_inference_steps and strength of the call.
 
     Raises:
-        Unsupported: this pipeline cannot stop on the way, no step is left for one of the two, or
-            it was made for another family of models.
-        ModelsError: models.toml does not know it, or it is none.
+        Unsupported: the pipeline cannot stop before its last step, one of the two has no step, or
+            the refiner is for another model family.
+        ModelsError: models.toml does not have the name, or its files are not a refiner.
     """
     loaded, request = context.loaded, context.request
     refiner_request = request.refiner
@@ -145,16 +147,18 @@ def attach(
 def _check(pipe: Any, request: GenerationRequest) -> None:
     name = request.refiner.name if request.refiner else None
     if request.hires is None and "denoising_end" not in call_parameters(pipe):
-        raise unsupported("refiner", name, pipe, "makes all steps itself and leaves it none")
+        raise unsupported(
+            "refiner", name, pipe, "cannot stop before its last step, so a refiner has no step"
+        )
 
 
 def _split_steps(
     pipe: Any, request: GenerationRequest, resolved: dict[str, Any]
 ) -> tuple[int, int]:
-    """How many steps of the last pass are the base's and the refiner's.
+    """Return the number of steps of base and refiner in the last pass.
 
     Raises:
-        Unsupported: one of them has none.
+        Unsupported: one of them has no step.
     """
     steps_total, strength, switch_at = (
         resolved["num_inference_steps"],
@@ -178,10 +182,10 @@ def _split_steps(
 def split_steps(
     scheduler: Any, steps: int, switch_at: float, strength: float | None = None
 ) -> tuple[int, int]:
-    """How many steps base and refiner make, as diffusers' calls and get_timesteps count them.
+    """Return the number of steps of base and refiner, as diffusers' calls count them.
 
     Args:
-        strength: of image to image and inpainting, which leave out their first steps.
+        strength: of image-to-image and inpainting, which leave out their first steps.
     """
     planned = copy.deepcopy(scheduler)
     planned.set_timesteps(steps)
@@ -196,7 +200,7 @@ def split_steps(
 
 
 def _prompt_arguments(pipe: Any, request: GenerationRequest) -> dict[str, Any]:
-    """The prompts as its text encoder reads them, once for all pictures."""
+    """Return the prompt embeddings of the refiner's text encoder, for all images."""
     prompt_arguments, _ = prompt_embedding.build(pipe, request)
     if "prompt_embeds" in prompt_arguments:
         return prompt_arguments
@@ -208,7 +212,7 @@ def _prompt_arguments(pipe: Any, request: GenerationRequest) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _without_loras(pipe: Any, request: GenerationRequest) -> Iterator[None]:
-    """A text encoder that both share has the base's LoRAs: they are not the refiner's."""
+    """Disable the base's LoRAs in a text encoder that both share."""
     if not request.loras:
         yield
         return
