@@ -191,7 +191,7 @@ def test_fsck_knows_an_index_that_calls_deleted_what_was_not(
     store.index.db.tombstones.add([(kept["uuid"], None)], 0)
     store.close()
     assert __main__.main(["--data-dir", str(tmp_path)], {}) == 1
-    assert f"misleads: {kept['uuid']} was never deleted" in capsys.readouterr().out
+    assert f"is wrong: {kept['uuid']} was never deleted" in capsys.readouterr().out
     assert __main__.main(["--fix", "--data-dir", str(tmp_path)], {}) == 0
     again = Store(tmp_path)
     assert [line["uuid"] for line in served(again.index)] == [kept["uuid"]]
