@@ -80,8 +80,8 @@ class Client(HttpApi):
             idempotency_key: the server creates one job for a key, and returns its uuid from then
                 on. 1 to 255 printable ASCII characters; None generates a key.
             parameters: the request fields of docs/http-api.md, such as negative_prompt, width
-                (pixels) or seed. An image field (image, mask_image, controlnets[].image,
-                ip_adapter.image) takes a path or a file's bytes. None leaves a field out.
+                (pixels) or seed. Each `image` and `mask_image`, also in a nested object, is a path
+                or a file's bytes. None leaves a field out.
 
         Raises:
             UnreadableFile: an input image cannot be read.

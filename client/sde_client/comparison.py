@@ -77,7 +77,7 @@ def compare(first: Result, second: Result) -> Comparison:
 
 
 def differences(first: Result, second: Result) -> list[tuple[str, Any, Any]]:
-    """Return the metadata that differ. A nested key is written with dots: `refiner.steps`."""
+    """Return the metadata that differ. Nested keys are joined with dots."""
     one, other = (_flatten(_metadata(result)) for result in (first, second))
     names = [*one, *(name for name in other if name not in one)]
     return [

@@ -14,14 +14,8 @@ from typing import Any
 from sde_client.errors import UnreadableFile
 from sde_client.records import Result
 
-FIELDS = (
-    *("negative_prompt", "model", "num_inference_steps", "guidance_scale", "width", "height"),
-    *("seed", "num_images_per_prompt", "scheduler", "scheduler_options", "clip_skip", "eta"),
-    *("guidance_rescale", "image", "mask_image", "strength", "loras", "controlnets"),
-    *("ip_adapter", "embeddings", "vae", "hires", "refiner", "upscale"),
-    "step_log",
-)
-"""The request fields besides the prompt. docs/http-api.md describes them."""
+OLD_FIELDS = ("num_inference_steps", "guidance_scale", "width", "height")
+"""The request fields of an old record, which has no `request`."""
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -73,11 +67,7 @@ def to_request(result: Result) -> dict[str, Any]:
     record = {"negative_prompt": "", **result.extra}
     request = record.get("request")
     if not isinstance(request, dict):
-        # An old record has no `request`, only the values that were used.
-        request = {name: record[name] for name in FIELDS if name in record}
-        for name in ("model", "scheduler"):
-            request.pop(name, None)
-    request = {name: value for name, value in request.items() if name in FIELDS}
+        request = {name: record[name] for name in OLD_FIELDS if name in record}
     resolved = ["num_inference_steps", "guidance_scale"]
     # An empty object is a request, too: it stands for its defaults.
     if all(request.get(name) is None for name in ("image", "hires", "upscale")):

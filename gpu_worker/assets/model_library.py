@@ -1,6 +1,6 @@
-"""models.toml: what the operator has put under the models folder, and under which names.
+"""Reads models.toml, which maps names to files in the models folder. It loads no model.
 
-A client's word is looked up here and never becomes a path. Reads the file; loads no model.
+A name from a client is looked up here and never becomes a path.
 
     [models.xl]                       # a directory, a .safetensors or .gguf file, or a hub id
     source = "sdxl-base"
@@ -48,8 +48,12 @@ Kind = Literal[
 ]
 
 
+FILE_KINDS: tuple[Kind, ...] = ("loras", "embeddings", "ip_adapters")
+"""Kinds whose entries are one .safetensors file each."""
+
+
 class ModelsError(Refusal):
-    """models.toml or what it names is not as it must be; the text says what and where."""
+    """models.toml, or a file that it names, is invalid. The text names the place and the reason."""
 
 
 class _Table(BaseModel):
@@ -57,10 +61,10 @@ class _Table(BaseModel):
 
 
 class Asset(_Table):
-    """One thing to load; what its kind has no use for is an error, not ignored.
+    """One entry. A key that its kind does not use is an error.
 
-    `subfolder` and `weight_name` are diffusers'; `revision` is a commit; `token` a word to learn;
-    `variant` fp16 or so, of a directory that holds several.
+    `subfolder` and `weight_name` are those of diffusers. `revision` is a commit, and `token` the
+    word of an embedding. `variant` chooses weights in a directory that has several, such as fp16.
     """
 
     HAS_NO: ClassVar[frozenset[str]] = frozenset()
@@ -87,7 +91,7 @@ class FileAsset(Asset):
 
 
 class EmbeddingAsset(Asset):
-    """A textual inversion: one file, and the word that stands for it."""
+    """A textual inversion: one file and its word."""
 
     HAS_NO = frozenset({"variant"})
 
@@ -111,7 +115,7 @@ class UpscalerAsset(Asset):
 
 
 class Defaults(_Table):
-    """What a request that does not say gets, instead of the pipeline's own."""
+    """The values of fields that a request leaves out."""
 
     num_inference_steps: Steps | None = None
     guidance_scale: Annotated[float, Field(ge=0, le=50)] | None = None
@@ -128,7 +132,7 @@ class ModelAsset(Asset):
 
 
 class Library(_Table):
-    """All of models.toml."""
+    """The content of models.toml."""
 
     models: dict[Name, ModelAsset] = {}
     loras: dict[Name, FileAsset] = {}
@@ -182,7 +186,7 @@ def locate(folder: Path, source: str) -> Path | None:
         path = (root / source).resolve()
         is_there = path.exists()
     except (ValueError, RuntimeError) as error:  # a NUL in it; links in a circle
-        raise ModelsError(f"{source!r}: is no file's name: {error}") from None
+        raise ModelsError(f"{source!r}: is not a file name: {error}") from None
     if is_there:
         if not path.is_relative_to(root):
             raise ModelsError(f"{source}: leads out of the models folder {folder}")
@@ -191,4 +195,4 @@ def locate(folder: Path, source: str) -> Path | None:
         return path
     if HUB_ID.fullmatch(source) and Path(source).suffix not in (*SAFE_SUFFIXES, ".ckpt", ".pt"):
         return None
-    raise ModelsError(f"{source}: is not under the models folder {folder}, and is no hub id")
+    raise ModelsError(f"{source}: is neither in the models folder {folder} nor a hub id")

@@ -109,7 +109,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         settings = load(Settings, environ)
         if not model_library.HUB_ID.fullmatch(options.repository):
-            raise NoModelFound("it is no hub id such as stabilityai/sdxl-turbo")
+            raise NoModelFound("it is not a hub id such as stabilityai/sdxl-turbo")
         _check_name(name)
         commit = pull(
             options.repository, options.revision, name, options.variant, settings.models_dir
@@ -132,7 +132,7 @@ def _reason(error: Exception) -> str:
 
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     is_of_a_file = isinstance(error, OSError) and error.filename is not None
-    return line if is_of_a_file else f"the hub at {constants.ENDPOINT} answered: {line}"
+    return line if is_of_a_file else f"the hub at {constants.ENDPOINT} cannot be used: {line}"
 
 
 def _check_name(name: str) -> None:

@@ -39,7 +39,7 @@ def _option(value: object) -> bool | int | float | str:
 Option = Annotated[bool | int | float | str, PlainValidator(_option)]
 
 MAX_PROMPT_CHARS = 4000
-"""Some fifty times the 77 tokens that CLIP reads at once, and little for the log."""
+"""About fifty times the 77 tokens that CLIP reads at once."""
 
 
 def _printable(text: str) -> str:
@@ -57,7 +57,7 @@ def _printable(text: str) -> str:
 
 
 def not_blank(text: str) -> str:
-    """Raises ValueError when there is nothing but white space."""
+    """Return the text. Raises ValueError if it has only white space."""
     if not text.strip():
         raise ValueError("must not be blank")
     return text
@@ -69,14 +69,14 @@ MAX_SEED = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly (RFC 8259, section 6)."""
 
 MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 2048, 8
-"""Sides of a picture. diffusers' pipelines need multiples of 8 (their own `check_inputs`)."""
+"""The sides of an image in pixels. diffusers' `check_inputs` requires multiples of 8."""
 
 MAX_IMAGES = 16
 
 MAX_OPTIONS = 16
 
 MAX_LISTED = 16
-"""So many entries of a list are searched for images; a longer one is refused anyway."""
+"""The number of list entries that are searched for images. A longer list is refused."""
 
 DEFAULT_STEPS = 50
 """diffusers' own for Stable Diffusion; a model of fewer steps says so in its description."""
@@ -93,25 +93,26 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 """What models.toml calls a file: it is looked up there, and never becomes a path."""
 
 ImageDigest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-"""A picture that came with the request: its file's digest. Over HTTP it is base64."""
+"""The digest of an input image. Over HTTP the image itself is sent as base64."""
 
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]{0,63}$")]
 
 
-Takes = Literal["any", "call", "structure"]
+Takes = Literal["any", "call", "img2img", "controlnet", "ensemble"]
 
 
 @dataclass(frozen=True)
 class FieldMetadata:
-    """What is known of a field beside its type. Code that would list fields derives them from it.
+    """The properties of a field besides its type. All lists of fields are derived from these.
 
-    `image`: its value is the digest of an image that came with the request.
-    `asset`: its value is a name of this kind in models.toml.
-    `takes` says which pipelines take it: `any` pipeline; those whose `call` has a parameter of this
-    name; those with `method`; or what follows from the model's `structure`.
-    `any_pipeline`: no description is asked about it, because every pipeline takes it or something
-    else speaks of it.
-    `always_recorded`: a result record has it even when the request did not set it.
+    `image`: the value is the digest of an input image.
+    `asset`: the value is a name of this kind in models.toml.
+    `takes` says which pipelines take the field. `any` stands for all of them. `call` stands for
+    those whose call has a parameter of this name. The others need `img2img` with strength, a
+    `controlnet` pipeline, or the `ensemble` property of the family.
+    `method`: a pipeline with this method takes the field.
+    `any_pipeline`: the field is not compared with the description of a model.
+    `always_recorded`: a record has the field even if the request did not set it.
     """
 
     image: bool = False

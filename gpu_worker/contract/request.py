@@ -195,7 +195,7 @@ class GenerationRequest(Strict):
         list[Lora], Field(max_length=8), FieldMetadata(method="load_lora_weights")
     ] = []
     controlnets: Annotated[
-        list[ControlNet], Field(max_length=4), FieldMetadata(takes="structure")
+        list[ControlNet], Field(max_length=4), FieldMetadata(takes="controlnet")
     ] = []
     ip_adapter: Annotated[IPAdapter | None, FieldMetadata(method="load_ip_adapter")] = None
     embeddings: Annotated[
@@ -204,8 +204,8 @@ class GenerationRequest(Strict):
         FieldMetadata(asset="embeddings", method="load_textual_inversion"),
     ] = []
     vae: Annotated[Name | None, FieldMetadata(asset="vaes", takes="any")] = None
-    hires: Annotated[Hires | None, FieldMetadata(takes="structure")] = None
-    refiner: Annotated[Refiner | None, FieldMetadata(takes="structure")] = None
+    hires: Annotated[Hires | None, FieldMetadata(takes="img2img")] = None
+    refiner: Annotated[Refiner | None, FieldMetadata(takes="ensemble")] = None
     upscale: Annotated[Upscale | None, FieldMetadata(takes="any")] = None
     step_log: Annotated[bool, FieldMetadata(takes="any", any_pipeline=True)] = False
 

@@ -21,7 +21,7 @@ class Family:
     `two_encoders`: prompt embeddings come from two CLIP encoders, one of them pooled.
     `skipped_layers`: the last layers that the pipeline itself skips, by the end of the name of the
     text encoder.
-    `refiner`: a refiner can make its last steps.
+    `ensemble`: another UNet can make its last steps (diffusers' ensemble of experts).
     `inpaint_only`: its transformer supports only inpainting.
     `inpaint_needs_own_unet`: it inpaints with a special UNet.
     `unusable_pipelines`: classes of diffusers that fail.
@@ -37,7 +37,7 @@ class Family:
     weighted_prompts: bool = False
     two_encoders: bool = False
     skipped_layers: dict[str, int] = field(default_factory=lambda: {"": 0})
-    refiner: bool = False
+    ensemble: bool = False
     inpaint_only: bool = False
     inpaint_needs_own_unet: bool = False
     unusable_pipelines: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ FAMILIES = (
         weighted_prompts=True,
         two_encoders=True,
         skipped_layers={"": 1, "_2": 1},
-        refiner=True,
+        ensemble=True,
     ),
     Family("StableDiffusion", weighted_prompts=True),
     Family("AuraFlow", makes_own_sigmas=True),

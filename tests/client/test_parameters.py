@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 from sde_client import Client, UnreadableFile
-from sde_client.commands import option_parsers
+from sde_client.commands import generate, option_parsers
 from sde_client.request_body import body, parse_digest, with_images
 
 from tests.support.command import NEVER, sde
@@ -215,15 +215,15 @@ def test_models_are_listed_loaded_and_let_go() -> None:
 @pytest.mark.parametrize(
     ("parse", "text"),
     [
-        (option_parsers.lora, "a:b"),
-        (option_parsers.controlnet, "canny"),
-        (option_parsers.controlnet, "canny:edges.png:much"),
-        (option_parsers.controlnet, "canny:edges.png:end=late"),
-        (option_parsers.hires, "big"),
-        (option_parsers.hires, "2:latent:lanczos"),
-        (option_parsers.hires, "2:steps=few"),
-        (option_parsers.hires, "2:strenght=0.5"),
-        (option_parsers.refiner, "xl:late"),
+        (generate.LORA, "a:b"),
+        (generate.CONTROLNET, "canny"),
+        (generate.CONTROLNET, "canny:edges.png:much"),
+        (generate.CONTROLNET, "canny:edges.png:end=late"),
+        (generate.HIRES, "big"),
+        (generate.HIRES, "2:latent:lanczos"),
+        (generate.HIRES, "2:steps=few"),
+        (generate.HIRES, "2:strenght=0.5"),
+        (generate.REFINER, "xl:late"),
         (option_parsers.scheduler_option, "karras"),
         (option_parsers.size, "12"),
     ],
@@ -236,17 +236,17 @@ def test_an_option_that_makes_no_sense_is_told(parse: Any, text: str) -> None:
 def test_a_colon_in_a_files_name_is_no_scale(tmp_path: Path) -> None:
     odd = tmp_path / "a:1"
     odd.write_bytes(b"")
-    assert option_parsers.controlnet(f"canny:{odd}") == {"name": "canny", "image": odd}
+    assert generate.CONTROLNET(f"canny:{odd}") == {"name": "canny", "image": odd}
     shares = {"guidance_start": 0.2, "guidance_end": 0.7}
-    asked = option_parsers.controlnet(f"canny:{odd}:end=0.7:start=0.2")
+    asked = generate.CONTROLNET(f"canny:{odd}:end=0.7:start=0.2")
     assert asked == {"name": "canny", "image": odd} | shares
     share = tmp_path / "a:end=1"
     share.write_bytes(b"")
-    assert option_parsers.controlnet(f"canny:{share}") == {"name": "canny", "image": share}
-    assert option_parsers.hires("2:strength=0.5") == {"scale": 2.0, "strength": 0.5}
-    assert option_parsers.refiner("xl") == {"name": "xl"}
-    assert option_parsers.refiner("xl:0.7") == {"name": "xl", "switch_at": 0.7}
-    assert option_parsers.ip_adapter(f"face:{odd}:0.5") == {
+    assert generate.CONTROLNET(f"canny:{share}") == {"name": "canny", "image": share}
+    assert generate.HIRES("2:strength=0.5") == {"scale": 2.0, "strength": 0.5}
+    assert generate.REFINER("xl") == {"name": "xl"}
+    assert generate.REFINER("xl:0.7") == {"name": "xl", "switch_at": 0.7}
+    assert generate.IP_ADAPTER(f"face:{odd}:0.5") == {
         "name": "face",
         "image": odd,
         "scale": 0.5,

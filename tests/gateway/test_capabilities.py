@@ -35,7 +35,7 @@ NET = {"name": "canny", "image": GOOD}
 
 REFUSED: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"model": "other"}, "model", ["demo", "plain", "slow", "'other'"]),
-    ({"model": "absent"}, "model", ["not under the models folder"]),
+    ({"model": "absent"}, "model", ["not in the models folder"]),
     ({"scheduler": "LCMScheduler"}, "scheduler", ["StableDiffusionPipeline", "DDIMScheduler"]),
     ({"model": "plain", "negative_prompt": "x"}, "negative_prompt", ["FluxPipeline", "takes"]),
     ({"model": "plain", "clip_skip": 2}, "clip_skip", ["FluxPipeline", "guidance_scale"]),

@@ -42,12 +42,12 @@ def test_a_source_that_is_no_name_is_told_and_what_was_goes_on(tmp_path: Path) -
     ours = pipeline.load(settings(tmp_path))
     write_library(tmp_path, loras={"nul": {"source": "a\u0000b"}})
     ours.refresh()
-    assert "is no file's name" in ours.describe().model_dump()["errors"]["loras"]["nul"]
+    assert "is not a file name" in ours.describe().model_dump()["errors"]["loras"]["nul"]
     (tmp_path / "models" / "models.toml").write_text("x = " + "[" * 100_000)
     ours.refresh()
     assert "models.toml" in ours.describe().model_dump()["models_error"]
     assert ours.generate(job(num_inference_steps=1), ignore)
-    with pytest.raises(ModelsError, match="is no file's name"):
+    with pytest.raises(ModelsError, match="is not a file name"):
         locate(tmp_path, "a\0b")
     with pytest.raises(ModelsError):
         read(tmp_path / "models" / "models.toml")

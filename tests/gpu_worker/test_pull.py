@@ -195,7 +195,7 @@ def test_a_download_that_broke_off_goes_on(hub: Hub, tmp_path: Path, repository:
 def test_what_cannot_be_pulled_is_a_sentence(hub: Hub, tmp_path: Path) -> None:
     for given, code, said in (
         (("owner/other",), 69, "owner/other"),
-        (("no-id",), 65, "is no hub id"),
+        (("no-id",), 65, "is not a hub id"),
         (("owner/tiny", "--name", "../x"), 65, "--name"),
         (("owner/tiny", "--variant", "int4"), 65, ""),
     ):
@@ -209,7 +209,7 @@ def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     nowhere = "http://no-such-host.invalid"
     done = sde_pull(nowhere, tmp_path, "owner/tiny")
     assert done.returncode == 69, done.stderr
-    assert done.stderr.startswith(f"sde: owner/tiny: the hub at {nowhere} answered: ")
+    assert done.stderr.startswith(f"sde: owner/tiny: the hub at {nowhere} cannot be used: ")
 
 
 def test_the_files_of_a_pipeline_are_chosen() -> None:

@@ -71,7 +71,7 @@ class Describes(Instant):
                 **{
                     name: {**model, "loaded": name == self.loaded} for name, model in models.items()
                 },
-                "absent": {"loaded": False, "error": "flux-2: is not under the models folder"},
+                "absent": {"loaded": False, "error": "flux-2: is not in the models folder"},
             },
             "loras": ["pixel", "ink"],
             "embeddings": ["bad-hands"],

@@ -24,6 +24,20 @@ Key = Annotated[
     str | None, typer.Option(help="Idempotency key: the same key always gets the same job.")
 ]
 
+LORA = option_parsers.named("weight")
+CONTROLNET = option_parsers.named_image(
+    "conditioning_scale", {"start": "guidance_start", "end": "guidance_end"}
+)
+IP_ADAPTER = option_parsers.named_image("scale")
+HIRES = option_parsers.settings(
+    {"scale": option_parsers.number, "upscaler": str},
+    {
+        "strength": ("strength", option_parsers.number),
+        "steps": ("num_inference_steps", option_parsers.integer),
+    },
+)
+REFINER = option_parsers.named("switch_at")
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `sde`."""
@@ -70,9 +84,7 @@ def generate(
     ] = None,
     lora: Annotated[
         list[Any] | None,
-        typer.Option(
-            help="A LoRA to apply; repeatable.", parser=option_parsers.lora, metavar="NAME[:WEIGHT]"
-        ),
+        typer.Option(help="A LoRA to apply; repeatable.", parser=LORA, metavar="NAME[:WEIGHT]"),
     ] = None,
     embedding: Annotated[
         list[str] | None,
@@ -95,7 +107,7 @@ def generate(
         list[Any] | None,
         typer.Option(
             help="A ControlNet and its control image; repeatable.",
-            parser=option_parsers.controlnet,
+            parser=CONTROLNET,
             metavar="NAME:FILE[:SCALE][:start=X][:end=X]",
         ),
     ] = None,
@@ -103,7 +115,7 @@ def generate(
         Any,
         typer.Option(
             help="An IP-Adapter and its reference image.",
-            parser=option_parsers.ip_adapter,
+            parser=IP_ADAPTER,
             metavar="NAME:FILE[:SCALE]",
         ),
     ] = None,
@@ -111,7 +123,7 @@ def generate(
         Any,
         typer.Option(
             help="Hires fix: a second pass at a larger size.",
-            parser=option_parsers.hires,
+            parser=HIRES,
             metavar="SCALE[:UPSCALER][:strength=X][:steps=N]",
         ),
     ] = None,
@@ -119,7 +131,7 @@ def generate(
         Any,
         typer.Option(
             help="A refiner model for the last steps.",
-            parser=option_parsers.refiner,
+            parser=REFINER,
             metavar="NAME[:SWITCH_AT]",
         ),
     ] = None,

@@ -11,8 +11,6 @@ from sde_client.api import Client
 from sde_client.commands import rendering
 from sde_client.commands.console import AsJson, out, say
 
-KINDS = (*("loras", "embeddings", "controlnets", "ip_adapters", "vaes", "upscalers", "refiners"),)
-
 Model = Annotated[str, typer.Argument(help="A model listed by `sde models`.")]
 
 
@@ -25,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def models(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the models and their adapters, VAEs, upscalers and refiners."""
+    """List the models and everything else in models.toml."""
     client: Client = context.obj
     library = client.models()
     if as_json:
@@ -34,10 +32,9 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
     default = library.get("default")
     rows = [_row(name, model, default) for name, model in _items(library.get("models"))]
     rendering.print_rows(out, ("model", "pipeline", "modes", ""), rows)
-    for kind in KINDS:
-        names = [rendering.plain(name) for name, _ in _items(library.get(kind))]
-        if names:
-            print(f"{kind}: {', '.join(names)}")
+    for kind, names in library.items():
+        if isinstance(names, list) and names:
+            print(f"{rendering.plain(kind)}: {', '.join(rendering.plain(str(n)) for n in names)}")
     for _, reasons in _items(library.get("errors")):
         for reason in reasons.values():
             print(f"cannot be used: {rendering.plain(str(reason))}")

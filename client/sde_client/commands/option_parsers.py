@@ -1,15 +1,38 @@
-"""Parsers for the options of `sde generate`: each turns text into values of a request."""
+"""Parsers for command line options: each converts text to values of a request.
+
+The factories return a parser for one option. Every parser raises typer.BadParameter if the text has
+another form.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
+Parser = Callable[[str], Any]
+
+
+def number(text: str) -> float:
+    """Parse a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+def integer(text: str) -> int:
+    """Parse a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
 
 def size(text: str) -> tuple[int, int]:
-    """Parse `512x768` into (width, height) in pixels. Raises typer.BadParameter."""
+    """Parse `512x768` into (width, height) in pixels."""
     width, cross, height = text.lower().partition("x")
     if not (
         cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()
@@ -18,64 +41,71 @@ def size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def lora(text: str) -> dict[str, Any]:
-    """Parse `NAME` or `NAME:WEIGHT`. Raises typer.BadParameter."""
-    name, colon, weight = text.partition(":")
-    return {"name": name, **({"weight": _number(text, weight)} if colon else {})}
+def named(value_field: str) -> Parser:
+    """Return a parser of `NAME` or `NAME:NUMBER`; the number becomes `value_field`."""
+
+    def parse(text: str) -> dict[str, Any]:
+        name, colon, value = text.partition(":")
+        return {"name": name, **({value_field: _part(text, number, value)} if colon else {})}
+
+    return parse
 
 
-def controlnet(text: str) -> dict[str, Any]:
-    """Parse `NAME:FILE`, optionally followed by `:SCALE`, `:start=SHARE` and `:end=SHARE`.
+def named_image(scale_field: str, settings: Mapping[str, str] | None = None) -> Parser:
+    """Return a parser of `NAME:FILE`, optionally followed by `:NUMBER` and `:KEY=NUMBER`.
 
-    Raises:
-        typer.BadParameter: the text has another form.
+    Args:
+        scale_field: the request field of the number.
+        settings: the request fields of the keys.
     """
-    fields = {"start": "guidance_start", "end": "guidance_end"}
-    rest, shares = text, {}
-    # A file name may end in `:start=X` itself.
-    while not Path(rest.partition(":")[2]).exists():
-        before, _, last = rest.rpartition(":")
-        key, equals, share = last.partition("=")
-        if not equals or key not in fields:
-            break
-        rest, shares[fields[key]] = before, _number(text, share)
-    return {**_with_file(rest, "conditioning_scale"), **shares}
+    fields = settings or {}
+
+    def parse(text: str) -> dict[str, Any]:
+        rest, values = text, {}
+        # A file name may end in `:KEY=NUMBER` itself.
+        while not Path(rest.partition(":")[2]).exists():
+            before, _, last = rest.rpartition(":")
+            key, equals, value = last.partition("=")
+            if not equals or key not in fields:
+                break
+            rest, values[fields[key]] = before, _part(text, number, value)
+        return {**_with_file(rest, scale_field), **values}
+
+    return parse
 
 
-def ip_adapter(text: str) -> dict[str, Any]:
-    """Parse `NAME:FILE` or `NAME:FILE:SCALE`. Raises typer.BadParameter."""
-    return _with_file(text, "scale")
+def settings(
+    positions: Mapping[str, Parser], keys: Mapping[str, tuple[str, Parser]]
+) -> Callable[[str], dict[str, Any]]:
+    """Return a parser of values that are separated by colons: `2:lanczos:steps=20`.
 
-
-def hires(text: str) -> dict[str, Any]:
-    """Parse `SCALE`, optionally followed by `:UPSCALER`, `:strength=SHARE` and `:steps=NUMBER`.
-
-    Raises:
-        typer.BadParameter: the text has another form.
+    Args:
+        positions: the request fields of the values without a key, in order, and their parsers. The
+            first value is required.
+        keys: the request field and the parser of each `KEY=VALUE`.
     """
-    scale, *parts = text.split(":")
-    options: dict[str, Any] = {"scale": _number(text, scale)}
-    for part in parts:
-        key, equals, value = part.partition("=")
-        if not equals and "upscaler" not in options:
-            options["upscaler"] = part
-        elif key == "strength":
-            options["strength"] = _number(text, value)
-        elif key == "steps":
-            options["num_inference_steps"] = _integer(text, value)
-        else:
-            raise typer.BadParameter(f"{text!r}: {part!r} is not UPSCALER, strength=X or steps=N")
-    return options
+    forms = [*(field.upper() for field in positions), *(f"{key}=VALUE" for key in keys)]
 
+    def parse(text: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        unused = list(positions)
+        for part in text.split(":"):
+            key, equals, value = part.partition("=")
+            if not equals and unused:
+                field = unused.pop(0)
+                fields[field] = _part(text, positions[field], part)
+            elif equals and key in keys and len(unused) < len(positions):
+                field, parser = keys[key]
+                fields[field] = _part(text, parser, value)
+            else:
+                raise typer.BadParameter(f"{text!r}: {part!r} is not one of {', '.join(forms)}")
+        return fields
 
-def refiner(text: str) -> dict[str, Any]:
-    """Parse `NAME` or `NAME:SWITCH_AT`. Raises typer.BadParameter."""
-    name, colon, switch_at = text.partition(":")
-    return {"name": name, **({"switch_at": _number(text, switch_at)} if colon else {})}
+    return parse
 
 
 def scheduler_option(text: str) -> tuple[str, Any]:
-    """Parse `name=value`; true, false and numbers become such. Raises typer.BadParameter."""
+    """Parse `name=value`. `true`, `false` and numbers are converted."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise typer.BadParameter(f"{text!r} is not NAME=VALUE, such as use_karras_sigmas=true")
@@ -89,7 +119,7 @@ def scheduler_option(text: str) -> tuple[str, Any]:
     return name, value
 
 
-def _with_file(text: str, scale_name: str) -> dict[str, Any]:
+def _with_file(text: str, scale_field: str) -> dict[str, Any]:
     name, colon, rest = text.partition(":")
     if not (name and colon and rest):
         raise typer.BadParameter(f"{text!r} is not NAME:FILE or NAME:FILE:SCALE")
@@ -97,18 +127,12 @@ def _with_file(text: str, scale_name: str) -> dict[str, Any]:
     # A file name may contain a colon itself.
     if not colon or Path(rest).exists():
         return {"name": name, "image": Path(rest)}
-    return {"name": name, "image": Path(file), scale_name: _number(text, scale)}
+    return {"name": name, "image": Path(file), scale_field: _part(text, number, scale)}
 
 
-def _number(text: str, number: str) -> float:
+def _part(text: str, parser: Parser, part: str) -> Any:
+    """Return a parsed part of the text. An error names the whole text."""
     try:
-        return float(number)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}: {number!r} is not a number") from None
-
-
-def _integer(text: str, number: str) -> int:
-    try:
-        return int(number)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}: {number!r} is not a whole number") from None
+        return parser(part)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(f"{text!r}: {error.message}") from None

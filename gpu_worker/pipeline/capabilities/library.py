@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any, get_args
 
-from gpu_worker.assets.model_library import Kind, Library, ModelsError
+from gpu_worker.assets.model_library import FILE_KINDS, Kind, Library, ModelsError
 from gpu_worker.contract.capabilities import ModelCapabilities, SchedulerCapabilities
 from gpu_worker.contract.checks import LATENT
 from gpu_worker.contract.validation_errors import error_text
@@ -22,9 +22,6 @@ from gpu_worker.settings import WorkerSettings
 
 BUILT_IN = {"upscalers": [LATENT, LANCZOS]}
 """Names that always exist."""
-
-_FILES: tuple[Kind, ...] = ("loras", "embeddings", "ip_adapters")
-"""Kinds whose assets are one .safetensors file each."""
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +98,7 @@ def _check(kind: Kind, name: str, assets: AssetFiles) -> None:
         if kind == "upscalers":
             raise ModelsError(f"{part.source} is not a {SUFFIX} file in the models folder")
         return
-    if kind in _FILES:
+    if kind in FILE_KINDS:
         path = assets.file(kind, name)
     elif kind == "upscalers" and path.suffix != SUFFIX:
         raise ModelsError(f"{part.source} is not a {SUFFIX} file")

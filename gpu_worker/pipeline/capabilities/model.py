@@ -71,19 +71,23 @@ def _fields_of_any() -> set[str]:
 def _takes(modes: dict[Mode, Any]) -> dict[str, list[str]]:
     """Return the fields of each mode, also with ControlNets if the family has them."""
     takes: dict[str, list[str]] = {}
+    metadata = {name: metadata_of(name) for name in GenerationRequest.model_fields}
     img2img = modes.get("img2img")
     for mode, cls in modes.items():
         led = task_pipelines.with_controlnet(mode, cls)
-        further = {"scheduler_options", "upscale", "vae"}
-        if img2img is not None and "strength" in call_parameters(img2img):
-            further.add("hires")
+        structures = {
+            "img2img": img2img is not None and "strength" in call_parameters(img2img),
+            "controlnet": led is not None,
+            "ensemble": "txt2img" in modes and family_of(cls).ensemble,
+        }
+        of_mode = {
+            name
+            for name, each in metadata.items()
+            if structures.get(str(each.takes)) or (each.takes == "any" and not each.any_pipeline)
+        }
+        takes[mode] = sorted(_fields(cls) | of_mode)
         if led is not None:
-            further.add("controlnets")
-        if "txt2img" in modes and family_of(cls).refiner:
-            further.add("refiner")
-        takes[mode] = sorted(_fields(cls) | further)
-        if led is not None:
-            takes[mode + WITH_CONTROLNETS] = sorted(_fields(led) | further)
+            takes[mode + WITH_CONTROLNETS] = sorted(_fields(led) | of_mode)
     return takes
 
 

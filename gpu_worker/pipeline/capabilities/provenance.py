@@ -20,8 +20,8 @@ import transformers
 
 from gpu_worker.assets import model_library
 from gpu_worker.assets.file_digests import FileDigests
-from gpu_worker.assets.model_library import Asset, Kind, Library, ModelsError
-from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.assets.model_library import Asset, Library, ModelsError
+from gpu_worker.contract.request import GenerationRequest, assets_of
 from gpu_worker.pipeline.loading import alignment, quantization
 from gpu_worker.pipeline.loading.loaded_model import LoadedModel
 from gpu_worker.pipeline.loading.sources import DEMO_MODEL
@@ -95,22 +95,13 @@ class Provenance:
 
     def part_facts(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the digests of the assets that the request names besides the model."""
-        named: list[tuple[Kind, str]] = [("loras", lora.name) for lora in request.loras]
-        named += [("embeddings", name) for name in request.embeddings]
-        named += [("controlnets", net.name) for net in request.controlnets]
-        if request.ip_adapter is not None:
-            named.append(("ip_adapters", request.ip_adapter.name))
-        if request.vae is not None:
-            named.append(("vaes", request.vae))
-        if request.refiner is not None:
-            named.append(("refiners", request.refiner.name))
-        for larger in (request.hires, request.upscale):
-            if larger is not None and larger.upscaler in self.library.upscalers:
-                named.append(("upscalers", larger.upscaler))
         parts: dict[str, str] = {}
         loras: dict[str, str] = {}
-        for kind, name in named:
-            location, _ = self._location(self.library.part(kind, name))
+        for kind, _, name in assets_of(request):
+            # The model has its own digest, and built-in upscalers have no file.
+            if kind == "models" or name not in getattr(self.library, kind):
+                continue
+            location, _ = self._location(getattr(self.library, kind)[name])
             if location is None:
                 continue
             location = _only_file(location)

@@ -65,7 +65,7 @@ class LatentPreviews:
 def step_index(scheduler: Any, index: int, timestep: Any) -> int:
     """Return the position of a step in the scheduler's lists, from 0; call it after the step.
 
-    It differs from `index` where a call skips steps, as image to image and a refiner do.
+    It differs from `index` where a call skips steps, as image-to-image does.
     """
     scheduler_index = getattr(scheduler, "step_index", None)
     if scheduler_index is not None:

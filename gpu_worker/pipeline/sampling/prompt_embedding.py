@@ -60,7 +60,7 @@ def _plain(prompt: str, negative_prompt: str) -> dict[str, Any]:
 
 
 def _tokenizer(pipe: Any) -> Any:
-    """Return the first tokenizer; an SDXL refiner has only the second."""
+    """Return the first tokenizer; some pipelines of SDXL have only the second."""
     return pipe.tokenizer or pipe.tokenizer_2
 
 
