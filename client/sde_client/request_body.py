@@ -66,7 +66,9 @@ def to_request(result: Result) -> dict[str, Any]:
     """
     record = {"negative_prompt": "", **result.extra}
     request = record.get("request")
-    if not isinstance(request, dict):
+    if isinstance(request, dict):
+        request = dict(request)
+    else:
         request = {name: record[name] for name in OLD_FIELDS if name in record}
     resolved = ["num_inference_steps", "guidance_scale"]
     # An empty object is a request, too: it stands for its defaults.

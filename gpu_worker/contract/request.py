@@ -261,6 +261,12 @@ def is_default(request: GenerationRequest, field: str) -> bool:
     return bool(getattr(request, field) == info.get_default(call_default_factory=True))
 
 
+def call_fields() -> list[str]:
+    """Return the fields with the name of a parameter of diffusers' calls, except images."""
+    metadata = {name: metadata_of(name) for name in GenerationRequest.model_fields}
+    return [name for name, each in metadata.items() if each.takes == "call" and not each.image]
+
+
 def assets_of(request: BaseModel, path: str = "") -> Iterator[tuple[str, str, str]]:
     """Yield every name of models.toml in a request: its kind, its field's path, the name."""
     for field in type(request).model_fields:

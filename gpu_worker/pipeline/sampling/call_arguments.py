@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpu_worker.contract.request import call_fields
 from gpu_worker.pipeline.families import call_parameters, family_of
 from gpu_worker.pipeline.loading.loaded_model import unsupported
 from gpu_worker.pipeline.sampling.canvas import Canvas
 from gpu_worker.pipeline.sampling.context import GenerationContext
 
-_AS_SENT = (
-    "num_inference_steps",
-    "guidance_scale",
-    "clip_skip",
-    "eta",
-    "guidance_rescale",
-    "strength",
-)
+_COMPUTED = ("negative_prompt", "width", "height")
+"""Parameters of diffusers' calls that are not simply the request's values."""
+
+_AS_SENT = tuple(name for name in call_fields() if name not in _COMPUTED)
 """Fields that diffusers' calls take under the same name and with the same value."""
 
 _RESOLVED = ("num_inference_steps", "guidance_scale", "strength")
