@@ -38,7 +38,7 @@ from gpu_worker.contract.field_types import (
     Weight,
     not_blank,
 )
-from gpu_worker.contract.validation_errors import MAX_ERRORS, unknown_fields_message
+from gpu_worker.contract.validation_errors import MAX_ERRORS, limit_members
 
 
 class Strict(BaseModel):
@@ -48,18 +48,8 @@ class Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _few(cls, value: object) -> object:
-        """Report many unknown fields in one error: one for each would take 100 times the memory."""
-        if isinstance(value, dict) and len(value) > len(cls.model_fields) + MAX_ERRORS:
-            unknown = [name for name in value if name not in cls.model_fields]
-            raise ValueError(unknown_fields_message(unknown))
-        return value
-
-
-def _few_options(options: object) -> object:
-    if isinstance(options, dict) and len(options) > MAX_OPTIONS:
-        raise ValueError(f"has {len(options)} options; the limit is {MAX_OPTIONS}")
-    return options
+    def _limited(cls, value: object) -> object:
+        return limit_members(value, len(cls.model_fields) + MAX_ERRORS)
 
 
 _PLAIN = FieldMetadata()
@@ -181,7 +171,9 @@ class GenerationRequest(Strict):
     ] = 1
     scheduler: Annotated[ClassName | None, FieldMetadata(takes="any", any_pipeline=True)] = None
     scheduler_options: Annotated[
-        dict[OptionName, Option], BeforeValidator(_few_options), FieldMetadata(takes="any")
+        dict[OptionName, Option],
+        BeforeValidator(lambda options: limit_members(options, MAX_OPTIONS)),
+        FieldMetadata(takes="any"),
     ] = {}
     clip_skip: Annotated[Annotated[int, Field(ge=1, le=11)] | None, FieldMetadata(takes="call")] = (
         None
