@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gpu_worker.assets.model_library import Kind, Library, ModelsError
-from gpu_worker.contract.capabilities import ModelCapabilities, SchedulerCapabilities
+from gpu_worker.contract.capabilities import (
+    EmbeddingCapabilities,
+    ModelCapabilities,
+    SchedulerCapabilities,
+)
 from gpu_worker.contract.checks import LATENT
 from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.pipeline.capabilities import model
-from gpu_worker.pipeline.loading import sources
+from gpu_worker.pipeline.loading import embedding_files, sources
 from gpu_worker.pipeline.loading.asset_files import SUFFIX, AssetFiles, check_header
 from gpu_worker.pipeline.schedulers import catalog
 from gpu_worker.pipeline.upscaling.upscale import LANCZOS
@@ -65,6 +69,7 @@ def describe_library(
         "default": settings.model,
         "models": models,
         **names,
+        "embedding_words": _words(library, settings.models_dir, names["embeddings"]),
         "errors": errors,
         "schedulers": schedulers,
     }
@@ -94,6 +99,17 @@ def _assets(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict
     return [name for name in named if name not in broken], broken
 
 
+def _words(library: Library, folder: Path, names: list[str]) -> dict[str, EmbeddingCapabilities]:
+    """Of the embeddings that lie on this machine."""
+    files = AssetFiles(library, folder)
+    words = {}
+    for name in names:
+        if files.part("embeddings", name)[1] is not None:
+            learned = embedding_files.describe(files, name)
+            words[name] = EmbeddingCapabilities(word=learned.word, vectors=learned.vectors)
+    return words
+
+
 def _check(kind: Kind, name: str, shelf: AssetFiles) -> None:
     """Raises ModelsError or OSError. What is still on the hub is not asked for."""
     part, path = shelf.part(kind, name)
@@ -101,6 +117,8 @@ def _check(kind: Kind, name: str, shelf: AssetFiles) -> None:
         if kind == "upscalers":
             raise ModelsError(f"{part.source} is no {SUFFIX} file in the models folder")
         return
+    if kind == "embeddings":
+        embedding_files.describe(shelf, name)
     if kind in _FILES:
         path = shelf.file(kind, name)
     elif kind == "upscalers" and path.suffix != SUFFIX:
