@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.pipeline.adapters import lora_layers
 from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS
 from gpu_worker.pipeline.loading.loaded_model import unsupported
 from gpu_worker.pipeline.sampling.context import GenerationContext
@@ -44,12 +46,14 @@ def attach(pipe: Any, context: GenerationContext) -> Iterator[None]:
 
 
 def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
+    keys: list[str] = []
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _converted_keys(pipe, keys):
             # peft warns of a second adapter, which is what was asked for.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            tensors = lora_layers.readable(pipe, file)
             pipe.load_lora_weights(
-                str(file.parent),
+                str(file.parent) if tensors is None else tensors,
                 weight_name=file.name,
                 adapter_name=adapter,
                 use_safetensors=True,
@@ -57,11 +61,37 @@ def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
             )
     except DEVICE_ERRORS:
         raise
+    except ModelsError as error:
+        raise unsupported("loras", name, pipe, f"cannot take this LoRA: {error}") from error
     except Exception as error:  # peft and the many formats of LoRAs fail in many ways
-        said = " ".join(str(error).split())[:300]
-        why = f"cannot take this LoRA, made for another family of models? {said}"
+        reason = " ".join(str(error).split())[:300]
+        why = f"cannot take this LoRA, made for another family of models? {reason}"
         raise unsupported("loras", name, pipe, why) from error
-    # diffusers only logs that no key of the file has met a layer.
-    if not any(adapter in names for names in pipe.get_list_adapters().values()):
+    layers = dict.fromkeys(map(lora_layers.layer_of, keys))
+    missing = lora_layers.left_out(pipe, adapter, list(layers))
+    # diffusers only logs the keys of a file that meet no layer.
+    if len(missing) == len(layers):
         why = "has no layers for this LoRA: it was made for another family of models"
         raise unsupported("loras", name, pipe, why)
+    if missing:
+        count = f"has no place for {len(missing)} of this LoRA's {len(layers)} layers"
+        raise unsupported("loras", name, pipe, f"{count}, such as {missing[0]!r}")
+
+
+@contextlib.contextmanager
+def _converted_keys(pipe: Any, keys: list[str]) -> Iterator[None]:
+    """Within, `keys` gets the names that diffusers gives to the tensors of a file.
+
+    It drops some of them while it converts, so the layers of a file are counted before too.
+    """
+
+    def lora_state_dict(*arguments: Any, **options: Any) -> Any:
+        converted = type(pipe).lora_state_dict(*arguments, **options)
+        keys.extend(converted[0] if isinstance(converted, tuple) else converted)
+        return converted
+
+    pipe.lora_state_dict = lora_state_dict
+    try:
+        yield
+    finally:
+        del pipe.lora_state_dict
