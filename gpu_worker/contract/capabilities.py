@@ -28,6 +28,13 @@ class SchedulerCapabilities(_Description):
     eta: bool
 
 
+class EmbeddingCapabilities(_Description):
+    """The word that stands for an embedding in a prompt, and the number of its vectors."""
+
+    word: str
+    vectors: int
+
+
 class ModelDefaults(_Description):
     """The values of fields that a request does not set."""
 
@@ -68,7 +75,8 @@ class Capabilities(_Description):
     """The capabilities of one worker. Empty capabilities refuse nothing.
 
     `default` is the model of requests that name none. The lists hold the names in models.toml by
-    kind; None means unknown. `errors` gives the reason for each name that cannot be used, by kind.
+    kind; None means unknown. `embedding_words` has the words of the embeddings whose files are on
+    this machine. `errors` gives the reason for each name that cannot be used, by kind.
     """
 
     default: str | None = None
@@ -80,6 +88,7 @@ class Capabilities(_Description):
     vaes: list[str] | None = None
     upscalers: list[str] | None = None
     refiners: list[str] | None = None
+    embedding_words: dict[str, EmbeddingCapabilities] = {}
     errors: dict[str, dict[str, str]] = {}
     schedulers: dict[str, SchedulerCapabilities] = {}
     models_error: str | None = None

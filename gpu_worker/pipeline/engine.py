@@ -206,7 +206,7 @@ class DiffusersPipeline:
         context = GenerationContext(loaded, request, images, self._assets, canvas)
         peak = PeakMemory(self._device)
         with contextlib.ExitStack() as stack:
-            pipe, adapter_arguments = stack.enter_context(attach.attach(context))
+            pipe, adapter_arguments, about_adapters = stack.enter_context(attach.attach(context))
             scheduler = stack.enter_context(select.use_scheduler(pipe, context))
             arguments, resolved = call_arguments.build(context, pipe)
             prompts, about_prompts = prompt_embedding.build(pipe, request)
@@ -214,7 +214,7 @@ class DiffusersPipeline:
                 context,
                 pipe,
                 arguments | adapter_arguments | prompts,
-                scheduler | resolved | about_prompts,
+                scheduler | resolved | about_prompts | about_adapters,
                 self._enlarge,
                 stack.enter_context(refiner.attach(pipe, context, resolved)),
             )

@@ -10,7 +10,8 @@ import diffusers
 import pytest
 
 from gpu_worker.contract.validation_errors import Unsupported
-from gpu_worker.pipeline.schedulers import catalog
+from gpu_worker.pipeline.schedulers import catalog, dry_run
+from gpu_worker.pipeline.schedulers.dry_run import Pass
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.pipeline_bench import Bench, direct, reference
 
@@ -133,6 +134,41 @@ def test_the_models_own_is_back_after_the_job_and_after_its_failure(folder: Path
 def test_what_cannot_be_is_told(sd: Bench, asked: dict[str, Any], said: str) -> None:
     with pytest.raises(Unsupported, match=said):
         sd.make(**asked)
+
+
+LATE = {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True}
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "sentence"),
+    [
+        ({"num_inference_steps": 20}, r"it fails at step 20 of 20 \("),
+        ({"num_inference_steps": 7}, r"it fails at step 7 of 7 \("),
+        (
+            {"num_inference_steps": 2, "hires": {"strength": 1.0, "num_inference_steps": 12}},
+            r"it fails at step 12 of 12 \(",
+        ),
+    ],
+)
+def test_a_late_fault_is_refused_before_the_first_step(
+    sd: Bench, request_fields: dict[str, Any], sentence: str
+) -> None:
+    steps: list[int] = []
+    late = {"scheduler": "DPMSolverMultistepScheduler", "scheduler_options": LATE}
+    fields = r"^scheduler_options\.beta_schedule, scheduler_options\.use_karras_sigmas: "
+    with pytest.raises(Unsupported, match=f"{fields}.*{sentence}"):
+        sd.make(on_step=lambda step, *_: steps.append(step), **late, **request_fields)
+    assert steps == []
+
+
+def test_a_pass_begins_where_its_strength_says() -> None:
+    own = diffusers.DDIMScheduler()
+    for name in ("DPMSolverMultistepScheduler", "HeunDiscreteScheduler", "PNDMScheduler"):
+        for strength in (0.0, 0.3, 1.0):
+            passes = [Pass(10), Pass(6, strength)]
+            assert type(dry_run.build(own, SD, name, {}, passes)).__name__ == name
+    with pytest.raises(Unsupported, match=r"step 11 of 11 \("):
+        dry_run.build(own, SD, "DPMSolverMultistepScheduler", LATE, [Pass(11), Pass(6, 0.5)])
 
 
 def test_flow_matching_keeps_to_its_own() -> None:

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from gpu_worker.contract import prompt_syntax
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.adapters import (
     clip_skip,
@@ -18,13 +19,14 @@ from gpu_worker.pipeline.adapters import (
     textual_inversion,
     vae,
 )
+from gpu_worker.pipeline.families import family_of
 from gpu_worker.pipeline.loading import offload, task_pipelines
 from gpu_worker.pipeline.sampling.context import GenerationContext
 
 
 @contextlib.contextmanager
-def attach(context: GenerationContext) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield the pipeline with everything that the request names, and further call arguments.
+def attach(context: GenerationContext) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
+    """Yield the pipeline with all that the request names, further arguments, and record fields.
 
     The loaded pipeline is restored afterwards, however the job ends. A job with adapters has its
     own pipeline, and the modules that both share are restored.
@@ -43,18 +45,25 @@ def attach(context: GenerationContext) -> Iterator[tuple[Any, dict[str, Any]]]:
     if not (parts or request.image or _has_adapters(request)):
         pipe = task_pipelines.for_request(loaded, request)
         with offload.restored_on_error(pipe), clip_skip.enabled(pipe, request):
-            yield pipe, {}
+            yield pipe, {}, _with_warnings({}, pipe, request)
         return
     pipe = task_pipelines.copy_for_request(loaded, request, **parts)
     arguments = controlnet.arguments(pipe, context)
     with contextlib.ExitStack() as stack:
         offload_mode = stack.enter_context(offload.suspended(loaded.pipe))
         stack.enter_context(lora.attach(pipe, context))
-        stack.enter_context(textual_inversion.attach(pipe, context))
+        fields = stack.enter_context(textual_inversion.attach(pipe, context))
         arguments |= stack.enter_context(ip_adapter.attach(pipe, context))
         stack.enter_context(offload.applied(pipe, offload_mode, loaded.device))
         stack.enter_context(clip_skip.enabled(pipe, request))
-        yield pipe, arguments
+        yield pipe, arguments, _with_warnings(fields, pipe, request)
+
+
+def _with_warnings(fields: dict[str, Any], pipe: Any, request: GenerationRequest) -> dict[str, Any]:
+    """Return the record fields with the warnings about the prompts' syntax, if there are any."""
+    syntax = prompt_syntax.warnings(request, weighted=family_of(pipe).weighted_prompts)
+    warnings = [*fields.get("warnings", []), *syntax]
+    return fields | ({"warnings": warnings} if warnings else {})
 
 
 def _has_adapters(request: GenerationRequest) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.pipeline.adapters import lora_layers
 from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS
 from gpu_worker.pipeline.loading.loaded_model import unsupported
 from gpu_worker.pipeline.sampling.context import GenerationContext
@@ -43,12 +45,14 @@ def attach(pipe: Any, context: GenerationContext) -> Iterator[None]:
 
 
 def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
+    keys: list[str] = []
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _converted_keys(pipe, keys):
             # peft warns about a second adapter, which the request asks for.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            tensors = lora_layers.readable(pipe, file)
             pipe.load_lora_weights(
-                str(file.parent),
+                str(file.parent) if tensors is None else tensors,
                 weight_name=file.name,
                 adapter_name=adapter,
                 use_safetensors=True,
@@ -56,11 +60,37 @@ def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
             )
     except DEVICE_ERRORS:
         raise
+    except ModelsError as error:
+        raise unsupported("loras", name, pipe, f"cannot load this LoRA: {error}") from error
     except Exception as error:  # peft and the many LoRA formats raise many types
         message = " ".join(str(error).split())[:300]
         reason = f"cannot load this LoRA; it may be for another model family: {message}"
         raise unsupported("loras", name, pipe, reason) from error
-    # diffusers only logs it when no key of the file matches a layer.
-    if not any(adapter in names for names in pipe.get_list_adapters().values()):
+    layers = dict.fromkeys(map(lora_layers.layer_of, keys))
+    missing = lora_layers.left_out(pipe, adapter, list(layers))
+    # diffusers only logs the keys that match no layer.
+    if len(missing) == len(layers):
         reason = "has no layers for this LoRA, which is made for another model family"
         raise unsupported("loras", name, pipe, reason)
+    if missing:
+        count = f"has no place for {len(missing)} of this LoRA's {len(layers)} layers"
+        raise unsupported("loras", name, pipe, f"{count}, such as {missing[0]!r}")
+
+
+@contextlib.contextmanager
+def _converted_keys(pipe: Any, keys: list[str]) -> Iterator[None]:
+    """Fill `keys` with diffusers' names of the tensors in a file while it is loaded.
+
+    diffusers drops some of them during the conversion, so the layers are counted before that, too.
+    """
+
+    def lora_state_dict(*arguments: Any, **options: Any) -> Any:
+        converted = type(pipe).lora_state_dict(*arguments, **options)
+        keys.extend(converted[0] if isinstance(converted, tuple) else converted)
+        return converted
+
+    pipe.lora_state_dict = lora_state_dict
+    try:
+        yield
+    finally:
+        del pipe.lora_state_dict

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gpu_worker.assets.model_library import FILE_KINDS, Kind, Library, ModelsError
-from gpu_worker.contract.capabilities import ModelCapabilities, SchedulerCapabilities
+from gpu_worker.contract.capabilities import (
+    EmbeddingCapabilities,
+    ModelCapabilities,
+    SchedulerCapabilities,
+)
 from gpu_worker.contract.checks import LATENT
 from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.pipeline.capabilities import model
-from gpu_worker.pipeline.loading import sources
+from gpu_worker.pipeline.loading import embedding_files, sources
 from gpu_worker.pipeline.loading.asset_files import SUFFIX, AssetFiles, check_header
 from gpu_worker.pipeline.schedulers import catalog
 from gpu_worker.pipeline.upscaling.upscale import LANCZOS
@@ -62,6 +66,7 @@ def describe_library(
         "default": settings.model,
         "models": models,
         **names,
+        "embedding_words": _words(library, settings.models_dir, names["embeddings"]),
         "errors": errors,
         "schedulers": schedulers,
     }
@@ -91,6 +96,17 @@ def _assets(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict
     return [name for name in named if name not in broken], broken
 
 
+def _words(library: Library, folder: Path, names: list[str]) -> dict[str, EmbeddingCapabilities]:
+    """Return the words of the embeddings whose files are on this machine."""
+    assets = AssetFiles(library, folder)
+    words = {}
+    for name in names:
+        if assets.part("embeddings", name)[1] is not None:
+            described = embedding_files.describe(assets, name)
+            words[name] = EmbeddingCapabilities(word=described.word, vectors=described.vectors)
+    return words
+
+
 def _check(kind: Kind, name: str, assets: AssetFiles) -> None:
     """Raises ModelsError or OSError. The hub is not queried."""
     part, path = assets.part(kind, name)
@@ -98,6 +114,8 @@ def _check(kind: Kind, name: str, assets: AssetFiles) -> None:
         if kind == "upscalers":
             raise ModelsError(f"{part.source} is not a {SUFFIX} file in the models folder")
         return
+    if kind == "embeddings":
+        embedding_files.describe(assets, name)
     if kind in FILE_KINDS:
         path = assets.file(kind, name)
     elif kind == "upscalers" and path.suffix != SUFFIX:

@@ -20,6 +20,7 @@ from gpu_worker.pipeline.loading import sources, task_pipelines
 from gpu_worker.pipeline.loading.asset_files import SUFFIX, check_header
 from gpu_worker.pipeline.loading.sources import Source
 from gpu_worker.pipeline.schedulers import catalog, dry_run
+from gpu_worker.pipeline.schedulers.dry_run import Pass
 
 _LATENT_CHANNELS = 4
 
@@ -173,7 +174,7 @@ def _check_defaults(source: Source, own: Any, pipeline: str) -> None:
     name = defaults.scheduler or type(own).__name__
     steps = defaults.num_inference_steps or DEFAULT_STEPS
     try:
-        dry_run.build(own, pipeline, name, defaults.scheduler_options, steps)
+        dry_run.build(own, pipeline, name, defaults.scheduler_options, [Pass(steps)])
     except Unsupported as error:
         raise ModelsError(f"{source.name}: defaults.{error}") from None
 

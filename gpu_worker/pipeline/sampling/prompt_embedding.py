@@ -10,12 +10,7 @@ import inspect
 from typing import Any
 
 import torch
-from compel import (
-    Compel,
-    DiffusersTextualInversionManager,
-    ReturnedEmbeddingsType,
-    SplitLongTextMode,
-)
+from compel import Compel, ReturnedEmbeddingsType, SplitLongTextMode
 from compel.prompt_parser import FlattenedPrompt
 
 from gpu_worker.contract import prompt_weights
@@ -64,14 +59,6 @@ def _tokenizer(pipe: Any) -> Any:
     return pipe.tokenizer or pipe.tokenizer_2
 
 
-class _TextualInversions:
-    """The attributes of a pipeline that compel needs for textual inversions."""
-
-    def __init__(self, pipe: Any) -> None:
-        self.tokenizer = _tokenizer(pipe)
-        self.maybe_convert_prompt = pipe.maybe_convert_prompt
-
-
 def _tokens(pipe: Any, text: str) -> int:
     """Return a prompt's largest number of tokens of all encoders, without start and end.
 
@@ -81,8 +68,7 @@ def _tokens(pipe: Any, text: str) -> int:
     for suffix in ("", "_2"):
         tokenizer = getattr(pipe, f"tokenizer{suffix}", None)
         if tokenizer is not None:
-            expanded = pipe.maybe_convert_prompt(text, tokenizer)
-            ids = tokenizer(expanded, truncation=False, add_special_tokens=False).input_ids
+            ids = tokenizer(text, truncation=False, add_special_tokens=False).input_ids
             counts.append(len(ids))
     return max(counts)
 
@@ -122,7 +108,6 @@ def _compel(
     return Compel(
         tokenizer=getattr(pipe, f"tokenizer{suffix}"),
         text_encoder=_SkippingEncoder(getattr(pipe, f"text_encoder{suffix}"), skip),
-        textual_inversion_manager=DiffusersTextualInversionManager(_TextualInversions(pipe)),
         dtype_for_device_getter=lambda device: torch.float32,
         truncate_long_prompts=False,
         split_long_text_mode=SplitLongTextMode.PHRASES,

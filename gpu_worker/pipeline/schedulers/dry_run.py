@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,19 +14,27 @@ from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.schedulers import catalog
 from gpu_worker.pipeline.schedulers.catalog import DISTILLED, FLOW
 
-STEPS = 4
-"""Multistep solvers reach their full order within these steps."""
-
 _PREDICTS_VARIANCE = ("learned", "learned_range")
 
+_SENTENCES = (ValueError, TypeError, NotImplementedError, ImportError)
+"""Errors with a message of the scheduler for its caller."""
 
-_ERRORS = (
-    *(ValueError, TypeError, NotImplementedError, ImportError, ArithmeticError),
-    *(RuntimeError, IndexError, KeyError, AttributeError),
+_FAULTS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError),
 )
+"""Errors with a message of Python or torch, which explains nothing."""
 
 
-def build(own: Any, pipeline: str, name: str, options: dict[str, Any], steps: int) -> Any:
+class Pass(NamedTuple):
+    """A pass of an image: the number of steps that are set, and the share of them that runs."""
+
+    steps: int
+    strength: float = 1.0
+
+
+def build(
+    own: Any, pipeline: str, name: str, options: dict[str, Any], passes: Sequence[Pass]
+) -> Any:
     """Return a scheduler that replaces a model's own, after a dry run.
 
     Args:
@@ -33,7 +42,7 @@ def build(own: Any, pipeline: str, name: str, options: dict[str, Any], steps: in
         pipeline: the name of the pipeline's class.
         name: the name of the requested class.
         options: the requested options.
-        steps: the number of steps of the dry run.
+        passes: the passes of the dry run, at least one; all steps of each are run.
 
     Raises:
         Unsupported: the model does not work with this class, or with an option.
@@ -51,32 +60,35 @@ def build(own: Any, pipeline: str, name: str, options: dict[str, Any], steps: in
             raise Unsupported(f"scheduler_options.{option}", value, reason)
     try:
         scheduler = cls.from_config(own.config, **options)
-        run(scheduler, own, steps)
+        for each in passes:
+            run(scheduler, own, each)
     except torch.OutOfMemoryError:
         raise
-    except _ERRORS as error:
-        raise _blame(name, options, steps, error) from error
+    except (*_SENTENCES, *_FAULTS) as error:
+        raise _blame(name, options, passes[0].steps, error) from error
     return scheduler
 
 
 def _blame(name: str, options: dict[str, Any], steps: int, error: Exception) -> Unsupported:
     message = " ".join(str(error).split())
+    is_fault = isinstance(error, _FAULTS) and not isinstance(error, NotImplementedError)
+    reason = "the combination does not work" if is_fault else message
     terms = {option: {option, str(value)} for option, value in options.items()}
     mentioned = set(re.findall(r"[\w+-]+", message))
     blamed = [option for option in options if terms[option] & mentioned] or list(options)
     if not blamed:
-        return Unsupported("scheduler", name, f"cannot create it for {steps} steps: {message}")
+        return Unsupported("scheduler", name, f"cannot create it for {steps} steps: {reason}")
     field = ", ".join(f"scheduler_options.{option}" for option in blamed)
     value = options[blamed[0]] if len(blamed) == 1 else {key: options[key] for key in blamed}
-    return Unsupported(field, value, f"cannot create {name} with it: {message}")
+    return Unsupported(field, value, f"cannot create {name} with it: {reason}")
 
 
-def run(scheduler: Any, own: Any, steps: int) -> None:
-    """Run the scheduler's first steps on random latents, where it is a sampler of latents.
+def run(scheduler: Any, own: Any, each: Pass) -> None:
+    """Run all steps of a pass on random latents, where it is a sampler of latents.
 
     Args:
         own: the model's scheduler, whose configuration names what the model predicts.
-        steps: the number of steps to set.
+        each: the pass.
 
     Raises:
         ValueError: its values leave their range.
@@ -85,14 +97,23 @@ def run(scheduler: Any, own: Any, steps: int) -> None:
     tested = copy.deepcopy(scheduler)
     is_flow = type(tested).__name__.startswith(FLOW)
     if not (is_flow or tested._compatibles or type(tested).__name__ in DISTILLED):
-        tested.set_timesteps(steps)
+        tested.set_timesteps(each.steps)
         return
     shift = {"mu": 1.0} if tested.config.get("use_dynamic_shifting") else {}
     if not set(shift) <= set(inspect.signature(tested.set_timesteps).parameters):
         raise ValueError("it does not support use_dynamic_shifting, which this model uses")
-    tested.set_timesteps(steps, **shift)
+    tested.set_timesteps(each.steps, **shift)
     _check_tables(tested)
-    _step(tested, own)
+    _step(tested, own, _begin(tested, each))
+
+
+def _begin(scheduler: Any, each: Pass) -> int:
+    """Return the index of the first timestep, as diffusers' get_timesteps counts it."""
+    begin = max(each.steps - min(int(each.steps * each.strength), each.steps), 0)
+    index = begin * int(getattr(scheduler, "order", 1))
+    if index and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(index)
+    return index
 
 
 def _check_tables(scheduler: Any) -> None:
@@ -106,7 +127,7 @@ def _check_tables(scheduler: Any) -> None:
         raise ValueError(f"its timesteps are outside 0 to {trained}")
 
 
-def _step(scheduler: Any, own: Any) -> None:
+def _step(scheduler: Any, own: Any, begin: int) -> None:
     learned = own.config.get("variance_type") in _PREDICTS_VARIANCE
     channels = 3 if learned else 4  # of pixels, as the models have them that predict it
     both = learned and scheduler.config.get("variance_type") in _PREDICTS_VARIANCE
@@ -114,10 +135,16 @@ def _step(scheduler: Any, own: Any) -> None:
     parameters = inspect.signature(scheduler.step).parameters
     kwargs = {"generator": generator} if "generator" in parameters else {}
     sample = torch.randn((1, channels, 8, 8), generator=generator)
-    for timestep in scheduler.timesteps[:STEPS]:
+    timesteps = scheduler.timesteps[begin:]
+    for number, timestep in enumerate(timesteps, start=1):
         if hasattr(scheduler, "scale_model_input"):
             scheduler.scale_model_input(sample, timestep)
         predicted = torch.randn((1, channels * (2 if both else 1), 8, 8), generator=generator)
-        sample = scheduler.step(predicted, timestep, sample, **kwargs).prev_sample
+        try:
+            sample = scheduler.step(predicted, timestep, sample, **kwargs).prev_sample
+        except _FAULTS as error:
+            if isinstance(error, _SENTENCES):
+                raise
+            raise ValueError(f"it fails at step {number} of {len(timesteps)}") from error
         if not torch.isfinite(sample).all():
-            raise ValueError("its steps do not return finite numbers")
+            raise ValueError(f"its step {number} of {len(timesteps)} returns no finite numbers")

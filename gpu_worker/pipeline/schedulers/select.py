@@ -13,6 +13,7 @@ from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.loading.loaded_model import LoadedModel, unsupported
 from gpu_worker.pipeline.sampling.context import GenerationContext
 from gpu_worker.pipeline.schedulers import dry_run
+from gpu_worker.pipeline.schedulers.dry_run import Pass
 
 TRIAL_STEPS = 10
 
@@ -58,9 +59,18 @@ def _build(loaded: LoadedModel, own: Any, request: GenerationRequest) -> Any:
         return copy.deepcopy(own)
     pipeline = type(loaded.pipe).__name__
     try:
-        return dry_run.build(own, pipeline, name, options, steps)
+        return dry_run.build(own, pipeline, name, options, _passes(request, steps))
     except Unsupported as error:
         raise unsupported(error.field, error.value, loaded.pipe, error.reason) from error
+
+
+def _passes(request: GenerationRequest, steps: int) -> list[Pass]:
+    passes = [Pass(steps)]
+    if request.strength is not None:
+        passes.append(Pass(steps, request.strength))
+    if request.hires is not None:
+        passes.append(Pass(request.hires.num_inference_steps or steps, request.hires.strength))
+    return passes
 
 
 def _steps(loaded: LoadedModel, request: GenerationRequest) -> int:
