@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from gpu_worker.pipeline.integrity import wider_vae
@@ -93,6 +94,8 @@ def watch(pipe: Any, arguments: dict[str, Any]) -> Iterator[ValueNotes]:
         if name.endswith("prompt_embeds"):
             notes.add(TEXT_ENCODER, value)
     with contextlib.ExitStack() as stack:
+        # The notes are read after the pass; numpy would only warn of what they say.
+        stack.enter_context(np.errstate(invalid="ignore"))
         parts = {id(part): (name, part) for name, part in pipe.components.items()}
         for name, part in parts.values():
             if not isinstance(part, torch.nn.Module):
