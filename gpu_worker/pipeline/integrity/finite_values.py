@@ -36,7 +36,7 @@ class Note:
 
 
 class ValueNotes:
-    """Of one pass, in the order of the computation."""
+    """The notes of one pass, in the order of the computation."""
 
     def __init__(self) -> None:
         self.vae_dtype: str | None = None
@@ -68,8 +68,10 @@ class ValueNotes:
         return self._is_paused
 
     def cause(self) -> Note | None:
-        """The first note that is not finite, if such numbers reached the image. Waits for the
-        device."""
+        """Return the first note that is not finite, if such numbers reached the image.
+
+        It waits for the device.
+        """
         bad = [note for note, is_finite in self._read() if not is_finite]
         return bad[0] if any(_is_decisive(note.part) for note in bad) else None
 
@@ -117,7 +119,7 @@ def _watched_network(name: str, part: torch.nn.Module, notes: ValueNotes) -> Ite
     handles = [part.register_forward_hook(lambda _module, _inputs, out: notes.add(name, out))]
 
     def first_input(_module: object, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """What the scheduler made of the noise, before its first step."""
+        """Note what the scheduler made of the noise, before its first step."""
         latents = inputs[:1] or [named[key] for key in _LATENTS if key in named][:1]
         notes.add(SCHEDULER, latents)
         handles.pop().remove()

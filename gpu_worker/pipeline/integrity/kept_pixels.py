@@ -16,7 +16,7 @@ _HALF = 127
 
 
 def restore(generated: Image.Image, sent: Image.Image, mask: Image.Image) -> Image.Image:
-    """The generated image, with the sent pixels wherever the mask keeps them.
+    """Return the generated image with the sent pixels wherever the mask keeps them.
 
     Args:
         sent: the image of the request, RGB, in the generated image's size.
@@ -26,7 +26,7 @@ def restore(generated: Image.Image, sent: Image.Image, mask: Image.Image) -> Ima
 
 
 def generated_share(mask: Image.Image) -> Image.Image:
-    """How much of each pixel the generated image contributes: from 0 to 255, never above the mask.
+    """Return what the generated image contributes to each pixel, 0 to 255, never above the mask.
 
     It is 0 where diffusers keeps the latents: from black to the middle grey. The rest of the grey
     scale blends, and so do the pixels of the white next to what is kept.

@@ -18,7 +18,7 @@ _IP_ADAPTER = ("encoder_hid_proj", "_ip.")
 def refusal(
     note: Note, pipe: Any, request: GenerationRequest, model: str, base: Any = None
 ) -> Unsupported:
-    """The sentence of a job that has no image for this reason.
+    """Return the sentence of a job that has no image for this reason.
 
     Args:
         note: the first that is not finite.
@@ -37,7 +37,7 @@ def refusal(
 
 
 def _field(part: str, pipe: Any, request: GenerationRequest) -> tuple[str, Any] | None:
-    """What the request has put into this part; None where it is the loaded model's own."""
+    """Return what the request put into this part; None where it is the loaded model's own."""
     if part == SCHEDULER:
         options, name = request.scheduler_options, type(pipe.scheduler).__name__
         return ("scheduler_options", options) if options else ("scheduler", name)
@@ -63,7 +63,7 @@ def _field_of_weight(weight: str, request: GenerationRequest) -> tuple[str, Any]
 
 
 def _attached(part: str, request: GenerationRequest) -> tuple[str, Any] | None:
-    """Where the weights are sound, what the request has added to the part."""
+    """Return what the request added to a part whose weights are finite."""
     if request.loras:
         return "loras", [lora.name for lora in request.loras]
     if request.embeddings and TEXT_ENCODER in part:
@@ -74,7 +74,7 @@ def _attached(part: str, request: GenerationRequest) -> tuple[str, Any] | None:
 
 
 def _broken_weight(pipe: Any, part: str) -> str | None:
-    """The name of the first weight that is not finite, as far as the weights are in memory.
+    """Return the name of the first weight that is not finite, of those in memory.
 
     Args:
         part: a part's name. Prompts that were encoded before the call have several encoders.

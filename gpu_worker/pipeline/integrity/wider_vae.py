@@ -18,7 +18,7 @@ _SAVINGS = ("use_slicing", "use_tiling", "tile_")
 
 
 def tensors(value: object) -> Iterator[torch.Tensor]:
-    """Every floating-point tensor in what a network returns; a distribution by its parameters."""
+    """Yield each floating-point tensor in what a network returns; a distribution's parameters."""
     if isinstance(value, torch.Tensor):
         if value.dtype in (*_NARROW, torch.float32, torch.float64):
             yield value
@@ -33,7 +33,7 @@ def tensors(value: object) -> Iterator[torch.Tensor]:
 
 
 def is_worth_a_retry(value: torch.Tensor, output: object) -> bool:
-    """Whether a narrow dtype made numbers of finite ones that are not. Waits for the device."""
+    """Return whether a narrow dtype overflowed on finite values. It waits for the device."""
     if value.dtype not in _NARROW:
         return False
     results = [each.isfinite().all() for each in tensors(output)]
@@ -42,7 +42,7 @@ def is_worth_a_retry(value: torch.Tensor, output: object) -> bool:
 
 
 def run(vae: torch.nn.Module, method: str, value: torch.Tensor, *inputs: Any, **named: Any) -> Any:
-    """What the VAE's own method returns in float32. The VAE is as before afterwards."""
+    """Return what the VAE's own method gives in float32. The VAE is as before afterwards."""
     if any(weight.is_meta for weight in vae.parameters()):
         return getattr(_copy(vae, value.device), method)(value.float(), *inputs, **named)
     with _in_float32(vae):
@@ -50,7 +50,7 @@ def run(vae: torch.nn.Module, method: str, value: torch.Tensor, *inputs: Any, **
 
 
 def cast(output: Any, dtype: torch.dtype) -> Any:
-    """What `encode` returns, in another dtype."""
+    """Return a result of `encode` in another dtype."""
     if isinstance(output, torch.Tensor):
         return output.to(dtype)
     if isinstance(output, dict):
@@ -64,7 +64,7 @@ def cast(output: Any, dtype: torch.dtype) -> Any:
 
 @contextlib.contextmanager
 def _in_float32(vae: torch.nn.Module) -> Iterator[None]:
-    """Its own weights stay where they are in memory, and are put back."""
+    """Within, the weights are float32; its own stay where they are in memory and come back."""
     own = [(weight, weight.data) for weight in (*vae.parameters(), *vae.buffers())]
     try:
         for weight, data in own:
@@ -76,7 +76,7 @@ def _in_float32(vae: torch.nn.Module) -> Iterator[None]:
 
 
 def _copy(vae: Any, device: torch.device) -> Any:
-    """Of a VAE whose layers come to the device one by one: whole and in float32."""
+    """Return a float32 copy of a VAE whose layers come to the device one by one."""
     with torch.device("meta"):
         whole = type(vae).from_config(vae.config)
     whole.load_state_dict(get_state_dict_offloaded_model(vae), assign=True)

@@ -36,7 +36,7 @@ class Canvas:
     def masked_input(
         self, request: GenerationRequest, images: InputImages, size: tuple[int, int]
     ) -> tuple[Image.Image, Image.Image] | None:
-        """The request's image (RGB) and mask (L) in a size; None without a mask.
+        """Return the request's image (RGB) and mask (L) in a size; None without a mask.
 
         Args:
             size: of the generated image, which a second pass makes larger than the canvas.

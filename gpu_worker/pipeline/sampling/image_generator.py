@@ -64,7 +64,7 @@ class ImageGenerator:
         return GeneratedImage(self._with_kept_pixels(image, metadata), metadata)
 
     def _with_kept_pixels(self, image: Image.Image, metadata: dict[str, Any]) -> Image.Image:
-        """The image, with what the request's mask keeps in the pixels that were sent."""
+        """Return the image with the sent pixels wherever the request's mask keeps them."""
         context = self.context
         masked = context.canvas.masked_input(context.request, context.images, image.size)
         if masked is None:
@@ -178,10 +178,10 @@ class _Run:
         return output.images
 
     def _check(self, notes: finite_values.ValueNotes, pipe: Any) -> None:
-        """Whether a pass has an image at all.
+        """Check that the values of a pass are finite; note the dtype that the VAE needed.
 
         Raises:
-            Unsupported: its numbers are none; the sentence names the part and the field.
+            Unsupported: they are not; the sentence names the part and the field.
         """
         of = self.of
         cause = notes.cause()
