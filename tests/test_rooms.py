@@ -98,6 +98,7 @@ ARROWS: dict[str, set[str]] = {
         "gpu_worker.pipeline.schedulers",
         "gpu_worker.pipeline.upscaling",
     },
+    "gpu_worker.pipeline.integrity": {"gpu_worker.contract"},
     "gpu_worker.pipeline.loading": {
         "gpu_worker",
         "gpu_worker.assets",
@@ -109,6 +110,7 @@ ARROWS: dict[str, set[str]] = {
         "gpu_worker.assets",
         "gpu_worker.contract",
         "gpu_worker.pipeline",
+        "gpu_worker.pipeline.integrity",
         "gpu_worker.pipeline.loading",
     },
     "gpu_worker.pipeline.schedulers": {

@@ -24,6 +24,7 @@ from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.sampling import latent_preview, prompt_embedding, refiner
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.command import sde
+from tests.support.masked_images import with_sent_pixels
 from tests.support.pipeline_bench import PROMPT, Bench, in_own_memory, write_library
 from tests.support.service import running
 
@@ -148,6 +149,8 @@ def by_hand(
     image: Image.Image = second(
         **second_words, **common, **more, image=latents, denoising_start=at, generator=generator
     ).images[0]
+    if "mask_image" in of_base:
+        image = with_sent_pixels(image, of_base["image"], of_base["mask_image"])
     return image.tobytes()
 
 

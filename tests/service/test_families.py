@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.support.builders.tiny_adapters import drawing, mask
 from tests.support.builders.tiny_families import FAMILIES, Family
+from tests.support.masked_images import with_sent_pixels
 from tests.support.pipeline_bench import PROMPT, in_own_memory, write_library
 from tests.support.service import ROOT, Service, running
 
@@ -110,6 +111,9 @@ def direct(folder: Path, kind: str, task: str, name: str) -> tuple[tuple[int, in
     image = pipe(
         prompt=PROMPT, generator=generator, **asked(family, task, kind), **pictures(task), **more
     ).images[0]
+    if task == "inpaint":
+        sent = drawing().resize(image.size, Image.Resampling.LANCZOS)
+        image = with_sent_pixels(image, sent, mask().resize(image.size, Image.Resampling.NEAREST))
     return image.size, image.tobytes()
 
 

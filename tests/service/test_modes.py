@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from gpu_worker.pipeline import DEMO_MODEL
+from tests.support.masked_images import with_sent_pixels
 from tests.support.pipeline_bench import in_own_memory
 from tests.support.service import Service, running
 
@@ -73,6 +74,8 @@ def direct(kind: Any, **given: Any) -> bytes:
         generator=torch.Generator("cpu").manual_seed(3),
         **given,
     ).images[0]
+    if "mask_image" in given:
+        image = with_sent_pixels(image, given["image"], given["mask_image"])
     return bytes(image.tobytes())
 
 

@@ -17,6 +17,7 @@ from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline_api import GeneratedImage
 from gpu_worker.settings import WorkerSettings, load
+from tests.support import masked_images
 from tests.support.builders import tiny_adapters
 
 UUID = "00000000-0000-4000-8000-000000000000"
@@ -103,7 +104,8 @@ def in_own_memory(pipe: Any) -> Any:
 
 
 def direct(pipe: Any, **given: Any) -> bytes:
-    """The pixels that diffusers gives when it is called by hand."""
+    """The pixels that diffusers gives when it is called by hand; under a mask, with the sent
+    image put back where the mask is black."""
     in_own_memory(pipe)
     pipe.set_progress_bar_config(disable=True)
     if "clip_skip" in given and not hasattr(pipe.text_encoder, "text_model"):
@@ -112,6 +114,8 @@ def direct(pipe: Any, **given: Any) -> bytes:
     arguments = {"prompt": PROMPT, "num_inference_steps": 2, **given}
     generator = torch.Generator("cpu").manual_seed(7)
     image: Image.Image = pipe(**arguments, generator=generator).images[0]
+    if "mask_image" in given:
+        image = masked_images.with_sent_pixels(image, given["image"], given["mask_image"])
     return image.tobytes()
 
 

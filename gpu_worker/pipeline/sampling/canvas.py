@@ -33,6 +33,27 @@ class Canvas:
         """Return the image at this size; another aspect ratio is stretched, not cropped."""
         return _resize(image, (self.width, self.height), Image.Resampling.LANCZOS)
 
+    def masked_input(
+        self, request: GenerationRequest, images: InputImages, size: tuple[int, int]
+    ) -> tuple[Image.Image, Image.Image] | None:
+        """Return the request's image (RGB) and mask (L) in a size; None without a mask.
+
+        Args:
+            size: of the generated image, which a second pass makes larger than the canvas.
+
+        Raises:
+            MissingImage: an image is gone or cannot be read.
+        """
+        if request.image is None or request.mask_image is None:
+            return None
+        image, mask = self.image, self.mask
+        if image is None or mask is None or size != self.size:
+            image, mask = images.image(request.image), images.mask(request.mask_image)
+        return (
+            _resize(image, size, Image.Resampling.LANCZOS),
+            _resize(mask, size, Image.Resampling.NEAREST),
+        )
+
     @classmethod
     def for_request(
         cls, loaded: LoadedModel, request: GenerationRequest, images: InputImages

@@ -6,7 +6,7 @@ The pipeline has everything of the job already. Nothing is loaded here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from PIL import Image
 
 from gpu_worker.contract.request import Hires
 from gpu_worker.pipeline.families import call_parameters
+from gpu_worker.pipeline.integrity import finite_values, kept_pixels, nonfinite_cause
 from gpu_worker.pipeline.loading import task_pipelines
 from gpu_worker.pipeline.loading.loaded_model import unsupported
 from gpu_worker.pipeline.sampling import hires, latent_preview, step_callbacks
@@ -59,7 +60,17 @@ class ImageGenerator:
         else:
             image = run.with_hires(request.hires)
         steps_log = {} if log is None else {"steps_log": log.rows}
-        return GeneratedImage(image, {"seed": seed, **self.metadata, **steps_log})
+        metadata = {"seed": seed, **self.metadata, **run.metadata, **steps_log}
+        return GeneratedImage(self._with_kept_pixels(image, metadata), metadata)
+
+    def _with_kept_pixels(self, image: Image.Image, metadata: dict[str, Any]) -> Image.Image:
+        """Return the image with the sent pixels wherever the request's mask keeps them."""
+        context = self.context
+        masked = context.canvas.masked_input(context.request, context.images, image.size)
+        if masked is None:
+            return image
+        metadata["mask_blend_px"] = kept_pixels.BLEND_PX
+        return kept_pixels.restore(image, *masked)
 
 
 class StepCounter:
@@ -94,6 +105,7 @@ class _Run:
     generator: torch.Generator
     counter: StepCounter
     log: StepLog | None
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def with_hires(self, request: Hires) -> Any:
         """Run a first pass, enlarge its image, and run image-to-image at that size."""
@@ -146,6 +158,7 @@ class _Run:
         loaded = self.of.context.loaded
         previews = LatentPreviews(pipe.scheduler, factor, lambda z: loaded.colors(pipe, z))
         has_vae = getattr(pipe, "vae", None) is not None
+        watched = finite_values.watch(pipe, arguments)
 
         def on_step_end(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
             if blend is not None:
@@ -155,9 +168,27 @@ class _Run:
             at = latent_preview.step_index(pipe.scheduler, index, timestep)
             latents = tensors.get("latents") if has_vae else None
             preview = None if latents is None else previews.after(at, latents)
-            self.counter.step(index + 1, step_callbacks.steps_of(pipe), preview)
+            with notes.paused():
+                self.counter.step(index + 1, step_callbacks.steps_of(pipe), preview)
             return tensors
 
-        with step_callbacks.report_steps(pipe, on_step_end) as callback:
+        with watched as notes, step_callbacks.report_steps(pipe, on_step_end) as callback:
             output = pipe(**arguments, **callback, generator=self.generator)
+        self._check(notes, pipe)
         return output.images
+
+    def _check(self, notes: finite_values.ValueNotes, pipe: Any) -> None:
+        """Check that the values of a pass are finite; note the dtype that the VAE needed.
+
+        Raises:
+            Unsupported: they are not; the sentence names the part and the field.
+        """
+        of = self.of
+        cause = notes.cause()
+        if cause is not None:
+            refiner = of.refiner
+            base = refiner.base if refiner is not None and pipe is refiner.pipe else None
+            context = of.context
+            raise nonfinite_cause.refusal(cause, pipe, context.request, context.loaded.name, base)
+        if notes.vae_dtype is not None:
+            self.metadata["vae_dtype"] = notes.vae_dtype

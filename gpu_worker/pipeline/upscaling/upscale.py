@@ -14,7 +14,7 @@ import PIL
 import torch
 from PIL import Image
 
-from gpu_worker.assets.model_library import Library
+from gpu_worker.assets.model_library import Library, ModelsError
 from gpu_worker.pipeline.loading import alignment
 from gpu_worker.pipeline.upscaling import spandrel_models
 
@@ -34,13 +34,17 @@ def enlarge(
     """Return the image in RGB, enlarged to `size` (width, height) in pixels.
 
     Raises:
-        ModelsError: no upscaler has this name, its file is not one, or spandrel is missing.
+        ModelsError: no upscaler has this name, its file is not one, or spandrel is missing;
+            or its values are not finite.
     """
     image = image.convert("RGB")
     if name != LANCZOS:
         model = spandrel_models.load(name, library, folder).to(device).eval()
         alignment.align(model.model, device)
-        image = _to_image(_upscale_tiles(model, _to_tensor(image).to(device)))
+        pixels = _upscale_tiles(model, _to_tensor(image).to(device))
+        if not bool(pixels.isfinite().all()):
+            raise ModelsError(f"upscalers.{name}: it produced NaN or infinite values: no image")
+        image = _to_image(pixels)
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
