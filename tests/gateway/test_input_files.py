@@ -40,7 +40,7 @@ def store(folder: Path) -> None:
                 **more,
             }
         )
-        for number, (uuid, more) in enumerate([(WITH, named), (OTHER, {})], 1)
+        for number, (uuid, more) in enumerate([(WITH, named | {"request": named}), (OTHER, {})], 1)
     ]
     (folder / "disk_backups").mkdir()
     (folder / "disk_backups" / "gpu-0.00000001.jsonl").write_bytes(b"".join(lines))
