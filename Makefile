@@ -9,13 +9,13 @@ SOURCES := client gateway gpu_worker tests bench
 .PHONY: help install demo run test check format bench chaos clean
 
 help:
-	@echo "make demo     from nothing to a picture (demo.png)"
-	@echo "make run      the service in the foreground, http://127.0.0.1:9090"
-	@echo "make test     every test"
-	@echo "make check    format, lint, types, then every test"
-	@echo "make bench    the figures in docs/"
-	@echo "make chaos    kill everything at random, hundreds of times, and count what is lost"
-	@echo "make install  the environment alone (.venv)"
+	@echo "make demo     install everything and generate an image (demo.png)"
+	@echo "make run      run the service in the foreground, http://127.0.0.1:9090"
+	@echo "make test     run every test"
+	@echo "make check    check format, lint and types, then run every test"
+	@echo "make bench    print the figures in docs/"
+	@echo "make chaos    kill processes at random, hundreds of times, and count lost jobs"
+	@echo "make install  install into .venv only"
 
 install: $(STAMP)
 

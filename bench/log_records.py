@@ -31,13 +31,14 @@ def record(number: int, picture_bytes: int) -> Record:
         request=request,
     )
     picture = random.Random(number).randbytes(picture_bytes * 3 // 4)
-    facts = {"model": "demo", "device": "cpu", "machine_size": "tiny", "attempt": 1, "seconds": 1.5}
+    metadata: dict[str, object] = {"model": "demo", "device": "cpu", "machine_size": "tiny"}
+    metadata |= {"attempt": 1, "seconds": 1.5}
     return result_record(
         job,
         outcome=Outcome.SUCCEEDED,
         errors=[],
         data=base64.b64encode(picture).decode("ascii"),
-        metadata=facts,
+        metadata=metadata,
     )
 
 

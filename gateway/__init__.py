@@ -1,1 +1,1 @@
-"""The HTTP process and the broker. It never imports torch, diffusers or transformers."""
+"""Runs the HTTP process and the broker. It never imports torch, diffusers or transformers."""

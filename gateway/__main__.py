@@ -62,7 +62,7 @@ def _lock(settings: GatewaySettings, patience_s: float) -> IO[str]:
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            return process.lock(settings.run_dir / "gateway.lock", "the gateway's place")
+            return process.lock(settings.run_dir / "gateway.lock", "the gateway's lock")
         except StoreLocked:
             if time.monotonic() >= deadline:
                 raise

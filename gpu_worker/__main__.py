@@ -92,7 +92,7 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         log.error("the model %s could not be loaded: %s", settings.model, error)
         return os.EX_UNAVAILABLE
     pipelines.append(pipeline)
-    log.info("ready: %s", pipeline.facts)
+    log.info("ready: %s", pipeline.metadata)
     try:
         _runner(settings, slots, results, pipeline, stop).run()
     except DeviceLost as error:
@@ -143,7 +143,7 @@ def _status_source(
 
     def status() -> protocol.WorkerStatus:
         view = slots.view()
-        facts = pipelines[0].facts if pipelines else {"model": model}
+        metadata = pipelines[0].metadata if pipelines else {"model": model}
         return protocol.WorkerStatus(
             state=view.state,
             boot_id=boot_id,
@@ -162,15 +162,15 @@ def _status_source(
             ],
             step_s=view.step_s,
             trouble=view.trouble,
-            model=facts.get("model"),
-            device=facts.get("device"),
-            dtype=facts.get("dtype"),
-            machine_size=facts.get("machine_size"),
+            model=metadata.get("model"),
+            device=metadata.get("device"),
+            dtype=metadata.get("dtype"),
+            machine_size=metadata.get("machine_size"),
             described=pipelines[0].described if pipelines else 0,
             loaded=pipelines[0].loaded if pipelines else None,
             memory_bytes=_memory_bytes(),
             load_error=view.load_error,
-            versions={name: facts[name] for name in _VERSIONS if name in facts},
+            versions={name: metadata[name] for name in _VERSIONS if name in metadata},
         )
 
     return status

@@ -31,7 +31,7 @@ class GeneratedImage:
     """
 
     image: Image.Image
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     parameters: str | None = None
 
 
@@ -48,9 +48,9 @@ class OnStep(Protocol):
 
 
 class Pipeline(Protocol):
-    """The interface of a pipeline. `facts` is its current metadata, which another thread reads."""
+    """The interface of a pipeline. Another thread reads `metadata`, its current metadata."""
 
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     described: int
     """Counts the changes of what describe() says."""
 
@@ -61,12 +61,12 @@ class Pipeline(Protocol):
         """Return all images of a job, in order. Loads the model of the job if necessary.
 
         Raises:
-            Refused: the job cannot be done.
+            Refusal: the job cannot be done.
             OutOfMemory: the memory is too small; the process can continue.
             DeviceLost: the process must end.
         """
 
-    def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
+    def request_metadata(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the metadata of a request for its record, of its own model only.
 
         The main thread calls this when the job of the request has ended.

@@ -1,6 +1,6 @@
-"""The libraries that have weights in fewer bits, one for each SDE_QUANTIZATION.
+"""Lists the libraries for quantized weights, one for each SDE_QUANTIZATION.
 
-Imports none of them: it hides those that the setting does not ask for, and has the others quiet.
+It imports none of them. It hides the unused ones and silences the others.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Quantization = Literal[
 
 @dataclass(frozen=True)
 class QuantizationLibrary:
-    """`module` is what Python imports, `package` what pip installs, `extra` ours that names it.
+    """The module to import, the package to install, and the extra of this project for it.
 
-    `devices`: torch's words for those on which diffusers 0.42 has it quantise.
+    `devices` are the torch devices on which diffusers 0.42 supports it.
     """
 
     module: str
@@ -43,7 +43,7 @@ LIBRARIES: dict[str, QuantizationLibrary] = {
 }
 
 _LOGGERS = ("torchao", "bitsandbytes", "torch.utils._pytree")
-"""They tell of CUDA kernels that were not built and of casts; the last one of torchao's classes."""
+"""They warn about missing CUDA kernels, casts and torchao's classes."""
 
 
 def hide_unused(quantization: Quantization) -> None:
@@ -61,7 +61,7 @@ def hide_unused(quantization: Quantization) -> None:
         return
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    # diffusers means to drop quanto with its version 1.
+    # diffusers warns that its version 1 will drop quanto.
     warnings.filterwarnings("ignore", message=r"\s*`Quanto", category=FutureWarning)
 
 

@@ -73,13 +73,15 @@ class Settings(BaseModel):
     )
 
     segment_mib: Annotated[int, Field(ge=1, le=65536)] = Field(
-        default=64, alias="SDE_SEGMENT_MIB", description="a log file's size before the next begins"
+        default=64,
+        alias="SDE_SEGMENT_MIB",
+        description="the size at which a log file is followed by the next",
     )
 
     models_folder: DataDir | None = Field(
         default=None,
         alias="SDE_MODELS_DIR",
-        description="holds models.toml and the files that it names; unset: SDE_DATA_DIR/models",
+        description="the folder of models.toml and its files; unset: SDE_DATA_DIR/models",
     )
 
     @property
@@ -132,23 +134,23 @@ class WorkerSettings(Settings):
     quantization: Quantization = Field(
         default="none",
         alias="SDE_QUANTIZATION",
-        description="weights of the UNet or transformer in fewer bits, by an optional library",
+        description="quantizes the UNet or transformer with an optional library",
     )
     unload_after_s: Annotated[float, Field(ge=0, le=86400 * 365)] = Field(
         default=0.0,
         alias="SDE_UNLOAD_AFTER_S",
-        description="an idle worker lets go of its model after this; 0: never",
+        description="seconds without a job after which a worker unloads its model; 0: never",
     )
     png_metadata: Literal["on", "off"] = Field(
         default="on",
         alias="SDE_PNG_METADATA",
-        description="whether pictures say in text chunks how they were made",
+        description="whether PNGs have their metadata in text chunks",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", alias="SDE_DEVICE", description="where the model runs"
     )
     machine_size: Literal["big", "medium", "little", "tiny"] | None = Field(
-        default=None, alias="MACHINE_SIZE", description="unset: chosen from the memory found"
+        default=None, alias="MACHINE_SIZE", description="unset: chosen by the size of the memory"
     )
     pipeline: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = Field(
         default=DEFAULT_PIPELINE, alias="SDE_PIPELINE", description="module:factory, for fakes"
@@ -161,24 +163,26 @@ class WorkerSettings(Settings):
     max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(
         default=2,
         alias="SDE_MAX_ATTEMPTS",
-        description="how often a job is started whose worker dies in it",
+        description="how often a job is started when its worker dies in it",
     )
 
     hf_home: str = Field(
-        default="", alias="HF_HOME", description="the hub library's own folder, when it is set"
+        default="",
+        alias="HF_HOME",
+        description="the hub library's folder; unset: SDE_DATA_DIR/model_cache",
     )
     mkl_cbwr: str = Field(
-        default="", alias="MKL_CBWR", description="MKL's own: the code that sums are made by"
+        default="", alias="MKL_CBWR", description="MKL's own setting: which code computes sums"
     )
     mkl_enable_instructions: str = Field(
         default="",
         alias="MKL_ENABLE_INSTRUCTIONS",
-        description="MKL's own: the newest instructions that it uses",
+        description="MKL's own setting: the newest instructions that it uses",
     )
     onednn_max_cpu_isa: str = Field(
         default="",
         alias="ONEDNN_MAX_CPU_ISA",
-        description="oneDNN's own: the newest instructions that it uses",
+        description="oneDNN's own setting: the newest instructions that it uses",
     )
 
     @property

@@ -19,9 +19,8 @@ from typer.testing import CliRunner
 
 from gateway import errors
 from gateway.http import problems
-from gateway.jobs import journal
 from gateway.jobs.job_entry import JobEntry, JobState, JobView
-from gateway.store import tombstones
+from gateway.store import journal_event, tombstones
 from gpu_worker import pipeline
 from gpu_worker.contract import protocol
 from gpu_worker.contract.capabilities import Capabilities
@@ -212,9 +211,9 @@ def test_journal_events(golden: Check) -> None:
         "sequence": {"sequence": 12},
     }
     for name, content in events.items():
-        text = journal.encode({"event": name, **content})
+        text = journal_event.encode({"event": name, **content})
         golden(f"journal/{name}.jsonl", text)
-        assert journal.decode(text) == {
+        assert journal_event.decode(text) == {
             "v": 1,
             "event": name,
             **content,
@@ -287,7 +286,7 @@ REFUSALS: dict[str, Exception] = {
     "key-reused": errors.IdempotencyKeyReused("Idempotency-Key: 'k' was sent before"),
     "unknown-job": errors.UnknownJob(UUID),
     "deleted": errors.ResultDeleted(UUID),
-    "no-picture": errors.NoImage("the job has no picture"),
+    "no-image": errors.NoImage("the job has no image"),
     "already-ended": errors.AlreadyEnded("the job has succeeded already"),
     "not-ended": errors.NotEnded("the job runs"),
     "damaged": durable.DamagedLine("does not match its checksum"),

@@ -96,7 +96,6 @@ ARROWS: dict[str, set[str]] = {
         "gpu_worker.pipeline",
         "gpu_worker.pipeline.loading",
         "gpu_worker.pipeline.schedulers",
-        "gpu_worker.pipeline.upscaling",
     },
     "gpu_worker.pipeline.integrity": {"gpu_worker.contract"},
     "gpu_worker.pipeline.loading": {
@@ -119,7 +118,11 @@ ARROWS: dict[str, set[str]] = {
         "gpu_worker.pipeline.loading",
         "gpu_worker.pipeline.sampling",
     },
-    "gpu_worker.pipeline.upscaling": {"gpu_worker.assets", "gpu_worker.pipeline.loading"},
+    "gpu_worker.pipeline.upscaling": {
+        "gpu_worker.contract",
+        "gpu_worker.assets",
+        "gpu_worker.pipeline.loading",
+    },
     "gpu_worker.store": {"gpu_worker.contract"},
     "sde_client": {"sde_client.commands"},
     "sde_client.commands": {"sde_client"},

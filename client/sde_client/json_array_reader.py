@@ -11,10 +11,7 @@ from collections.abc import Iterable, Iterator
 from sde_client.errors import UnexpectedReply
 
 MAX_LINE_BYTES = 256 << 20
-"""The limit of one line.
-
-An image of 2048 pixels a side has at most about 17 MB of base64.
-"""
+"""The limit of one line. The server's own limit is 68 MiB (docs/results-format.md)."""
 
 
 class CutOff(Exception):

@@ -24,7 +24,7 @@ from gpu_worker.contract.request import GenerationRequest, image_fields
 from gpu_worker.contract.validation_errors import Unsupported, display_value, field_errors
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
+MIN_SIDE_PX = 16
 
 LARGE_BYTES = 1 << 20
 AT_ONCE = 4
@@ -132,9 +132,13 @@ class InputImageReader:
             raise UnreadableImage(
                 f"is {width} x {height}, which is more than the limit of {self._max_pixels} pixels"
             )
-        if not (min(width, height) >= MIN_SIDE_PX and max(width, height) <= MAX_SIDE_PX):
+        if not (
+            min(width, height) >= MIN_SIDE_PX
+            and max(width, height) <= output_size.MAX_LARGE_SIDE_PX
+        ):
             raise UnreadableImage(
-                f"is {width} x {height}; each side must have {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels"
+                f"is {width} x {height}; "
+                f"each side must have {MIN_SIDE_PX} to {output_size.MAX_LARGE_SIDE_PX} pixels"
             )
 
 

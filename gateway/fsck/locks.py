@@ -51,7 +51,7 @@ def hold_all(settings: Settings, locks: ExitStack) -> set[str]:
         OSError: a lock file cannot be created.
     """
     process.make_directories(settings.run_dir, settings.results_dir)
-    locks.enter_context(process.lock(_path(settings, "gateway"), "the gateway's place"))
+    locks.enter_context(process.lock(_path(settings, "gateway"), "the gateway's lock"))
     locked_workers: set[str] = set()
     while True:
         workers = {_worker_of(name) for name in names(settings.results_dir)}

@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import orjson
 from pydantic import ValidationError
 
 from gateway.fsck import raw_lines
 from gateway.fsck.report import Kind, Report
+from gateway.store import journal_event
+from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.in_flight import InFlightJob, writer_of
-
-JOURNAL_VERSION = 1
-"""Lines of another version are left alone."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +59,18 @@ def read_journal(path: Path, deletions: Path, report: Report) -> None:
 
 def _read_events(path: Path, report: Report) -> None:
     for offset, text in raw_lines.check_lines(path, "gateway", report):
-        match _event(text):
+        try:
+            event = journal_event.decode(text)
+        except DamagedLine as error:
+            # Another version wrote this line, and may still read it.
+            reason = f"its checksum is correct, but it {error}"
+            report.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
+            continue
+        match event:
             case {"event": "accepted", "job": {"uuid": str(uuid)}}:
                 report.accept(uuid, offset)
             case {"event": "deleted", "uuid": str(uuid)}:
                 report.delete(uuid)
-            case None:
-                reason = (
-                    f"its checksum is correct, but it is not an event of version {JOURNAL_VERSION}"
-                )
-                report.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
 
 
 def report_info(folder: Path, journal: Path, report: Report) -> None:
@@ -113,13 +112,3 @@ def _has_lost_lines(note: Note, journal: Path, saved: Path, report: Report) -> b
     files = [path.name for path in (*report.files_to_repair(), *saved.glob("*"))]
     has_damage = any(name.startswith((journal.name, f"{note.writer}.0")) for name in files)
     return has_damage or not journal.exists()
-
-
-def _event(text: bytes) -> dict[str, Any] | None:
-    try:
-        event = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    if event.get("v") != JOURNAL_VERSION or not isinstance(event.get("event"), str):
-        return None
-    return dict(event)

@@ -45,7 +45,8 @@ def json_body(req: falcon.Request, limit_bytes: int) -> object:
         raise too_large(f"the body is larger than the limit of {limit_bytes} bytes")
     if len(body) > PLAIN_BODY_BYTES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_SEPARATORS:
         raise too_large(
-            f"the body without its images is larger than the limit of {PLAIN_BODY_BYTES} bytes"
+            f"the body is above {PLAIN_BODY_BYTES} bytes and has more than {MAX_SEPARATORS} commas "
+            "and brackets, which only images justify"
         )
     try:
         return orjson.loads(body)

@@ -81,14 +81,14 @@ class Housekeeping:
         while True:
             more = False
             try:
-                more = self.once()
+                more = self.run_once()
             except (OSError, sqlite3.Error, StorageUnavailable) as error:
                 log.warning("housekeeping failed and will be tried again: %s", error)
             except Exception:
                 log.exception("housekeeping failed and will be tried again")
             time.sleep(SOON_S if more else PERIOD_S)
 
-    def once(self) -> bool:
+    def run_once(self) -> bool:
         """Run one round; return whether another one would soon find more to do.
 
         Raises:

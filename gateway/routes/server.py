@@ -48,7 +48,7 @@ class StatusResource:
         self._storage = storage
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """`{"is_available": bool}`."""
+        """Answer `{"is_available": bool}`."""
         available = self._broker.available() and self._storage.trouble() is None
         resp.data = orjson.dumps({"is_available": available})
 
@@ -93,5 +93,5 @@ class HealthResource:
     """GET /healthz: shows that this process answers. It asks no worker."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """`{"status": "ok"}`."""
+        """Answer `{"status": "ok"}`."""
         resp.data = orjson.dumps({"status": "ok"})

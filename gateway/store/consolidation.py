@@ -135,8 +135,8 @@ def _publish(temporary: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-def _remove(directory: Path, void: list[Segment]) -> None:
-    for segment in void:
+def _remove(directory: Path, replaced: list[Segment]) -> None:
+    for segment in replaced:
         (directory / segment.name).unlink(missing_ok=True)
-    if void:
+    if replaced:
         durable.sync_directory(directory)

@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 
 
 class IndexFile:
-    """The index of one directory. Thread-safe; `lock` is held by who asks several things."""
+    """The index of one directory. It is thread-safe. A caller of several queries holds `lock`."""
 
     def __init__(self, directory: Path, indexer: Indexer) -> None:
         self._path = directory / INDEX_NAME

@@ -9,14 +9,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import orjson
-
-from gpu_worker.store import durable, scan
+from gateway.store import journal_event
+from gpu_worker.store import scan
 from gpu_worker.store.durable import AppendFile, DamagedLine
 
 log = logging.getLogger(__name__)
-
-VERSION = 1
 
 
 def append(path: Path, deleted: Mapping[str, str | None]) -> None:
@@ -37,8 +34,8 @@ def append(path: Path, deleted: Mapping[str, str | None]) -> None:
 
 def encode(uuid: str, submission: str | None) -> bytes:
     """Return one line with its newline."""
-    event = {"v": VERSION, "event": "deleted", "uuid": uuid, "submission": submission}
-    return durable.with_checksum(orjson.dumps(event)[:-1])
+    event = {"event": "deleted", "uuid": uuid, "submission": submission}
+    return journal_event.encode(event)
 
 
 def read(path: Path, start: int) -> Iterator[tuple[int, str, str | None]]:
@@ -57,8 +54,7 @@ def read(path: Path, start: int) -> Iterator[tuple[int, str, str | None]]:
 
 
 def _decode(text: bytes) -> tuple[str, str | None]:
-    durable.verify_checksum(text)
-    match orjson.loads(text):
-        case {"v": 1, "event": "deleted", "uuid": str(uuid), "submission": str() | None as given}:
-            return uuid, given
-    raise DamagedLine(f"is not a tombstone of version {VERSION}")
+    match journal_event.decode(text):
+        case {"event": "deleted", "uuid": str(uuid), "submission": str() | None as key}:
+            return uuid, key
+    raise DamagedLine(f"is not a tombstone of version {journal_event.VERSION}")

@@ -100,7 +100,7 @@ class Dispatcher:
         except (OSError, sqlite3.Error) as error:
             # The log or its index failed. Nothing is lost, and the next round tries again.
             log.error(
-                "the disk refused a step for the worker %s, which is tried again: %s",
+                "a round with the worker %s failed because of the disk and will be retried: %s",
                 self._worker,
                 error,
             )

@@ -1,7 +1,7 @@
-"""`sde pull`: brings a model from the hub into the models folder, and names it in models.toml.
+"""Runs `sde pull`: downloads a model from the hub and adds it to models.toml.
 
-safetensors and what describes them, nothing that could be run; the revision is pinned to a commit.
-Imports no torch. The download goes on where an earlier one was broken off.
+It downloads safetensors and configuration files only, and pins the revision to a commit. An
+interrupted download resumes. It imports no torch.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ def select_files(files: Sequence[str], variant: str | None) -> list[str]:
         special = [name for name in weights if f".{variant}." in name]
         folders = {name.partition("/")[0] for name in special}
         plain = [name for name in _plain(weights) if name.partition("/")[0] not in folders]
-        chosen = special + plain
+        weights_needed = special + plain
     else:
-        chosen = _plain(weights)
-    if not chosen:
+        weights_needed = _plain(weights)
+    if not weights_needed:
         raise NoModelFound("it has no .safetensors weights" + (f" of {variant}" if variant else ""))
-    return sorted([*chosen, *(name for name in files_needed if not name.endswith(".safetensors"))])
+    others = [name for name in files_needed if not name.endswith(".safetensors")]
+    return sorted([*weights_needed, *others])
 
 
 def _plain(weights: Sequence[str]) -> list[str]:
@@ -61,17 +62,17 @@ def _plain(weights: Sequence[str]) -> list[str]:
 
 
 def add_to_library(path: Path, name: str, entry: Mapping[str, Any]) -> None:
-    """Put `[models.NAME]` into models.toml; whatever else stands there stays as it is.
+    """Write `[models.NAME]` into models.toml and keep everything else.
 
     Raises:
-        ModelsError: the file is not as it must be, before or after.
-        OSError: it cannot be written; it is as it was.
+        ModelsError: the file is invalid before or after the change.
+        OSError: the file cannot be written; it is unchanged.
     """
     model_library.read(path)
     document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
     table = document.setdefault("models", tomlkit.table(is_super_table=True))
-    own = table.setdefault(name, tomlkit.table())
-    own.update(entry)
+    model_table = table.setdefault(name, tomlkit.table())
+    model_table.update(entry)
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.replace(path, tomlkit.dumps(document).encode())
 
@@ -79,15 +80,15 @@ def add_to_library(path: Path, name: str, entry: Mapping[str, Any]) -> None:
 def pull(
     repository: str, revision: str | None, name: str, variant: str | None, folder: Path
 ) -> str:
-    """Download, then name it. The commit that it is of.
+    """Download a model, add its name to models.toml, and return its commit.
 
     Raises:
-        NoModel, ModelsError: there is nothing to load, or models.toml is not as it must be.
-        OSError: the hub cannot be reached, or the disk takes no more.
+        NoModelFound, ModelsError: nothing can be loaded, or models.toml is invalid.
+        OSError: the hub cannot be reached, or the disk is full.
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    model_library.read(folder / "models.toml")  # before gigabytes are fetched
+    model_library.read(folder / "models.toml")  # before gigabytes are downloaded
     about = HfApi().model_info(repository, revision=revision)
     commit = str(about.sha)
     files = select_files([each.rfilename for each in about.siblings or []], variant)
@@ -98,12 +99,13 @@ def pull(
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Read the command line, pull; exits as sysexits.h says."""
-    parser = argparse.ArgumentParser(prog="sde pull", description=__doc__)
+    """Parse the command line, pull the model, and return an exit code of sysexits.h."""
+    about = "Download a model from the hub and add it to models.toml."
+    parser = argparse.ArgumentParser(prog="sde pull", description=about)
     parser.add_argument("repository", metavar="ID", help="such as stabilityai/sdxl-turbo")
     parser.add_argument("--revision", help="branch, tag or commit; default: the newest")
-    parser.add_argument("--name", help="what clients call it; default: the second half of ID")
-    parser.add_argument("--variant", help="fp16 or so, where the repository has it")
+    parser.add_argument("--name", help="name for clients; default: the second half of ID")
+    parser.add_argument("--variant", help="variant of the weights, such as fp16")
     options = parser.parse_args(arguments)
     name = options.name or options.repository.rpartition("/")[2]
     try:
@@ -122,7 +124,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         # The hub's library raises a dozen kinds, of requests, httpx and its own.
         return _fail(os.EX_UNAVAILABLE, f"{options.repository}: {_reason(error)}")
     print(f"{name}: {options.repository} at {commit}, in {settings.models_dir / name}")
-    print("a worker that starts from now on has it")
+    print("a running worker knows the name as soon as it is idle")
     return 0
 
 
@@ -142,7 +144,7 @@ def _check_name(name: str) -> None:
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
         raise NoModelFound(
-            f"--name {name!r}: letters, digits, dots, dashes and underscores"
+            f"--name {name!r}: must have only letters, digits, dots, dashes and underscores"
         ) from None
 
 

@@ -1,1 +1,1 @@
-"""What gateway and worker say to each other: requests, jobs, checks, messages. No I/O."""
+"""Defines what gateway and worker exchange: requests, jobs, checks, messages. It does no I/O."""

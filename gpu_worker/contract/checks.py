@@ -16,13 +16,14 @@ from gpu_worker.contract.capabilities import (
     ModelCapabilities,
     SchedulerCapabilities,
 )
+from gpu_worker.contract.field_types import LATENT
 from gpu_worker.contract.request import GenerationRequest, assets_of, is_default, metadata_of
 from gpu_worker.contract.validation_errors import Unsupported
 
 Mode = Literal["txt2img", "img2img", "inpaint"]
 
-LATENT = "latent"
-"""The upscaler of `hires` that needs no model: the latents themselves are interpolated."""
+FLOW = "FlowMatch"
+"""The prefix of diffusers' classes for schedulers of flow matching."""
 
 _FIELD_OF_MODE: dict[Mode, str] = {
     "txt2img": "image",
@@ -95,7 +96,7 @@ def makes_no_step(strength: float, steps: int, scheduler: str) -> bool:
     Args:
         scheduler: the name of its class.
     """
-    least = 0.0 if scheduler.startswith("FlowMatch") else 1.0
+    least = 0.0 if scheduler.startswith(FLOW) else 1.0
     return strength == 0 or strength * steps < least
 
 

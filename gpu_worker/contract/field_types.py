@@ -73,6 +73,9 @@ MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 2048, 8
 
 MAX_IMAGES = 16
 
+LATENT, LANCZOS = "latent", "lanczos"
+"""Upscalers without a file: interpolation of the latents, and of the pixels."""
+
 MAX_OPTIONS = 16
 
 MAX_LISTED = 16

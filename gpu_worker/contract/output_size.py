@@ -22,7 +22,7 @@ MAX_LARGE_PIXELS = (MAX_LINE_BYTES - _TEXT_BYTES) // _LINE_BYTES_A_PIXEL
 """4096 x 4096: whatever such an image shows, its record stays within MAX_LINE_BYTES."""
 
 MAX_LARGE_SIDE_PX = 8192
-"""The limit of an input image too (gateway/admission/input_images.py)."""
+"""The limit of a side, also of an input image."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""

@@ -1,6 +1,6 @@
-"""The messages between gateway and worker and their version: docs/architecture.md.
+"""Defines the messages between gateway and worker. docs/protocol.md explains them.
 
-Codec only: bytes to models and back. No sockets, no pictures: those travel through the result log.
+It only encodes and decodes. It opens no socket. Images travel through the result log.
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ class WorkerState(enum.StrEnum):
 
 @dataclass(frozen=True)
 class ModelCommand:
-    """What a worker shall do with its memory: load a model, None for that of SDE_MODEL; or, with
-    `unload`, unload what is there."""
+    """A command to load a model (None: that of SDE_MODEL), or with `unload` to unload it."""
 
     model: str | None = None
     unload: bool = False
 
 
 class ProtocolError(ValueError):
-    """A message that is not one of ours, or of another version."""
+    """A message is invalid or of another protocol version."""
 
 
 class _Message(BaseModel):
@@ -53,9 +52,9 @@ class _Message(BaseModel):
 
 
 class SlotStatus(BaseModel):
-    """A job that a worker holds: the step that it is at, of how many, and in which attempt.
+    """A job that a worker holds, with its step, the number of steps, and the attempt.
 
-    `started_time`, ISO 8601, is since when it is held.
+    `started_time` is the time since which it is held, in ISO 8601.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,14 +67,14 @@ class SlotStatus(BaseModel):
 
 
 class WorkerStatus(_Message):
-    """What a worker says of itself.
+    """The status that a worker reports.
 
-    `slots` are the jobs that it holds, in the order in which it took them; it takes no more than
-    `capacity`. `committed` is how many bytes of the segment `log` are on disk for good: readers
-    never read past it. `step_s` is the measured mean of a step in seconds, None before the first.
-    `described` counts the changes of what `describe` would say, 0 before it can. `loaded` is the
-    model that is in memory now; `load_error` says why the last one could not be loaded.
-    `trouble` says why the disk does not take what a held job has to write; it is tried again.
+    `slots` are the held jobs in the order of their acceptance, at most `capacity`. `committed` is
+    the number of bytes of the segment `log` that are on the disk. Readers never read past it.
+    `step_s` is the measured mean of a step in seconds, None before the first step. `described`
+    counts the changes of the description, and is 0 before the first. `loaded` is the model in
+    memory, and `load_error` the reason why the last one could not be loaded. `trouble` is the error
+    of the disk while it refuses a write, which is tried again.
     """
 
     state: WorkerState

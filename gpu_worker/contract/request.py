@@ -21,6 +21,8 @@ from pydantic import (
 
 from gpu_worker.contract.field_types import (
     DEFAULT_STEPS,
+    LANCZOS,
+    LATENT,
     MAX_IMAGES,
     MAX_LISTED,
     MAX_OPTIONS,
@@ -109,13 +111,13 @@ class Hires(Strict):
     """
 
     scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
-    upscaler: Annotated[Name, FieldMetadata(asset="upscalers")] = "latent"
+    upscaler: Annotated[Name, FieldMetadata(asset="upscalers")] = LATENT
     strength: Share = 0.6
     num_inference_steps: Steps | None = None
 
 
 def _no_latents(name: str) -> str:
-    if name == "latent":
+    if name == LATENT:
         raise ValueError("must not be latent, because no latents exist: an image is upscaled")
     return name
 
@@ -125,7 +127,7 @@ class Upscale(Strict):
 
     scale: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0
     upscaler: Annotated[Name, AfterValidator(_no_latents), FieldMetadata(asset="upscalers")] = (
-        "lanczos"
+        LANCZOS
     )
 
 
@@ -289,8 +291,8 @@ def image_fields(
             yield path + field, body, field
         inner = _inner_model(info.annotation)
         if inner is not None and isinstance(value, list):
-            for place, each in enumerate(value[:MAX_LISTED]):
-                yield from image_fields(each, inner, f"{path}{field}.{place}.")
+            for index, each in enumerate(value[:MAX_LISTED]):
+                yield from image_fields(each, inner, f"{path}{field}.{index}.")
         elif inner is not None:
             yield from image_fields(value, inner, f"{path}{field}.")
 

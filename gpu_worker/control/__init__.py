@@ -1,1 +1,1 @@
-"""The worker's control side: REP server, slot, runner, watchdog."""
+"""The worker's control side: REP server, slots, runner, watchdog."""

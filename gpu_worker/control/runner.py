@@ -62,7 +62,7 @@ class Runner:
         self._results = results
         self._in_flight = in_flight
         self._pipeline = pipeline
-        self._deadline = StepWatchdog(step_timeout_s)
+        self._watchdog = StepWatchdog(step_timeout_s)
         self._max_attempts = max_attempts
         self._stopping = stopping
         self._preview = preview
@@ -159,7 +159,7 @@ class Runner:
 
     def _generate(self, job: Job) -> list[GeneratedImage]:
         start = self._clock()
-        self._deadline.arm(start)
+        self._watchdog.arm(start)
 
         def on_step(
             step: int, steps: int, preview: Callable[[], Image.Image] | None = None
@@ -168,7 +168,7 @@ class Runner:
             self._slots.advance(job.uuid, step, steps, (now - start) / step if step else None)
             if self._preview is not None and preview is not None:
                 self._preview.offer(job.uuid, preview)
-            self._deadline.move(now)
+            self._watchdog.move(now)
             if self._stopping():
                 raise Stopped
             if self._slots.is_canceled(job.uuid):
@@ -179,7 +179,7 @@ class Runner:
                 raise Canceled
             return self._pipeline.generate(job, on_step)
         finally:
-            self._deadline.cancel()
+            self._watchdog.cancel()
             if self._preview is not None:
                 self._preview.remove()
 
@@ -193,7 +193,7 @@ class Runner:
     ) -> None:
         ended = datetime.now(UTC).isoformat(timespec="milliseconds")
         metadata = {
-            **self._pipeline.facts_of(job.request),
+            **self._pipeline.request_metadata(job.request),
             **metadata,
             **self._slots.progress(job.uuid),
             "ended_time": ended,
@@ -239,7 +239,7 @@ class Runner:
                 write()
             except OSError as error:
                 reason = f"the disk refuses the result: {error.strerror}"
-                log.error("%s; it is tried again", reason)
+                log.error("%s; the write will be retried", reason)
                 self._slots.set_storage_error(reason, RETRY_S)
             else:
                 self._slots.clear_storage_error()
@@ -250,17 +250,17 @@ class Runner:
     def _run_command(self, command: ModelCommand) -> None:
         """Load or unload a model. A load error is reported, and the worker goes on."""
         error: str | None = None
-        self._deadline.arm(self._clock())
+        self._watchdog.arm(self._clock())
         try:
             if command.unload:
                 self._pipeline.unload()
             else:
                 self._pipeline.load(command.model)
         except Exception as refusal:
-            log.exception("the model %s could not be loaded", command.model)
+            log.exception("the command %s failed", command)
             error = error_text(f"{command.model}: {refusal}")
         finally:
-            self._deadline.cancel()
+            self._watchdog.cancel()
         self._idle_since = self._clock() if not command.unload else math.inf
         self._slots.ready(error)
 

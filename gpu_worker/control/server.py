@@ -1,4 +1,4 @@
-"""The control thread: one REP socket, decode -> slot -> reply at once. It never generates."""
+"""The control thread: one REP socket, decode -> slots -> reply at once. It never generates."""
 
 from __future__ import annotations
 

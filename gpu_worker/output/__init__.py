@@ -1,1 +1,1 @@
-"""What a job leaves: result records, PNG text, previews."""
+"""Builds what a job leaves: result records, PNG text, previews."""

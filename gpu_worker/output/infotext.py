@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gpu_worker.contract.field_types import SIDE_MULTIPLE_PX
+from gpu_worker.contract.field_types import LATENT, SIDE_MULTIPLE_PX
 
 PROGRAM = "stable-diffusion-environment"
 
@@ -69,8 +69,8 @@ def parameters(record: Mapping[str, Any]) -> str:
     loras = "".join(f" <lora:{lora['name']}:{lora['weight']:g}>" for lora in _list(record, "loras"))
     prompt = escape_markers(record.get("prompt") or "") + loras
     negative = escape_markers(record.get("negative_prompt") or "")
-    facts = ", ".join(f"{key}: {value}" for key, value in _facts(record) if value is not None)
-    lines = [prompt.strip(), f"Negative prompt: {negative}" if negative else "", facts]
+    pairs = ", ".join(f"{key}: {value}" for key, value in _pairs(record) if value is not None)
+    lines = [prompt.strip(), f"Negative prompt: {negative}" if negative else "", pairs]
     return "\n".join(line for line in lines if line)
 
 
@@ -79,10 +79,10 @@ def with_size(text: str | None, width: int, height: int) -> str | None:
 
     A text of a second pass stays unchanged, because its size is that of the first pass.
     """
-    before, line, facts = (text or "").rpartition("\n")
-    if not facts.startswith("Steps: ") or "Hires upscale: " in facts:
+    before, line, pairs = (text or "").rpartition("\n")
+    if not pairs.startswith("Steps: ") or "Hires upscale: " in pairs:
         return text
-    return before + line + _SIZE.sub(f"Size: {width}x{height}", facts, count=1)
+    return before + line + _SIZE.sub(f"Size: {width}x{height}", pairs, count=1)
 
 
 def escape_markers(prompt: str) -> str:
@@ -112,7 +112,7 @@ def schedule_type(name: str, config: Mapping[str, Any]) -> str | None:
     return _SPACINGS.get(config.get("timestep_spacing", "")) if name in _UNIFORM else None
 
 
-def _facts(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _pairs(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the pairs in A1111's order (`create_infotext`). Pairs with None are left out."""
     config = record.get("scheduler_config") or {}
     name = sampler(record["scheduler"], config) if record.get("scheduler") else None
@@ -174,7 +174,7 @@ def _model(model: str | None) -> str | None:
 
 
 def _upscaler(name: str | None) -> str | None:
-    return LATENT_UPSCALER if name == "latent" else name and _value(name)
+    return LATENT_UPSCALER if name == LATENT else name and _value(name)
 
 
 def _refiner(name: str | None, parts: Mapping[str, str]) -> str | None:

@@ -60,10 +60,13 @@ def image_records(
     """
     records = []
     for index, each in enumerate(images):
-        own = metadata | each.facts | {"image_index": index, "num_images": len(images)}
-        own["width"], own["height"] = each.image.size
-        own["pixels_sha256"] = pixels_sha256(each.image)
-        record = result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data=None, metadata=own)
+        numbers = {"image_index": index, "num_images": len(images)}
+        image_metadata = metadata | each.metadata | numbers
+        image_metadata["width"], image_metadata["height"] = each.image.size
+        image_metadata["pixels_sha256"] = pixels_sha256(each.image)
+        record = result_record(
+            job, outcome=Outcome.SUCCEEDED, errors=[], data=None, metadata=image_metadata
+        )
         chunks = _texts(record, _parameters(job, record, each)) if texts else None
         encoded = encode_png(each.image, chunks)
         record["data"] = base64.b64encode(encoded).decode("ascii")

@@ -70,7 +70,7 @@ class DiffusersPipeline:
         self._describe()
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Return the metadata of the process and of the loaded model."""
         # The control thread reads this while the main thread may replace it.
         loaded = self._loaded
@@ -79,8 +79,8 @@ class DiffusersPipeline:
             **(provenance.model_metadata(loaded) if loaded is not None else {}),
         }
 
-    def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
-        """See `gpu_worker.pipeline_api.Pipeline.facts_of`."""
+    def request_metadata(self, request: GenerationRequest) -> dict[str, Any]:
+        """See `gpu_worker.pipeline_api.Pipeline.request_metadata`."""
         if request.upscale is not None:
             return provenance.process_metadata(self._device, self._size)
         name, loaded = request.model or self._settings.model, self._loaded
@@ -137,10 +137,6 @@ class DiffusersPipeline:
         self._description = Capabilities(**capabilities, models_error=self._file.error)
         self.described += 1
 
-    def default_side_px(self) -> int:
-        """Return the default side of the loaded model in pixels."""
-        return self._ready(None).default_side_px()
-
     def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
         """See `gpu_worker.pipeline_api.Pipeline.generate`.
 
@@ -182,12 +178,12 @@ class DiffusersPipeline:
         self._remove_model()
         try:
             images = self._attempt(job, on_step)
-            of_model = self.facts_of(job.request)
+            of_model = self.request_metadata(job.request)
         finally:
             self.unload()
             self._size = before
         notes = {"machine_size": smaller, "out_of_memory": message}
-        return [GeneratedImage(each.image, of_model | each.facts | notes) for each in images]
+        return [GeneratedImage(each.image, of_model | each.metadata | notes) for each in images]
 
     def _ready(self, model: str | None) -> LoadedModel:
         self.load(model)
@@ -220,9 +216,9 @@ class DiffusersPipeline:
             )
             count = request.num_images_per_prompt
             generated = [generator.generate(number, on_step) for number in range(count)]
-            metadata = self._provenance.facts(pipe, request, self._device)
+            metadata = self._provenance.metadata(pipe, request, self._device)
         metadata["peak_memory_bytes"] = peak.read()
-        return [GeneratedImage(each.image, metadata | each.facts) for each in generated]
+        return [GeneratedImage(each.image, metadata | each.metadata) for each in generated]
 
     def _upscaled(self, job: Job, request: Upscale, on_step: OnStep) -> list[GeneratedImage]:
         """Enlarge the job's own image, which needs no model."""
@@ -233,9 +229,9 @@ class DiffusersPipeline:
         upscaled = self._enlarge(image, request.upscaler, size)
         on_step(1, 1)
         metadata = {
-            **self._provenance.device_facts(self._device),
+            **self._provenance.device_metadata(self._device),
             **upscale.versions(request.upscaler),
-            **self._provenance.part_facts(job.request),
+            **self._provenance.asset_metadata(job.request),
             "peak_memory_bytes": peak.read(),
         }
         return [

@@ -1,7 +1,8 @@
 """The table of what diffusers' classes do not say about model families.
 
-A family is a prefix of a pipeline's class name. No other file compares class names. Each workaround
-names the version of the library that needs it. A test fails as soon as it is no longer needed.
+A family is a prefix of a pipeline's class name. No other file compares the class names of
+pipelines. Each workaround names the version of the library that needs it. A test in
+tests/gpu_worker/test_workarounds.py fails as soon as it is no longer needed.
 """
 
 from __future__ import annotations
@@ -65,10 +66,10 @@ FAMILIES = (
     # The inpainting of diffusers 0.42 reads a setting that Chroma's transformer lacks.
     Family("Chroma", unusable_pipelines=("ChromaInpaintPipeline",)),
     Family("FluxFill", inpaint_only=True),
-    # Without this argument it generates one megapixel for every requested size.
+    # diffusers 0.42: without this argument it generates one megapixel for every requested size.
     Family("FluxKontextInpaint", call_arguments={"_auto_resize": False}),
     Family("HiDreamImagePipeline", own_size="area"),
-    # Without this argument it generates the nearest of its own sizes.
+    # diffusers 0.42: without this argument it generates the nearest of its own sizes.
     Family("HunyuanDiT", call_arguments={"use_resolution_binning": False}),
     Family("IFImg2Img", own_size="network"),
     Family("IFInpainting", own_size="network"),
@@ -108,6 +109,21 @@ def family_of(pipe: Any) -> Family:
 def call_parameters(pipe: Any) -> dict[str, inspect.Parameter]:
     """Return the parameters of the call of a pipeline or of its class."""
     return dict(inspect.signature(pipe.__call__).parameters)
+
+
+def is_guided_by_attention(cls: Any) -> bool:
+    """Return whether a class is one of diffusers' perturbed attention guidance (PAG)."""
+    return "PAG" in cls.__name__
+
+
+def is_inpainting(cls: Any) -> bool:
+    """Return whether a class is one of diffusers' inpainting pipelines."""
+    return "Inpaint" in cls.__name__
+
+
+def has_controlnet(cls: Any) -> bool:
+    """Return whether a class includes a ControlNet."""
+    return "Control" in cls.__name__
 
 
 def class_of(pipe: Any) -> Any:

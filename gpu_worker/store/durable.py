@@ -183,7 +183,7 @@ class AppendFile:
         try:
             write_all(self._descriptor, lines)
             # After a failed sync the kernel drops the pages and the next sync would lie
-            # (PostgreSQL's "fsyncgate"): the lines are cut, and written anew by whoever retries.
+            # (PostgreSQL's "fsyncgate"): the lines are cut, and the caller writes them again.
             os.fdatasync(self._descriptor)
         except OSError:
             self._dirty = True

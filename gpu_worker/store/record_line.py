@@ -1,4 +1,4 @@
-"""One result as a line of the log, drawn in docs/results-format.md. It does no I/O.
+"""Encodes and parses a result as a line of the log (docs/results-format.md). It does no I/O.
 
 {"uuid":"<36>","prompt":...,"created_time":...,"errors":[...],"data":"<base64>","format":1,
  "state":"succeeded","sequence":12,"image_index":0,"num_images":1,...,"crc32":"89abcdef"}\\n
@@ -17,7 +17,7 @@ from gpu_worker.store import durable
 from gpu_worker.store.durable import DamagedLine
 
 FORMAT = 1
-"""The record's version. Readers bear further keys; a change of meaning needs another number."""
+"""The record's version. Readers ignore unknown keys; a change of meaning gets another number."""
 
 V1_KEYS = ("uuid", "prompt", "created_time", "errors")
 """They come first, in this order, and `data` follows."""
@@ -71,8 +71,8 @@ def encode(record: dict[str, Any]) -> bytes:
     rest = dict(record)
     head = orjson.dumps({key: rest.pop(key) for key in V1_KEYS})[:-1]
     data = orjson.dumps(rest.pop("data"))
-    facts = {"format": FORMAT} | {key: rest.pop(key) for key in INDEXED_KEYS if key in rest}
-    tail = orjson.dumps({**facts, **rest})[1:-1]
+    indexed = {"format": FORMAT} | {key: rest.pop(key) for key in INDEXED_KEYS if key in rest}
+    tail = orjson.dumps({**indexed, **rest})[1:-1]
     return durable.with_checksum(b"".join((head, _DATA, data, b",", tail)))
 
 
@@ -107,15 +107,15 @@ def parse(line: bytes) -> ParsedLine:
         raise DamagedLine("has no data")
     quoted = line[data_at : data_at + 1] == b'"'
     after = line.find(b'"', data_at + 1) + 1 if quoted else data_at + len(b"null")
-    facts = _match_metadata(line, after)
+    match = _match_metadata(line, after)
     return ParsedLine(
         uuid,
-        facts[2].decode(),
-        int(facts[3]),
-        *_image_number(facts),
+        match[2].decode(),
+        int(match[3]),
+        *_image_number(match),
         data_at + 1 if quoted else data_at,
         after - data_at - 2 if quoted else 0,
-        facts[6].decode() if facts[6] else None,
+        match[6].decode() if match[6] else None,
     )
 
 
@@ -125,15 +125,15 @@ def image_index(line: bytes, behind_data: int) -> int:
 
 
 def _match_metadata(line: bytes, behind_data: int) -> re.Match[bytes]:
-    facts = _METADATA.match(line, behind_data)
-    if facts is None or int(facts[1]) != FORMAT:
+    match = _METADATA.match(line, behind_data)
+    if match is None or int(match[1]) != FORMAT:
         raise DamagedLine(f"is not of format {FORMAT}")
-    return facts
+    return match
 
 
-def _image_number(facts: re.Match[bytes]) -> tuple[int, int]:
+def _image_number(match: re.Match[bytes]) -> tuple[int, int]:
     """Return image_index and num_images. A line of an older version has neither."""
-    number, count = int(facts[4] or 0), int(facts[5] or 1)
+    number, count = int(match[4] or 0), int(match[5] or 1)
     if number >= count:
-        raise DamagedLine(f"says that it is picture {number}, from 0, of {count}")
+        raise DamagedLine(f"has the image index {number}, but only {count} images")
     return number, count

@@ -18,7 +18,7 @@ from gpu_worker.store.segments import Segment
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64 << 20
-"""A segment that has grown past this is followed by a new one: about 100 pictures of 512 px."""
+"""A segment larger than this is followed by a new one: about 100 images of 512 px."""
 
 
 class RecordTooLong(ValueError):
@@ -50,7 +50,7 @@ class ResultLog:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         newest = segments.newest(self._directory, self._writer)
         if newest is not None:
-            number = newest.last + (newest.first != newest.last)  # merged ones are not ours
+            number = newest.last + (newest.first != newest.last)  # not a merged one
             self._segment = Segment(self._writer, number, number)
         self._file = self._file_of(self._segment)
         cut = self._file.open()

@@ -238,7 +238,7 @@ def test_a_long_log_lists_its_newest_last_and_its_damage(folder: Path) -> None:
         assert [row[0] for row in rows] == oldest_first[-20:]
         assert {row[2] for row in rows} == {"failed"}
         listed = json.loads(sde(service.url, "list", "--limit", "1050", "--json").stdout)
-        assert [facts["uuid"] for facts in listed] == oldest_first[-1050:]
+        assert [metadata["uuid"] for metadata in listed] == oldest_first[-1050:]
         done = sde(service.url, "status")
         assert (
             done.returncode == 1 and "storage: damaged lines that are skipped: 1\n" in done.stdout

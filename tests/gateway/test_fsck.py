@@ -22,9 +22,8 @@ import typer
 from sde_client.commands import server_tools as command
 
 from gateway.fsck import __main__
-from gateway.jobs import journal
 from gateway.jobs.journal import Journal
-from gateway.store import consolidation
+from gateway.store import consolidation, journal_event
 from gateway.store.index_db import IndexDb
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.job import Job, Outcome, result_record
@@ -119,7 +118,7 @@ class Store:
 
     def delete(self, uuid: str) -> None:
         with open(self.journal, "ab") as file:
-            file.write(journal.encode({"event": "deleted", "uuid": uuid, "submission": None}))
+            file.write(journal_event.encode({"event": "deleted", "uuid": uuid, "submission": None}))
 
     def note(self, given: Job, gpu: int = 0) -> Path:
         InFlight(self.folder, f"gpu-{gpu}").write(InFlightJob(attempt=1, job=given))
@@ -813,7 +812,7 @@ class TestBesideAService:
             assert "left-over file: gateway is writing it" in done.stdout
             assert "index: not compared, because the gateway is writing it" in done.stdout
             assert "1 results" in done.stdout and faults(done.stdout) == []
-            for name, what in (("gateway", "the gateway's place"), ("gpu_worker", "the result")):
+            for name, what in (("gateway", "the gateway's lock"), ("gpu_worker", "the result")):
                 done = sde_fsck(folder, "--fix")
                 assert done.returncode == 75 and f"stop the service first: {what}" in done.stderr
                 assert f"held by process {service.children[name].pid}" in done.stderr

@@ -38,20 +38,29 @@ from gpu_worker.store import outcomes
 from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.record_line import encode, parse
 from gpu_worker.store.result_log import ResultLog
-from tests.gateway.test_results import NAME, merge_all, read, stubbornly, without_index
 from tests.support.command import sde
 from tests.support.disk import Crash, FaultyDisk
-from tests.support.log_records import index_of, opened, record, served
+from tests.support.log_records import (
+    NAME,
+    index_of,
+    merge_all,
+    opened,
+    read,
+    record,
+    served,
+    stubbornly,
+    without_index,
+)
 from tests.support.service import eventually, running
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def several(
-    count: int, sequence: int = 1, text: str = "a", size: int = 9, **facts: Any
+    count: int, sequence: int = 1, text: str = "a", size: int = 9, **metadata: Any
 ) -> list[dict[str, Any]]:
     """The records of one job, each with a picture of its own."""
-    shared = record(text, sequence) | facts
+    shared = record(text, sequence) | metadata
     return [
         shared
         | {
@@ -106,7 +115,7 @@ class TestLine:
 
     @pytest.mark.parametrize(("index", "count"), [(3, 3), (0, 0), (1, 1)])
     def test_a_picture_beyond_their_number_is_damage(self, index: int, count: int) -> None:
-        with pytest.raises(DamagedLine, match=f"picture {index}, from 0, of {count}"):
+        with pytest.raises(DamagedLine, match=f"image index {index}, but only {count} images"):
             parse(encode(record() | {"image_index": index, "num_images": count}))
 
 
@@ -471,13 +480,13 @@ def test_retention_keeps_or_deletes_whole_jobs(
     ):
         stand = Stand(folder, retention)
         for _ in range(2):
-            stand.housekeeping.once()
+            stand.housekeeping.run_once()
             assert stand.left() == left
 
 
 def test_retention_by_age_deletes_whole_jobs(tmp_path: Path) -> None:
     stand = Stand(tmp_path, Retention(days=1))
-    stand.housekeeping.once()
+    stand.housekeeping.run_once()
     assert stand.left() == [0, 0, 0, 0]
     assert stand.journal.deleted == {job[0]["uuid"] for job in stand.jobs}
 

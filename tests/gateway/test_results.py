@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,17 @@ from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.record_line import encode, parse
 from gpu_worker.store.result_log import ResultLog
 from tests.support.disk import Crash, FaultyDisk
-from tests.support.log_records import index_of, opened, record, served
-
-NAME = "gpu-0.00000001.jsonl"
-
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    index = index_of(folder)
-    try:
-        return served(index)
-    finally:
-        index.close()
-
-
-def without_index(folder: Path) -> None:
-    for path in folder.glob("index.sqlite*"):
-        path.unlink()
+from tests.support.log_records import (
+    NAME,
+    index_of,
+    merge_all,
+    opened,
+    read,
+    record,
+    served,
+    stubbornly,
+    without_index,
+)
 
 
 class TestLine:
@@ -419,19 +413,6 @@ def work(folder: Path, records: list[dict[str, Any]], acknowledged: list[dict[st
     acknowledged.append(records[5])
     log.close()
     index.close()
-
-
-def stubbornly(act: Callable[[], object]) -> None:
-    try:
-        act()
-    except OSError:
-        act()
-
-
-def merge_all(index: ResultIndex) -> None:
-    for run in list(consolidation.runs(index, 1 << 20)):
-        with contextlib.suppress(OSError):
-            consolidation.merge(index, run)
 
 
 def test_an_index_that_refuses_a_merge_loses_nothing(

@@ -72,9 +72,9 @@ def test_what_is_beyond_the_retention_goes(
     tmp_path: Path, retention: Retention, left: list[int]
 ) -> None:
     store = Store(tmp_path, retention, NOON_OF_DAY_10)
-    store.housekeeping.once()
+    store.housekeeping.run_once()
     assert store.left() == left
-    store.housekeeping.once()
+    store.housekeeping.run_once()
     assert store.left() == left
     assert store.journal.deleted == {store.records[n]["uuid"] for n in range(10) if n not in left}
 
@@ -82,22 +82,22 @@ def test_what_is_beyond_the_retention_goes(
 def test_the_newest_so_many_bytes_are_kept(tmp_path: Path) -> None:
     size = line_bytes(Store(tmp_path / "a", Retention(), NOON_OF_DAY_10))
     store = Store(tmp_path / "b", Retention(size_bytes=size * 5 + 1), NOON_OF_DAY_10)
-    store.housekeeping.once()
+    store.housekeeping.run_once()
     assert store.left() == [5, 6, 7, 8, 9]
 
 
 def test_a_clock_that_is_set_back_deletes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path, Retention(days=3), DAY_ONE - timedelta(days=365))
-    store.housekeeping.once()
+    store.housekeeping.run_once()
     assert store.left() == list(range(10))
 
 
 def test_one_deleted_result_leaves_the_disk_with_the_next_round(tmp_path: Path) -> None:
     store = Store(tmp_path, Retention(), NOON_OF_DAY_10)
-    store.housekeeping.once()  # merges the small ones
+    store.housekeeping.run_once()  # merges the small ones
     gone = store.records[1]["uuid"]
     assert store.deletion.delete(gone) == 1 and gone in store.text()
-    store.housekeeping.once()
+    store.housekeeping.run_once()
     assert gone not in store.text()
     assert store.left() == [0, *range(2, 10)]
 
@@ -105,12 +105,12 @@ def test_one_deleted_result_leaves_the_disk_with_the_next_round(tmp_path: Path) 
 def test_a_deletion_in_the_newest_segment_has_its_writer_leave_it(tmp_path: Path) -> None:
     store = Store(tmp_path, Retention(), NOON_OF_DAY_10)
     store.deletion.delete(store.records[9]["uuid"])
-    assert store.housekeeping.once() is True
+    assert store.housekeeping.run_once() is True
     (asked,) = store.rotated
     writer = ResultLog(store.folder, "gpu-0")
     writer.open()
     assert writer.position[0] == asked
     writer.rotate()
-    store.housekeeping.once()
+    store.housekeeping.run_once()
     assert store.records[9]["uuid"] not in store.text()
     assert store.left() == list(range(9))

@@ -381,7 +381,7 @@ def test_a_word_of_many_vectors_does_not_cut_what_follows(sd: Bench, field: str,
     ]
     assert made[0].image.tobytes() != made[1].image.tobytes(), "the last word counts"
     if field == "prompt":
-        assert made[0].facts["prompt_tokens"] == 60 + 3 * 8 + 1
+        assert made[0].metadata["prompt_tokens"] == 60 + 3 * 8 + 1
 
 
 def test_a_word_that_does_not_fit_is_told(sd: Bench) -> None:

@@ -39,7 +39,7 @@ def test_steps_are_told_by_classes_that_know_the_old_callback_alone(tmp_path: Pa
     given = {"image": made.put(tiny_adapters.drawing()), "strength": 0.5}
     assert seen(made, num_inference_steps=4, **given) == [(1, 2), (2, 2)]
     made.halted()
-    logged = made.make(step_log=True)[0].facts["steps_log"]
+    logged = made.make(step_log=True)[0].metadata["steps_log"]
     assert [row["step"] for row in logged] == [1, 2] and len(logged[0]["latents_sha256"]) == 64
     assert "progress_bar" not in vars(made.pipe)
 

@@ -215,7 +215,7 @@ def decoded_by_hand(bench: Bench) -> bytes:
 def test_a_vae_that_overflows_decodes_again_in_float32(overflowing: Bench) -> None:
     weights = [(each.data_ptr(), each.dtype) for each in overflowing.pipe.vae.parameters()]
     (made,) = overflowing.make()
-    assert made.facts["vae_dtype"] == "float32"
+    assert made.metadata["vae_dtype"] == "float32"
     assert made.image.tobytes() == decoded_by_hand(overflowing)
     after = [(each.data_ptr(), each.dtype) for each in overflowing.pipe.vae.parameters()]
     assert weights == after, "its own weights are where they were"
@@ -224,7 +224,7 @@ def test_a_vae_that_overflows_decodes_again_in_float32(overflowing: Bench) -> No
 
 def test_a_vae_that_overflows_encodes_again_in_float32(overflowing: Bench) -> None:
     (made,) = overflowing.make(image=overflowing.put(PICTURE), strength=0.5, num_inference_steps=4)
-    assert made.facts["vae_dtype"] == "float32"
+    assert made.metadata["vae_dtype"] == "float32"
     assert made.image.getextrema() != ((0, 0),) * 3
 
 
@@ -236,7 +236,7 @@ def test_a_float16_network_that_overflows_is_no_image(folder: Path) -> None:
 
 
 def test_a_sound_image_says_nothing_of_its_vae(sd: Bench) -> None:
-    assert "vae_dtype" not in sd.make()[0].facts
+    assert "vae_dtype" not in sd.make()[0].metadata
 
 
 def test_a_preview_that_overflows_costs_no_image(sd: Bench) -> None:

@@ -95,7 +95,7 @@ def test_a_second_pass_is_image_to_image_of_the_first(
             begun = upscale.enlarge(begun, upscaler, (256, 256), library, models, pipe.device)
             file = (models / "sharp.safetensors").read_bytes()
             digest = hashlib.sha256(file).hexdigest()
-            assert made.facts["parts_sha256"] == {"upscalers/sharp": digest}
+            assert made.metadata["parts_sha256"] == {"upscalers/sharp": digest}
         begun = begun.resize((96, 96), Image.Resampling.LANCZOS)
     assert made.image.tobytes() == second(ours, begun, generator).tobytes()
 

@@ -135,8 +135,8 @@ def test_a_refiner_keeps_them(folder: Path) -> None:
 
 def test_the_record_says_how_far_they_blend(sd: Bench) -> None:
     sent, mask = sd.put(tiny_adapters.drawing()), sd.put(ellipse((64, 64)))
-    assert sd.make(image=sent, mask_image=mask)[0].facts["mask_blend_px"] == kept_pixels.BLEND_PX
-    assert "mask_blend_px" not in sd.make(image=sent)[0].facts
+    assert sd.make(image=sent, mask_image=mask)[0].metadata["mask_blend_px"] == kept_pixels.BLEND_PX
+    assert "mask_blend_px" not in sd.make(image=sent)[0].metadata
 
 
 def test_the_blend_lies_in_the_white_alone() -> None:

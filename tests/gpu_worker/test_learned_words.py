@@ -96,8 +96,8 @@ def test_words_are_whole_and_the_longest_counts(text: str, expected: str) -> Non
 )
 def test_all_vectors_of_a_word_count(sd: Bench, names: list[str], prompt: str, tokens: int) -> None:
     image = sd.make(prompt=prompt, embeddings=names)[0]
-    assert image.facts["prompt_tokens"] == tokens
-    assert "warnings" not in image.facts
+    assert image.metadata["prompt_tokens"] == tokens
+    assert "warnings" not in image.metadata
     assert image.image.tobytes() == sd.pixels(prompt=prompt.lower(), embeddings=names)
     assert image.image.tobytes() != sd.pixels(prompt=prompt)
 
@@ -105,7 +105,7 @@ def test_all_vectors_of_a_word_count(sd: Bench, names: list[str], prompt: str, t
 def test_each_encoder_reads_its_own_vectors(folder: Path) -> None:
     xl = Bench(folder, "xl")
     image = xl.make(prompt="a uneven circle", embeddings=["uneven"])[0]
-    assert image.facts["prompt_tokens"] == 5  # the second encoder has three vectors
+    assert image.metadata["prompt_tokens"] == 5  # the second encoder has three vectors
     hires = {"hires": {"scale": 2.0, "strength": 0.5}, "embeddings": ["uneven"]}
     assert xl.pixels(prompt="a uneven circle", **hires) == xl.pixels(
         prompt="a UNEVEN circle", **hires
@@ -127,8 +127,8 @@ def test_the_end_of_a_text_is_pooled_also_behind_a_word(sd: Bench) -> None:
 
 def test_a_word_in_neither_prompt_is_reported(sd: Bench) -> None:
     image = sd.make(prompt="a Hands circle", embeddings=["Hands", "flat"], negative_prompt="flat")
-    assert image[0].facts["embeddings_unused"] == ["Hands"]
-    assert image[0].facts["warnings"] == [
+    assert image[0].metadata["embeddings_unused"] == ["Hands"]
+    assert image[0].metadata["warnings"] == [
         "embeddings: 'Hands' has no effect, because its word 'Bad-Hands' is in neither prompt"
     ]
 
@@ -177,7 +177,7 @@ def test_the_description_has_words_and_vectors(sd: Bench) -> None:
     ],
 )
 def test_foreign_syntax_is_reported(sd: Bench, prompt: str, sentences: int) -> None:
-    facts = sd.make(prompt=prompt)[0].facts
-    warnings = facts.get("warnings", [])
+    metadata = sd.make(prompt=prompt)[0].metadata
+    warnings = metadata.get("warnings", [])
     assert len(warnings) == sentences
     assert all(each.startswith("prompt: '") and "plain text" in each for each in warnings)

@@ -61,7 +61,7 @@ def both(sd: Bench, xl: Bench) -> list[tuple[Bench, str]]:
 
 def test_picture_i_is_the_single_picture_of_seed_plus_i(sd: Bench) -> None:
     many = sd.make(num_images_per_prompt=3)
-    assert [picture.facts["seed"] for picture in many] == [7, 8, 9]
+    assert [picture.metadata["seed"] for picture in many] == [7, 8, 9]
     for place, picture in enumerate(many):
         assert picture.image.tobytes() == sd.pixels(seed=7 + place)
 
@@ -96,7 +96,7 @@ def test_a_picture_becomes_the_picture_that_diffusers_makes(sd: Bench, xl: Bench
         made = bench.make(image=bench.put(PICTURE), strength=0.7)[0]
         image2image = reference(bench, kind, "Image2Image")
         assert made.image.tobytes() == direct(image2image, image=PICTURE, strength=0.7)
-        assert made.facts["strength"] == 0.7
+        assert made.metadata["strength"] == 0.7
     assert sd.pixels() == plain
 
 
@@ -215,15 +215,15 @@ def test_a_second_pass_is_not_for_networks_made_for_masks(inpaint: Bench) -> Non
 
 
 def test_the_record_says_what_was_really_used(sd: Bench, xl: Bench) -> None:
-    facts = sd.make()[0].facts
-    assert (facts["num_inference_steps"], facts["guidance_scale"]) == (2, 7.5)
-    assert facts["scheduler"] == "DDIMScheduler"
-    assert facts["scheduler_config"]["num_train_timesteps"] == 1000
-    assert "strength" not in facts
-    assert xl.make()[0].facts["guidance_scale"] == 5.0
-    assert xl.make(guidance_scale=2.0)[0].facts["guidance_scale"] == 2.0
-    facts = sd.make(image=sd.put(PICTURE))[0].facts
-    assert facts["strength"] == 0.8
+    metadata = sd.make()[0].metadata
+    assert (metadata["num_inference_steps"], metadata["guidance_scale"]) == (2, 7.5)
+    assert metadata["scheduler"] == "DDIMScheduler"
+    assert metadata["scheduler_config"]["num_train_timesteps"] == 1000
+    assert "strength" not in metadata
+    assert xl.make()[0].metadata["guidance_scale"] == 5.0
+    assert xl.make(guidance_scale=2.0)[0].metadata["guidance_scale"] == 2.0
+    metadata = sd.make(image=sd.put(PICTURE))[0].metadata
+    assert metadata["strength"] == 0.8
 
 
 def test_what_the_description_says_is_used_unless_the_request_says_more(folder: Path) -> None:
@@ -235,14 +235,14 @@ def test_what_the_description_says_is_used_unless_the_request_says_more(folder: 
         scheduler="EulerDiscreteScheduler",
         scheduler_options={"use_karras_sigmas": True},
     )
-    facts = bench.make(num_inference_steps=None)[0].facts
-    assert (facts["num_inference_steps"], facts["guidance_scale"]) == (3, 3.0)
-    assert facts["scheduler"] == "EulerDiscreteScheduler"
-    assert facts["scheduler_config"]["use_karras_sigmas"] is True
-    more = bench.make(scheduler_options={"timestep_spacing": "trailing"})[0].facts
+    metadata = bench.make(num_inference_steps=None)[0].metadata
+    assert (metadata["num_inference_steps"], metadata["guidance_scale"]) == (3, 3.0)
+    assert metadata["scheduler"] == "EulerDiscreteScheduler"
+    assert metadata["scheduler_config"]["use_karras_sigmas"] is True
+    more = bench.make(scheduler_options={"timestep_spacing": "trailing"})[0].metadata
     assert more["scheduler_config"]["use_karras_sigmas"] is True
     assert more["scheduler_config"]["timestep_spacing"] == "trailing"
-    other = bench.make(scheduler="DPMSolverMultistepScheduler")[0].facts
+    other = bench.make(scheduler="DPMSolverMultistepScheduler")[0].metadata
     assert other["scheduler_config"]["use_karras_sigmas"] is False
 
 

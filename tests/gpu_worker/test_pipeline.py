@@ -91,14 +91,14 @@ def test_a_directory_and_a_single_file_are_the_same_model(tiny: Path) -> None:
     made = []
     for name in ("directory", "single.safetensors"):
         loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / name)))
-        assert loaded.facts["model"] == str(tiny / name)
+        assert loaded.metadata["model"] == str(tiny / name)
         made.append(loaded.generate(job(), ignore)[0].image.tobytes())
     assert made[0] == made[1]
 
 
 def test_the_default_size_is_the_models_own(tiny: Path) -> None:
     loaded = pipeline.load(settings(tiny, SDE_MODEL=str(tiny / "directory")))
-    assert loaded.default_side_px() == 32
+    assert loaded._ready(None).default_side_px() == 32
     assert result_records.encode_png(loaded.generate(job(), ignore)[0].image).startswith(b"\x89PNG")
 
 
@@ -134,7 +134,7 @@ def test_every_machine_size_makes_the_picture(tiny: Path, size: machine_size.Siz
     pipe = loaded._loaded.pipe
     assert pipe.vae.use_slicing is switches.vae_slicing
     assert pipe.vae.use_tiling is (switches.vae_tile_px is not None)
-    assert loaded.facts["machine_size"] == size
+    assert loaded.metadata["machine_size"] == size
     assert loaded.generate(job(), ignore)[0].image.size == (32, 32)
 
 
@@ -163,10 +163,10 @@ def test_out_of_memory_falls_back_one_size_for_that_job(tiny: Path) -> None:
     plain = loaded.generate(job(), ignore)[0]
     made = loaded.generate(job(), exhausting(1))[0]
     assert made.image.tobytes() == plain.image.tobytes(), "the seed makes it the same job"
-    assert made.facts["machine_size"] == "medium"
-    assert made.facts["out_of_memory"].startswith("out of memory with MACHINE_SIZE=big")
+    assert made.metadata["machine_size"] == "medium"
+    assert made.metadata["out_of_memory"].startswith("out of memory with MACHINE_SIZE=big")
     after = loaded.generate(job(), ignore)[0]
-    assert "out_of_memory" not in after.facts and loaded.facts["machine_size"] == "big"
+    assert "out_of_memory" not in after.metadata and loaded.metadata["machine_size"] == "big"
 
 
 def test_out_of_memory_again_names_the_way_out(tiny: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_long_prompt_is_read_to_its_end(ours: pipeline.DiffusersPipeline) -> N
     long = "a small green star on a white background, " * 9
     made = ours.generate(job(num_inference_steps=2, prompt=long + "red"), ignore)[0]
     other = ours.generate(job(num_inference_steps=2, prompt=long + "blue"), ignore)[0]
-    assert made.facts["prompt_tokens"] == 82
+    assert made.metadata["prompt_tokens"] == 82
     assert made.image.tobytes() != other.image.tobytes(), "the last word counts"
     assert ours._loaded is not None
     given, _ = prompt_embedding.build(ours._loaded.pipe, job(prompt=long).request)

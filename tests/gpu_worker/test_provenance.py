@@ -33,7 +33,7 @@ def sha256(content: bytes) -> str:
 def test_a_picture_says_what_made_it(tmp_path: Path) -> None:
     ours = pipeline.load(settings(tmp_path))
     (made,) = ours.generate(job(), ignore)
-    said = ours.facts | made.facts
+    said = ours.metadata | made.metadata
     files = sorted(p for p in pipeline.DEMO_MODEL.rglob("*.safetensors"))
     lines = "".join(
         f"{path.relative_to(pipeline.DEMO_MODEL).as_posix()}\t{sha256(path.read_bytes())}\n"
@@ -54,7 +54,7 @@ def test_a_single_file_has_the_digest_that_others_know_it_by(tmp_path: Path) -> 
     tiny_models.save_single_file(pipe, file)
     ours = pipeline.load(settings(tmp_path, SDE_MODEL=str(file)))
     (made,) = ours.generate(job(), ignore)
-    assert made.facts["weights_sha256"] == sha256(file.read_bytes())
+    assert made.metadata["weights_sha256"] == sha256(file.read_bytes())
 
 
 def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
@@ -119,13 +119,13 @@ def test_what_a_request_adds_is_named_with_its_digest(tmp_path: Path) -> None:
     }
     provenance = Provenance(settings(tmp_path), library)
     provenance.loading("big")
-    facts = provenance.facts(tiny_models.build(), GenerationRequest(**asked), CPU)
-    assert (facts["weights_sha256"], facts["revision"]) == (sha256(b"big"), "v1")
-    assert facts["parts_sha256"] == {
+    metadata = provenance.metadata(tiny_models.build(), GenerationRequest(**asked), CPU)
+    assert (metadata["weights_sha256"], metadata["revision"]) == (sha256(b"big"), "v1")
+    assert metadata["parts_sha256"] == {
         "loras/pixel": sha256((folder / "pixel" / "any.safetensors").read_bytes()),
         "controlnets/canny": sha256(b"net"),
     }
-    assert facts["lora_hashes"] == {"pixel": sha256(torch.ones(2).numpy().tobytes())}
+    assert metadata["lora_hashes"] == {"pixel": sha256(torch.ones(2).numpy().tobytes())}
 
 
 def test_a_hub_models_commit_is_known_from_its_snapshot(tmp_path: Path) -> None:
@@ -138,18 +138,18 @@ def test_a_hub_models_commit_is_known_from_its_snapshot(tmp_path: Path) -> None:
     (snapshot / "w.safetensors").write_bytes(b"w")
     provenance = Provenance(settings(tmp_path), Library())
     provenance.loading("owner/name")
-    facts = provenance.facts(tiny_models.build(), GenerationRequest(prompt="x"), CPU)
-    assert facts["revision"] == commit
+    metadata = provenance.metadata(tiny_models.build(), GenerationRequest(prompt="x"), CPU)
+    assert metadata["revision"] == commit
     lines = f"w.safetensors\t{sha256(b'w')}\n"
-    assert facts["weights_sha256"] == sha256(lines.encode())
+    assert metadata["weights_sha256"] == sha256(lines.encode())
 
 
 def test_files_that_are_not_there_are_no_fault_of_the_job(tmp_path: Path) -> None:
     provenance = Provenance(settings(tmp_path), Library())
     for name in ("owner/never-fetched", "no such thing"):
         provenance.loading(name)
-        facts = provenance.facts(tiny_models.build(), GenerationRequest(prompt="x"), CPU)
-        assert "weights_sha256" not in facts
+        metadata = provenance.metadata(tiny_models.build(), GenerationRequest(prompt="x"), CPU)
+        assert "weights_sha256" not in metadata
 
 
 def test_the_attention_is_named_as_it_is_switched() -> None:

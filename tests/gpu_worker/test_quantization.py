@@ -119,10 +119,10 @@ def test_the_record_says_it_and_the_terminal_is_silent(
     found = said(setting)
     package = PACKAGES[setting]
     version = importlib.metadata.version(package)
-    assert found["facts"]["quantization"] == setting
-    assert found["facts"]["quantization_library"] == f"{package} {version}"
-    assert found["facts"]["attention"] == plain["facts"]["attention"]
-    assert "quantization" not in plain["facts"]
+    assert found["metadata"]["quantization"] == setting
+    assert found["metadata"]["quantization_library"] == f"{package} {version}"
+    assert found["metadata"]["attention"] == plain["metadata"]["attention"]
+    assert "quantization" not in plain["metadata"]
     assert found["imported"] == [package.replace("optimum-", "optimum.")]
     assert not [name for name in quantized_images.LIBRARIES if sys.modules.get(name) is not None]
     assert found["stderr"] == ""

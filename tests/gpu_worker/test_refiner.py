@@ -326,7 +326,7 @@ def test_steps_previews_and_the_log_go_on_over_both(xl: Bench) -> None:
     two = xl.make(on_step=on_step, **HALF, num_images_per_prompt=2, step_log=True)
     assert seen == [(step, 10) for step in range(1, 11)]
     assert {picture.size for picture in shown} == {(32, 32)}
-    rows = two[0].facts["steps_log"]
+    rows = two[0].metadata["steps_log"]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     scheduler = base_of(xl).scheduler
     scheduler.set_timesteps(STEPS)
@@ -337,7 +337,7 @@ def test_steps_previews_and_the_log_go_on_over_both(xl: Bench) -> None:
     content = (xl.folder / "models/lean" / file).read_bytes()
     line = f"{file}\t{hashlib.sha256(content).hexdigest()}\n"
     digest = hashlib.sha256(line.encode()).hexdigest()
-    assert two[0].facts["parts_sha256"] == {"refiners/lean": digest}
+    assert two[0].metadata["parts_sha256"] == {"refiners/lean": digest}
 
 
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DDIMScheduler"])

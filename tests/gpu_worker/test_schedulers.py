@@ -54,8 +54,8 @@ def test_a_scheduler_gives_the_picture_that_it_gives_in_diffusers(
     cls = getattr(diffusers, name or "DDIMScheduler")
     pipe.scheduler = cls.from_config(pipe.scheduler.config, **options)
     assert made.image.tobytes() == direct(pipe)
-    assert made.facts["scheduler"] == cls.__name__
-    said = made.facts["scheduler_config"]
+    assert made.metadata["scheduler"] == cls.__name__
+    said = made.metadata["scheduler_config"]
     assert all(said[option] == value for option, value in options.items())
     assert not [key for key in said if key.startswith("_")]
     assert json.loads(json.dumps(said, allow_nan=False)) == said
@@ -71,7 +71,7 @@ def test_the_models_own_is_back_after_the_job_and_after_its_failure(folder: Path
         xl.make(scheduler_options={"no_such": 1})
     assert xl.pipe.scheduler is own and dict(own.config) == config
     assert xl.pipe.config["scheduler"][1] == "EulerDiscreteScheduler"
-    assert xl.ours.facts["scheduler"] == "EulerDiscreteScheduler"
+    assert xl.ours.metadata["scheduler"] == "EulerDiscreteScheduler"
     assert xl.pixels() == before
 
 
@@ -191,5 +191,5 @@ def test_what_its_libraries_lack_for_is_not_offered() -> None:
 
 
 def test_infinite_numbers_can_be_recorded(sd: Bench) -> None:
-    facts = sd.make(scheduler="DPMSolverMultistepScheduler")[0].facts
-    assert facts["scheduler_config"]["lambda_min_clipped"] == "-inf"
+    metadata = sd.make(scheduler="DPMSolverMultistepScheduler")[0].metadata
+    assert metadata["scheduler_config"]["lambda_min_clipped"] == "-inf"

@@ -21,7 +21,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def steps(loaded: Any, **asked: Any) -> list[dict[str, Any]]:
     (made,) = loaded.generate(job(step_log=True, **asked), ignore)
-    rows: list[dict[str, Any]] = made.facts["steps_log"]
+    rows: list[dict[str, Any]] = made.metadata["steps_log"]
     return rows
 
 
@@ -47,10 +47,10 @@ def test_the_same_run_has_the_same_latents_and_another_seed_others(loaded: Any) 
 
 def test_each_picture_has_its_own_and_the_log_changes_no_pixel(loaded: Any) -> None:
     two = loaded.generate(job(step_log=True, num_images_per_prompt=2), ignore)
-    assert [len(made.facts["steps_log"]) for made in two] == [4, 4]
-    assert two[0].facts["steps_log"] != two[1].facts["steps_log"]
+    assert [len(made.metadata["steps_log"]) for made in two] == [4, 4]
+    assert two[0].metadata["steps_log"] != two[1].metadata["steps_log"]
     (plain,) = loaded.generate(job(), ignore)
-    assert "steps_log" not in plain.facts
+    assert "steps_log" not in plain.metadata
     assert plain.image.tobytes() == two[0].image.tobytes()
 
 

@@ -54,7 +54,7 @@ class Describes(Instant):
         self.loaded = "demo"
 
     @property
-    def facts(self) -> dict[str, Any]:  # type: ignore[override]
+    def metadata(self) -> dict[str, Any]:  # type: ignore[override]
         """Of the model in memory."""
         return {"model": self.loaded or "demo", "device": "cpu"}
 

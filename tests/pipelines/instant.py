@@ -19,7 +19,11 @@ SIDE_PX = 64
 class Instant:
     """Overridden by the others at `before_step`."""
 
-    facts: ClassVar[dict[str, Any]] = {"model": "instant", "device": "cpu", "machine_size": "tiny"}
+    metadata: ClassVar[dict[str, Any]] = {
+        "model": "instant",
+        "device": "cpu",
+        "machine_size": "tiny",
+    }
 
     described = 1
     loaded: str | None = "instant"
@@ -45,9 +49,9 @@ class Instant:
             pictures.append(GeneratedImage(image, {"seed": seed}))
         return pictures
 
-    def facts_of(self, request: GenerationRequest) -> dict[str, Any]:
+    def request_metadata(self, request: GenerationRequest) -> dict[str, Any]:
         """One model at most."""
-        return self.facts
+        return self.metadata
 
     def describe(self) -> Capabilities:
         """Nothing said, so nothing is refused."""

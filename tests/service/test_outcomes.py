@@ -109,9 +109,9 @@ class LetGo(pipeline.DiffusersPipeline):
 @pytest.mark.parametrize(
     "look",
     [
-        lambda ours: ours.facts["pipeline"],
+        lambda ours: ours.metadata["pipeline"],
         lambda ours: ours.loaded,
-        lambda ours: ours.facts_of(GenerationRequest(prompt="x"))["pipeline"],
+        lambda ours: ours.request_metadata(GenerationRequest(prompt="x"))["pipeline"],
     ],
 )
 def test_a_model_may_go_while_another_thread_looks(
@@ -122,7 +122,7 @@ def test_a_model_may_go_while_another_thread_looks(
     ours.goes = True
     assert look(ours)
     assert ours.loaded is None
-    assert ours.facts["model"] == "demo" and "pipeline" not in ours.facts
+    assert ours.metadata["model"] == "demo" and "pipeline" not in ours.metadata
 
 
 def test_a_job_that_gets_no_outcome_is_ended_after_some_tries(folder: Path) -> None:

@@ -46,7 +46,7 @@ class Begun(Parts):
         self.broker.enqueue(job)
         self.broker.take("gpu-0")
         self.log = ResultLog(folder / "disk_backups", "gpu-0")
-        facts = {"image_index": 0, "num_images": 1}
+        metadata = {"image_index": 0, "num_images": 1}
         self.log.append(
-            result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data="eA==", metadata=facts)
+            result_record(job, outcome=Outcome.SUCCEEDED, errors=[], data="eA==", metadata=metadata)
         )

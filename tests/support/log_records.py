@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gateway.http.json_array import array
+from gateway.store import consolidation
 from gateway.store.result_index import ResultIndex
 from gpu_worker.store.result_log import ResultLog
+
+NAME = "gpu-0.00000001.jsonl"
+"""The first segment of the first worker."""
 
 
 def record(text: str = "a", sequence: int = 1, data: str | None = None) -> dict[str, Any]:
@@ -44,3 +50,29 @@ def served(index: ResultIndex) -> list[dict[str, Any]]:
         line.pop("format")
         line.pop("crc32")
     return found
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    index = index_of(folder)
+    try:
+        return served(index)
+    finally:
+        index.close()
+
+
+def without_index(folder: Path) -> None:
+    for path in folder.glob("index.sqlite*"):
+        path.unlink()
+
+
+def stubbornly(act: Callable[[], object]) -> None:
+    try:
+        act()
+    except OSError:
+        act()
+
+
+def merge_all(index: ResultIndex) -> None:
+    for run in list(consolidation.runs(index, 1 << 20)):
+        with contextlib.suppress(OSError):
+            consolidation.merge(index, run)

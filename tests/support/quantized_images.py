@@ -71,7 +71,7 @@ def drawn(folder: Path, setting: str) -> dict[str, Any]:
     for name, asked in asks(bench.put).items():
         (made,) = bench.make(**asked)
         made.image.save(pictures / f"{name}.png")
-        said.setdefault("facts", made.facts)
+        said.setdefault("metadata", made.metadata)
     return said | around(bench)
 
 

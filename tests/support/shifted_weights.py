@@ -70,7 +70,7 @@ def shift(file: Path, by: int) -> None:
 def drawn(bench: Bench, **asked: Any) -> str:
     """Digest of the image, and of the latents of each step: rounding to 256 levels hides much."""
     (made,) = bench.make(**ONE_ROW | asked, step_log=True)
-    log = [row["latents_sha256"] for row in made.facts["steps_log"]]
+    log = [row["latents_sha256"] for row in made.metadata["steps_log"]]
     return hashlib.sha256(json.dumps(log).encode() + made.image.tobytes()).hexdigest()
 
 

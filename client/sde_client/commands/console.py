@@ -1,4 +1,4 @@
-"""Consoles, common arguments and exit codes that all commands share."""
+"""Defines the consoles, common arguments and exit codes of all commands."""
 
 from __future__ import annotations
 

@@ -15,13 +15,12 @@ from gpu_worker.contract.capabilities import (
     ModelCapabilities,
     SchedulerCapabilities,
 )
-from gpu_worker.contract.checks import LATENT
+from gpu_worker.contract.field_types import LANCZOS, LATENT
 from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.pipeline.capabilities import model
 from gpu_worker.pipeline.loading import embedding_files, sources
 from gpu_worker.pipeline.loading.asset_files import SUFFIX, AssetFiles, check_header
 from gpu_worker.pipeline.schedulers import catalog
-from gpu_worker.pipeline.upscaling.upscale import LANCZOS
 from gpu_worker.settings import WorkerSettings
 
 BUILT_IN = {"upscalers": [LATENT, LANCZOS]}

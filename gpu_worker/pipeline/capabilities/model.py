@@ -15,7 +15,7 @@ from gpu_worker.contract.checks import Mode
 from gpu_worker.contract.field_types import DEFAULT_STEPS
 from gpu_worker.contract.request import GenerationRequest, metadata_of
 from gpu_worker.contract.validation_errors import Unsupported
-from gpu_worker.pipeline.families import call_parameters, family_of
+from gpu_worker.pipeline.families import call_parameters, family_of, is_inpainting
 from gpu_worker.pipeline.loading import sources, task_pipelines
 from gpu_worker.pipeline.loading.asset_files import SUFFIX, check_header
 from gpu_worker.pipeline.loading.sources import Source
@@ -75,10 +75,10 @@ def _takes(modes: dict[Mode, Any]) -> dict[str, list[str]]:
     metadata = {name: metadata_of(name) for name in GenerationRequest.model_fields}
     img2img = modes.get("img2img")
     for mode, cls in modes.items():
-        led = task_pipelines.with_controlnet(mode, cls)
+        controlnet_class = task_pipelines.with_controlnet(mode, cls)
         structures = {
             "img2img": img2img is not None and "strength" in call_parameters(img2img),
-            "controlnet": led is not None,
+            "controlnet": controlnet_class is not None,
             "ensemble": "txt2img" in modes and family_of(cls).ensemble,
         }
         of_mode = {
@@ -87,8 +87,8 @@ def _takes(modes: dict[Mode, Any]) -> dict[str, list[str]]:
             if structures.get(str(each.takes)) or (each.takes == "any" and not each.any_pipeline)
         }
         takes[mode] = sorted(_fields(cls) | of_mode)
-        if led is not None:
-            takes[mode + WITH_CONTROLNETS] = sorted(_fields(led) | of_mode)
+        if controlnet_class is not None:
+            takes[mode + WITH_CONTROLNETS] = sorted(_fields(controlnet_class) | of_mode)
     return takes
 
 
@@ -108,8 +108,8 @@ def _strengths(modes: dict[Mode, Any]) -> dict[str, float]:
     """Return the default of `strength` in each mode that has it, also with ControlNets."""
     classes = {str(mode): cls for mode, cls in modes.items() if mode != "txt2img"}
     for mode, cls in modes.items():
-        led = task_pipelines.with_controlnet(mode, cls) if mode != "txt2img" else None
-        classes |= {mode + WITH_CONTROLNETS: led} if led is not None else {}
+        with_net = task_pipelines.with_controlnet(mode, cls) if mode != "txt2img" else None
+        classes |= {mode + WITH_CONTROLNETS: with_net} if with_net is not None else {}
     defaults = {name: _default(cls, "strength") for name, cls in classes.items()}
     return {
         name: float(default)
@@ -126,7 +126,7 @@ def _default(cls: Any, name: str) -> Any:
 
 def _needs_mask(source: Source, cls: Any) -> bool:
     if source.config is None:  # the class of a single file follows from its shapes
-        return "Inpaint" in cls.__name__
+        return is_inpainting(cls)
     unet = _read(source.config / "unet" / "config.json")
     vae = _read(source.config / "vae" / "config.json")
     vae = vae or _read(source.config / "movq" / "config.json")

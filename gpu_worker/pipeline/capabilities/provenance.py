@@ -57,17 +57,19 @@ class Provenance:
         threading.Thread(target=read, name="weights", daemon=True).start()
         self._model = future
 
-    def facts(self, pipe: Any, request: GenerationRequest, device: torch.device) -> dict[str, Any]:
+    def metadata(
+        self, pipe: Any, request: GenerationRequest, device: torch.device
+    ) -> dict[str, Any]:
         """Return the metadata of a request. Waits until the model's files have been read."""
         return {
             **environment(pipe),
-            **self.device_facts(device),
+            **self.device_metadata(device),
             **quantization.metadata(self._settings.quantization),
             **(self._model.result() if self._model is not None else {}),
-            **self.part_facts(request),
+            **self.asset_metadata(request),
         }
 
-    def device_facts(self, device: torch.device) -> dict[str, Any]:
+    def device_metadata(self, device: torch.device) -> dict[str, Any]:
         """Return the libraries, instructions and settings on which rounding depends."""
         if device.type == "cuda":
             return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
@@ -93,7 +95,7 @@ class Provenance:
             metadata["revision"] = revision
         return metadata
 
-    def part_facts(self, request: GenerationRequest) -> dict[str, Any]:
+    def asset_metadata(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the digests of the assets that the request names besides the model."""
         parts: dict[str, str] = {}
         loras: dict[str, str] = {}

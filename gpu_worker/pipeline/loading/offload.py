@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from gpu_worker.pipeline.loading import alignment
-
-Offload = Literal["none", "model", "sequential"]
+from gpu_worker.pipeline.loading.machine_size import Offload
 
 
 def current_offload(pipe: Any) -> Offload:

@@ -19,7 +19,13 @@ from diffusers.pipelines import auto_pipeline
 
 from gpu_worker.contract.checks import Mode, mode_of
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline.families import call_parameters, class_of, family_of
+from gpu_worker.pipeline.families import (
+    call_parameters,
+    class_of,
+    family_of,
+    has_controlnet,
+    is_guided_by_attention,
+)
 from gpu_worker.pipeline.loading.loaded_model import LoadedModel, unsupported
 
 MODES: tuple[Mode, ...] = ("txt2img", "img2img", "inpaint")
@@ -104,7 +110,7 @@ def modes(cls: Any, needs_mask: bool) -> dict[Mode, Any]:
 
 def with_controlnet(mode: Mode, cls: Any) -> Any | None:
     """Return AutoPipeline's class for the same family and mode with a ControlNet, or None."""
-    suffix = ("PAG" if "PAG" in cls.__name__ else "") + _SUFFIXES.get(mode, "Pipeline")
+    suffix = ("PAG" if is_guided_by_attention(cls) else "") + _SUFFIXES.get(mode, "Pipeline")
     name = cls.__name__.replace(suffix, f"ControlNet{suffix}")
     return next(
         (candidate for candidate in _MAPPINGS[mode].values() if candidate.__name__ == name), None
@@ -120,7 +126,7 @@ def unsupported_reason(cls: Any) -> str | None:
         return "generates video or sound"
     if "num_inference_steps" not in parameters:
         return "has no num_inference_steps"
-    if "Control" in cls.__name__:
+    if has_controlnet(cls):
         return "contains a ControlNet; name the model and the ControlNet separately"
     for library in family_of(cls).needs:
         if importlib.util.find_spec(library) is None:

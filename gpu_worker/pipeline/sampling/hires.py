@@ -8,8 +8,7 @@ from typing import Any
 from PIL import Image
 from torch.nn import functional
 
-from gpu_worker.contract.checks import LATENT
-from gpu_worker.contract.field_types import SIDE_MULTIPLE_PX
+from gpu_worker.contract.field_types import LATENT, SIDE_MULTIPLE_PX
 from gpu_worker.contract.output_size import hires_size
 from gpu_worker.contract.request import Hires
 from gpu_worker.pipeline.loading.loaded_model import unsupported

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.families import call_parameters
-from gpu_worker.pipeline.loading import offload as placement
+from gpu_worker.pipeline.loading import offload
 from gpu_worker.pipeline.loading.loaded_model import unsupported
 from gpu_worker.pipeline.sampling import prompt_embedding, refiner_loading
 from gpu_worker.pipeline.sampling.context import GenerationContext
@@ -50,8 +50,8 @@ class RefinerPipeline:
     def on_device(self) -> Iterator[None]:
         """Give the device to the refiner. With offload, the base's parts wait on the CPU."""
         with (
-            placement.suspended(self.base) as offload,
-            placement.applied(self.pipe, offload, self.device),
+            offload.suspended(self.base) as mode,
+            offload.applied(self.pipe, mode, self.device),
         ):
             yield
 

@@ -12,6 +12,7 @@ from typing import Any
 import diffusers
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from gpu_worker.contract.checks import FLOW
 from gpu_worker.contract.field_types import MAX_OPTION
 from gpu_worker.pipeline.families import family_of
 
@@ -20,8 +21,6 @@ DISTILLED = ("LCMScheduler", "TCDScheduler")
 
 They fit every scheduler that has a list of compatible ones, but no list names them.
 """
-
-FLOW = "FlowMatch"
 
 OWN_SIGMAS = "FlowMatchHeunDiscreteScheduler"
 """It computes its own sigmas, so it fails with pipelines that pass theirs, as most do."""

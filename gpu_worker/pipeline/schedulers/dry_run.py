@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gpu_worker.contract.checks import FLOW
 from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.schedulers import catalog
-from gpu_worker.pipeline.schedulers.catalog import DISTILLED, FLOW
+from gpu_worker.pipeline.schedulers.catalog import DISTILLED
 
 _PREDICTS_VARIANCE = ("learned", "learned_range")
 

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from gpu_worker.assets.model_library import Library, ModelsError
+from gpu_worker.contract.field_types import LANCZOS
 from gpu_worker.pipeline.loading import alignment
 from gpu_worker.pipeline.upscaling import spandrel_models
 
-LANCZOS = "lanczos"
 _TILE_PX, _OVERLAP_PX = 512, 32
 """A tile of 512 px needs about 2 GiB at scale 4; seams vanish within 32 px of overlap."""
 
