@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import resource
 import subprocess
@@ -58,13 +59,16 @@ def save_model(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_job_that_does_not_fit_falls_back_or_says_so_and_the_worker_lives_on(
-    folder: Path,
-) -> None:
+def with_model(folder: Path) -> contextlib.AbstractContextManager[Service]:
+    """A service of its own for each limit: what an earlier job has left free changes the need."""
     real = {"SDE_PIPELINE": "gpu_worker.pipeline:load", "SDE_DEVICE": "cpu", "MACHINE_SIZE": "big"}
     model = str(save_model(folder / "model"))
-    with running(folder, "gateway", "gpu_worker", SDE_MODEL=model, **real, **AT_ONCE) as service:
+    return running(folder, "gateway", "gpu_worker", SDE_MODEL=model, **real, **AT_ONCE)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_job_that_does_not_fit_falls_back_and_the_next_does_not(folder: Path) -> None:
+    with with_model(folder) as service:
         assert result(service, **SMALL)["errors"] == []
         may_take(service, 150 * MIB)
         fitted = result(service, **LARGE)
@@ -74,7 +78,14 @@ def test_a_job_that_does_not_fit_falls_back_or_says_so_and_the_worker_lives_on(
         after = result(service, **SMALL)
         assert after["errors"] == [] and "out_of_memory" not in after
         assert after["machine_size"] == "big"
-        may_take(service, 55 * MIB)
+        assert service.children["gpu_worker"].poll() is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_job_that_fits_at_no_size_says_so_and_the_worker_lives_on(folder: Path) -> None:
+    with with_model(folder) as service:
+        assert result(service, **SMALL)["errors"] == []
+        may_take(service, 80 * MIB)
         failed = result(service, **LARGE)
         way_out = "try MACHINE_SIZE=little or a smaller image"
         assert failed["errors"] == [f"out of memory with MACHINE_SIZE=medium on cpu: {way_out}"]
