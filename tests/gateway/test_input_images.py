@@ -99,7 +99,6 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"image": "%%%%"}, "image", "must be an image in base64"),
     ({"image": "ÄÖ"}, "image", "must be an image in base64"),
     ({"image": GOOD + "="}, "image", "must be an image in base64"),
-    ({"image": GOOD[:40] + "\n" + GOOD[40:]}, "image", "must be an image in base64"),
     ({"image": "https://example.org/a.png"}, "image", "must be an image in base64"),
     ({"image": text(b"hello")}, "image", "is not a PNG, JPEG or WebP"),
     ({"image": text(picture("GIF"))}, "image", "is not a PNG, JPEG or WebP"),

@@ -9,8 +9,10 @@ import hashlib
 import io
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms
 
+from gpu_worker.contract import image_codec
+from gpu_worker.contract.image_codec import UnreadableImage
 from gpu_worker.contract.validation_errors import Refusal
 
 MAX_TEXT_CHARS = 32 << 10
@@ -33,7 +35,7 @@ class InputImages:
         Raises:
             MissingImage: the file is missing, has changed or is not an image.
         """
-        return _flatten(self._open(digest), "white").convert("RGB")
+        return _flatten(_in_srgb(self._open(digest)), "white").convert("RGB")
 
     def mask(self, digest: str) -> Image.Image:
         """Return the image's brightness, where white is painted; transparent pixels are black.
@@ -61,11 +63,28 @@ class InputImages:
         if hashlib.sha256(content).hexdigest() != name:
             raise MissingImage(f"the image {digest} has changed on the disk")
         try:
-            image = Image.open(io.BytesIO(content))
-            image.load()
-            return ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise MissingImage(f"the image {digest} cannot be read: {error}") from None
+            return image_codec.decode(content)
+        except UnreadableImage as error:
+            raise MissingImage(f"the image {digest} cannot be read: it {error}") from None
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Return the image in sRGB, which models expect, if its profile names another colour space."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(own).casefold():
+            return image
+        srgb = ImageCms.createProfile("sRGB")
+        colors = image.convert("RGB") if image.mode == "RGBA" else image
+        converted = ImageCms.profileToProfile(colors, own, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile says nothing
+        return image
+    if converted is not None and image.mode == "RGBA":
+        converted.putalpha(image.getchannel("A"))
+    return image if converted is None else converted
 
 
 def _flatten(image: Image.Image, background: str) -> Image.Image:
