@@ -102,13 +102,17 @@ class DiffusersPipeline:
 
     def load(self, model: str | None) -> None:
         """See `gpu_worker.pipeline_api.Pipeline.load`."""
-        name = model or self._settings.model
+        self._load(model or self._settings.model, in_job=False)
+
+    def _load(self, name: str, *, in_job: bool) -> None:
         if self.loaded == name:
             return
         source = sources.find(name, self._assets.library, self._settings)
         self._remove_model()
         self._provenance.loading(name)
-        pipe = loader.load(source, self._settings, machine_size.choose_dtype(self._device))
+        pipe = loader.load(
+            source, self._settings, machine_size.choose_dtype(self._device), in_job=in_job
+        )
         pipe.set_progress_bar_config(disable=True)
         machine_size.apply(pipe, self._size, self._device)
         alignment.align(pipe, self._device)
@@ -186,7 +190,7 @@ class DiffusersPipeline:
         return [GeneratedImage(each.image, of_model | each.metadata | notes) for each in images]
 
     def _ready(self, model: str | None) -> LoadedModel:
-        self.load(model)
+        self._load(model or self._settings.model, in_job=True)
         if self._loaded is None:
             raise RuntimeError("no model is loaded")
         return self._loaded

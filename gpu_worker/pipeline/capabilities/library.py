@@ -19,12 +19,15 @@ from gpu_worker.contract.field_types import LANCZOS, LATENT
 from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.pipeline.capabilities import model
 from gpu_worker.pipeline.loading import embedding_files, sources
-from gpu_worker.pipeline.loading.asset_files import SUFFIX, AssetFiles, check_header
+from gpu_worker.pipeline.loading.asset_files import SUFFIX, AssetFiles, check_config, check_header
 from gpu_worker.pipeline.schedulers import catalog
 from gpu_worker.settings import WorkerSettings
 
 BUILT_IN = {"upscalers": [LATENT, LANCZOS]}
 """Names that always exist."""
+
+_CONFIGURED: tuple[Kind, ...] = ("controlnets", "vaes", "refiners")
+"""Kinds whose single files hold weights only."""
 
 log = logging.getLogger(__name__)
 
@@ -121,5 +124,8 @@ def _check(kind: Kind, name: str, assets: AssetFiles) -> None:
         raise ModelsError(f"{part.source} is not a {SUFFIX} file")
     if path.suffix == SUFFIX and path.is_file():
         check_header(path, f"{kind}.{name}")
+        if kind in _CONFIGURED:
+            inner = "unet" if (path.with_suffix("") / "unet").is_dir() else None
+            check_config(path, part.subfolder or inner, f"{kind}.{name}")
     if path.suffix != SUFFIX and not path.is_dir():
         raise ModelsError(f"{path.name} is neither a {SUFFIX} file nor a directory")

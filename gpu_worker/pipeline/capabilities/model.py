@@ -15,9 +15,9 @@ from gpu_worker.contract.checks import Mode
 from gpu_worker.contract.field_types import DEFAULT_STEPS
 from gpu_worker.contract.request import GenerationRequest, metadata_of
 from gpu_worker.contract.validation_errors import Unsupported
+from gpu_worker.pipeline.capabilities import model_files
 from gpu_worker.pipeline.families import call_parameters, family_of, is_inpainting
 from gpu_worker.pipeline.loading import sources, task_pipelines
-from gpu_worker.pipeline.loading.asset_files import SUFFIX, check_header
 from gpu_worker.pipeline.loading.sources import Source
 from gpu_worker.pipeline.schedulers import catalog, dry_run
 from gpu_worker.pipeline.schedulers.dry_run import Pass
@@ -40,7 +40,7 @@ def describe_model(source: Source, pipe: Any = None) -> ModelCapabilities:
     cls = sources.pipeline_class(source) if pipe is None else type(pipe)
     if cls is None:
         return ModelCapabilities(**origin, pipeline=None, defaults=ModelDefaults(**own_defaults))
-    _check_files(source)
+    model_files.check(source)
     scheduler = _own_scheduler(source) if pipe is None else pipe.scheduler
     needs_mask = _needs_mask(source, cls) if pipe is None else task_pipelines.needs_mask(pipe)
     modes = task_pipelines.modes(cls, needs_mask)
@@ -154,16 +154,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelsError(f"{path.parent.name}/{path.name} is not a JSON object")
     return content
-
-
-def _check_files(source: Source) -> None:
-    """Raises ModelsError if the header of a file is damaged."""
-    if source.path is None:
-        return
-    is_file = source.path.is_file()
-    for file in [source.path] if is_file else sorted(source.path.glob(f"*/*{SUFFIX}")):
-        if file.suffix == SUFFIX:
-            check_header(file, source.name)
 
 
 def _check_defaults(source: Source, own: Any, pipeline: str) -> None:

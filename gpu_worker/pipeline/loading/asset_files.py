@@ -38,6 +38,20 @@ def check_header(file: Path, label: str) -> list[str]:
         raise ModelsError(f"{label}: {file.name} is damaged or not safetensors: {error}") from None
 
 
+def check_config(file: Path, subfolder: str | None, label: str) -> None:
+    """Check that a single file of a network has its configuration beside it.
+
+    Without it diffusers would ask the hub, and a job would wait for that.
+
+    Raises:
+        ModelsError: it has none.
+    """
+    beside = file.with_suffix("")
+    if not (beside / (subfolder or "") / "config.json").is_file():
+        place = "/".join(filter(None, (beside.name, subfolder)))
+        raise ModelsError(f"{label}: {file.name} needs its config.json in {place}/ beside it")
+
+
 @dataclass
 class AssetFiles:
     """The files of models.toml's assets.
@@ -124,12 +138,10 @@ class AssetFiles:
     ) -> Any:
         """Load a network from a directory, a single file or the hub.
 
-        The configuration of a single file is in the directory of the same name beside it, else on
-        the hub.
+        The configuration of a single file is in the directory of the same name beside it.
 
         Args:
-            networks: the accepted diffusers classes by name; the first is that of a single file
-                without configuration.
+            networks: the accepted diffusers classes by name.
             inner: the subfolder in a pipeline's directory, unless models.toml has `subfolder`.
 
         Raises:
@@ -144,22 +156,19 @@ class AssetFiles:
         if subfolder is None and inner and (path is None or (Path(location) / inner).is_dir()):
             subfolder = inner
         options = common | {"subfolder": subfolder, "revision": asset.revision}
-        class_name = next(iter(networks))
         try:
-            config_file = Path(location) / (subfolder or "") / "config.json"
-            has_config = not is_file or config_file.is_file()
-            if has_config:
-                cls = networks[class_name]
-                class_name = str(cls.load_config(location, **options).get("_class_name"))
+            if path is not None and is_file:
+                check_config(path, subfolder, f"{kind}.{name}")
+            cls = next(iter(networks.values()))
+            class_name = str(cls.load_config(location, **options).get("_class_name"))
             if class_name not in networks:
                 expected = " or ".join(networks)
                 raise ModelsError(
                     f"{kind}.{name}: {asset.source} holds {class_name}, not {expected}"
                 )
             if is_file:
-                config = location if has_config else None
                 return networks[class_name].from_single_file(
-                    str(path), config=config, subfolder=subfolder, dtype=dtype, **common
+                    str(path), config=location, subfolder=subfolder, dtype=dtype, **common
                 )
             return networks[class_name].from_pretrained(
                 location,

@@ -40,6 +40,12 @@ def pipeline_class(path: Path) -> Any:
     return getattr(diffusers, families.SINGLE_FILES[kind])
 
 
+def configuration(path: Path) -> str:
+    """Return the hub id of diffusers' configuration for a single file with a whole model."""
+    config = single_file_utils.fetch_diffusers_config(_contents(path))
+    return str(config["pretrained_model_name_or_path"])
+
+
 def is_transformer_alone(path: Path) -> bool:
     """Return whether the file lacks VAE and text encoders, as a GGUF file always does."""
     return path.suffix == ".gguf" or not has_vae(_contents(path))

@@ -19,13 +19,20 @@ from gpu_worker.pipeline.loading.sources import Source
 from gpu_worker.settings import WorkerSettings
 
 
-def load(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
+def load(
+    source: Source, settings: WorkerSettings, dtype: torch.dtype, *, in_job: bool = False
+) -> Any:
     """Return the pipeline, on the CPU.
+
+    Args:
+        in_job: a job waits, so the hub is not asked for the configuration of a single file.
 
     Raises:
         ModelsError: its files cannot be loaded, or this device or model does not support
             SDE_QUANTIZATION.
     """
+    if in_job and source.config is None and source.path is not None:
+        _check_configuration(source, settings)
     try:
         return _load_quantized(source, settings, dtype)
     except (ModelsError, MemoryError, *DEVICE_ERRORS):
@@ -33,6 +40,24 @@ def load(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
     except Exception as error:  # the libraries raise many types, and do not name the model
         message = " ".join(str(error).split()) or type(error).__name__
         raise ModelsError(f"{source.name}: cannot be loaded: {message}") from error
+
+
+def _check_configuration(source: Source, settings: WorkerSettings) -> None:
+    """Check that the configuration of a single file has been downloaded already.
+
+    Raises:
+        ModelsError: it has not.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    config = checkpoints.configuration(Path(str(source.path)))
+    cached = try_to_load_from_cache(config, sources.INDEX, cache_dir=settings.cache_dir)
+    if not isinstance(cached, str):
+        beside = Path(str(source.path)).with_suffix("").name
+        raise ModelsError(
+            f"{source.name}: its configuration is not on this machine; put it in {beside}/ beside "
+            f"the file, or load the model once with: sde load {source.name}"
+        )
 
 
 def _load_quantized(source: Source, settings: WorkerSettings, dtype: torch.dtype) -> Any:
@@ -57,8 +82,9 @@ def _load_plain(
 ) -> Any:
     if source.path is not None and source.path.is_file():
         return _single_file(source, settings, dtype, common)
-    if source.model.variant is not None:
-        common["variant"] = source.model.variant
+    variant = sources.variant(source)
+    if variant is not None:
+        common["variant"] = variant
     if source.path is not None:
         return _auto(sources.pipeline_class(source)).from_pretrained(str(source.path), **common)
     return DiffusionPipeline.from_pretrained(

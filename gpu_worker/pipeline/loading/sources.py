@@ -6,6 +6,7 @@ It reads names and folders, no weights. It rejects formats that may hold code.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ INDEX = "model_index.json"
 _LIBRARIES = (None, "diffusers", "transformers")
 """Libraries of a pipeline's components, besides the folders of diffusers' own pipelines."""
 
+_VARIANT = re.compile(r"[\w-]+\.([a-z]\w*?)(?:-\d+-of-\d+)?\.safetensors")
+
 _UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
@@ -33,11 +36,15 @@ class ModelNotFound(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """A model's entry and its path: a directory, a file, or None for the hub."""
+    """A model's entry and its path: a directory, a file, or None for the hub.
+
+    `has_entry` says whether the entry is one of models.toml.
+    """
 
     name: str
     model: ModelAsset
     path: Path | None
+    has_entry: bool = True
 
     @property
     def config(self) -> Path | None:
@@ -98,6 +105,33 @@ def index(folder: Path) -> dict[str, Any]:
     return content
 
 
+def weights(folder: Path, variant: str | None) -> list[Path]:
+    """Return a network's .safetensors files of one variant; None stands for those without.
+
+    diffusers writes NAME.VARIANT.safetensors, and NAME.VARIANT-00001-of-00002.safetensors.
+    """
+    return sorted(path for path in folder.glob("*.safetensors") if variant_of(path.name) == variant)
+
+
+def variant(source: Source) -> str | None:
+    """Return the variant to load, which models.toml names.
+
+    A directory in SDE_MODEL has no entry there, so its only variant is loaded.
+    """
+    if source.has_entry or source.path is None or not source.path.is_dir():
+        return source.model.variant
+    networks = [path for path in source.path.iterdir() if any(path.glob("*.safetensors"))]
+    lacking = [path for path in networks if not weights(path, None)]
+    variants = {variant_of(file.name) for path in lacking for file in path.glob("*.safetensors")}
+    return variants.pop() if len(variants) == 1 else None
+
+
+def variant_of(name: str) -> str | None:
+    """Return the variant in the name of a weights file, such as fp16."""
+    match = _VARIANT.fullmatch(name)
+    return None if match is None else match[1]
+
+
 def _is_diffusers(library: Any) -> bool:
     """Return whether diffusers finds a component here: a library, or a pipeline's folder."""
     if library in _LIBRARIES:
@@ -137,17 +171,17 @@ def _from_setting(name: str) -> Source:
     if path.is_dir():
         if not (path / INDEX).is_file():
             raise ModelNotFound(f"SDE_MODEL={name}: the directory has no {INDEX}")
-        return Source(name, model, path)
+        return Source(name, model, path, has_entry=False)
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise ModelNotFound(f"SDE_MODEL={name}: there is no such file")
-        return Source(name, model, path)
+        return Source(name, model, path, has_entry=False)
     if path.is_absolute() or path.suffix in _UNSAFE or not model_library.HUB_ID.fullmatch(name):
         raise ModelNotFound(
             f"SDE_MODEL={name}: is not demo, a name in models.toml, a directory, a .safetensors "
             "file or a hub id such as stabilityai/stable-diffusion-2-1"
         )
-    return Source(name, model, None)
+    return Source(name, model, None, has_entry=False)
 
 
 def _check(source: Source) -> Source:
