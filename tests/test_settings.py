@@ -115,7 +115,7 @@ def test_a_check_prints_the_address(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[models.x]", "models.x.source: Field required"),
+        ("[models.x]", "models.x.source: is required"),
         ('[models.x]\nsource = "a"\nsubfolder = "b"', "models.x.subfolder: is not a known field"),
         ('[models.x]\nsource = "a"\ntoken = "b"', "models.x.token: is not a known field"),
         ('[models.x]\nsource = "a"\nweight_name = "b"', "models.x.weight_name"),
@@ -123,11 +123,11 @@ def test_a_check_prints_the_address(folder: Path) -> None:
         ('[upscalers.x]\nsource = "a"\nrevision = "b"', "upscalers.x.revision"),
         (
             '[models.x]\nsource = "a"\ndefaults = { num_inference_steps = "5" }',
-            "models.x.defaults.num_inference_steps: Input should be a valid integer (got '5')",
+            "models.x.defaults.num_inference_steps: must be a whole number (got '5')",
         ),
         (
             '[models.x]\nsource = "a"\ndefaults = { guidance_scale = true }',
-            "models.x.defaults.guidance_scale: Input should be a valid number (got True)",
+            "models.x.defaults.guidance_scale: must be a number (got True)",
         ),
     ],
 )

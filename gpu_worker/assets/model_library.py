@@ -166,7 +166,7 @@ def read(path: Path) -> Library:
         OSError: the file cannot be read.
     """
     try:
-        return Library.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Library.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         return Library()
     except ValidationError as error:
@@ -189,10 +189,10 @@ def locate(folder: Path, source: str) -> Path | None:
         raise ModelsError(f"{source!r}: is not a file name: {error}") from None
     if is_there:
         if not path.is_relative_to(root):
-            raise ModelsError(f"{source}: leads out of the models folder {folder}")
+            raise ModelsError(f"{source}: leads out of the models folder")
         if path.is_file() and path.suffix not in SAFE_SUFFIXES:
             raise ModelsError(f"{source}: only {' and '.join(SAFE_SUFFIXES)} files are loaded")
         return path
     if HUB_ID.fullmatch(source) and Path(source).suffix not in (*SAFE_SUFFIXES, ".ckpt", ".pt"):
         return None
-    raise ModelsError(f"{source}: is neither in the models folder {folder} nor a hub id")
+    raise ModelsError(f"{source}: is neither in the models folder nor a hub id")

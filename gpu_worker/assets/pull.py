@@ -69,7 +69,7 @@ def add_to_library(path: Path, name: str, entry: Mapping[str, Any]) -> None:
         OSError: the file cannot be written; it is unchanged.
     """
     model_library.read(path)
-    document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+    document = tomlkit.parse(path.read_text(encoding="utf-8-sig") if path.exists() else "")
     table = document.setdefault("models", tomlkit.table(is_super_table=True))
     model_table = table.setdefault(name, tomlkit.table())
     model_table.update(entry)
@@ -132,7 +132,7 @@ def _reason(error: Exception) -> str:
     """Return the first line of an error, with the hub's address unless a local file failed."""
     from huggingface_hub import constants
 
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or ["no reason was given"])[0]
     is_of_a_file = isinstance(error, OSError) and error.filename is not None
     return line if is_of_a_file else f"the hub at {constants.ENDPOINT} cannot be used: {line}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -14,7 +15,42 @@ MAX_NAME_CHARS = 200
 MAX_ERRORS = 20
 """The errors that a response lists; it counts the others, so that it stays small."""
 
-_NO_INTEGER = ("int_type", "int_from_float")
+_WHOLE_NUMBER, _NUMBER, _TRUTH = "a whole number", "a number", "true or false"
+_KINDS = {
+    **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), _WHOLE_NUMBER),
+    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _TRUTH),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a JSON object"),
+    "finite_number": "a finite number",
+    "list_type": "a list",
+    "string_type": "a string",
+    "string_unicode": "text in Unicode",
+}
+"""What a value must be, by pydantic's types of errors (https://errors.pydantic.dev)."""
+
+_MESSAGES = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field",
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} items",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "multiple_of": "must be a multiple of {multiple_of:g}",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+}
+"""Messages by pydantic's types of errors, with the names of their context."""
+
+_PATH = re.compile(r"(?<![\w.:/~-])(?:/[^\s'\":,;()<>/]+)+/([^\s'\":,;()<>/]*)")
+"""An absolute path with at least two parts. Its last part may be shown to a client."""
+
+_EXCEPTION = re.compile(r"\b(?:[a-zA-Z_]\w*\.)*[A-Z]\w*(?:Error|Exception): ?")
+"""The name of an exception as tracebacks print it."""
 
 
 class Refusal(ValueError):
@@ -59,7 +95,7 @@ def field_errors(
 
 
 def join_errors(errors: list[dict[str, Any]], known_fields: Iterable[str] = ()) -> str:
-    """Return one readable line: `height: Input should be a multiple of 8 (got 513)`.
+    """Return one readable line: `height: must be a multiple of 8 (got 513)`.
 
     Args:
         known_fields: they are listed once when an unknown field was sent.
@@ -88,8 +124,13 @@ def limit_members(value: object, limit: int) -> object:
 
 
 def error_text(error: object) -> str:
-    """Return an error's text as UTF-8, which a file's name in it may not be."""
-    return str(error).encode("utf-8", "backslashreplace").decode()
+    """Return an error's text for a client, as UTF-8.
+
+    A file name in it may not be UTF-8. Absolute paths of this machine become their last part, and
+    the names of exceptions are removed.
+    """
+    text = str(error).encode("utf-8", "backslashreplace").decode()
+    return _EXCEPTION.sub("", _PATH.sub(r"\1", text))
 
 
 def display_value(value: object) -> str:
@@ -113,13 +154,19 @@ def _shorten(text: str, limit: int) -> str:
 
 def _message(detail: Any, fields: Mapping[str, FieldInfo]) -> str:
     kind, path = detail["type"], detail["loc"]
-    if kind == "extra_forbidden":
-        return "is not a known field"
-    if kind == "model_type":  # pydantic's own text names the class
-        return "must be a JSON object"
-    if kind in _NO_INTEGER and len(path) == 1 and path[0] in fields:
-        return f"must be a whole number{_limits(fields[path[0]])}"
-    return str(detail["msg"]).removeprefix("Value error, ")
+    if kind in _KINDS:
+        is_known = len(path) == 1 and path[0] in fields
+        limits = _limits(fields[path[0]]) if is_known and "number" in _KINDS[kind] else ""
+        return f"must be {_KINDS[kind]}{limits}"
+    if kind in _MESSAGES:
+        return _MESSAGES[kind].format(**detail.get("ctx", {}))
+    return str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+def type_errors(error: ValidationError) -> str:
+    """Return what a single value must be, for a message about it."""
+    messages = [_message(detail, {}) for detail in error.errors(include_url=False)]
+    return " or ".join(dict.fromkeys(messages))
 
 
 def _limits(field: FieldInfo) -> str:

@@ -21,13 +21,17 @@ from gpu_worker.store.result_log import RecordTooLong
 OWN_CHUNK = infotext.PROGRAM
 """The PNG text chunk that holds the record without its image, as JSON."""
 
+MAX_UNEXPECTED_CHARS = 300
+
 
 def error_message(error: Exception) -> str:
     """Return the text of an error for a record."""
     if isinstance(error, MemoryError):
         return "out of memory: the image is too large for the worker; request a smaller one"
-    is_known = isinstance(error, (OutOfMemory, Refusal, RecordTooLong))
-    return error_text(error if is_known else f"{type(error).__name__}: {error}")
+    if isinstance(error, (OutOfMemory, Refusal, RecordTooLong)):
+        return error_text(error)
+    text = error_text(" ".join(str(error).split()))[:MAX_UNEXPECTED_CHARS]
+    return f"the job ended with an unexpected error{text and ': '}{text}; the worker's log has more"
 
 
 def outcome_records(

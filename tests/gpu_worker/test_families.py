@@ -115,7 +115,7 @@ def test_a_source_stays_in_the_models_folder(tmp_path: Path, source: str) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[models.a]\n", "models.a.source: Field required"),
+        ("[models.a]\n", "models.a.source: is required"),
         ("[models.a]\nsource = 5\n", "models.a.source"),
         ("[models.'../a']\nsource = 'x'\n", "models"),
         ("[modles.a]\nsource = 'x'\n", "modles"),

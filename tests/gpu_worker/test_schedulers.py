@@ -111,7 +111,10 @@ def test_the_models_own_is_back_after_the_job_and_after_its_failure(folder: Path
             {"scheduler_options": {"beta_start": 5.0}},
             "^scheduler_options.beta_start.*outside 0 to 1",
         ),
-        ({"scheduler_options": {"clip_sample": 1}}, "^scheduler_options.clip_sample.*boolean"),
+        (
+            {"scheduler_options": {"clip_sample": 1}},
+            "clip_sample.*must be true or false",
+        ),
         (
             {"scheduler": UNIPC, "scheduler_options": {"disable_corrector": 1}},
             "^scheduler_options.disable_corrector: .* list",

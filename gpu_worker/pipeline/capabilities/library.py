@@ -82,7 +82,7 @@ def _model(name: str, library: Library, settings: WorkerSettings, pipe: Any) -> 
         return ModelCapabilities(error=error_text(error))
     except Exception as error:  # a damaged file fails in many ways and must not affect other models
         log.warning("the model %s cannot be described", name, exc_info=error)
-        return ModelCapabilities(error=error_text(f"{name}: {type(error).__name__}: {error}"))
+        return ModelCapabilities(error=error_text(f"{name}: cannot be described: {error}"))
 
 
 def _assets(kind: Kind, library: Library, folder: Path) -> tuple[list[str], dict[str, str]]:

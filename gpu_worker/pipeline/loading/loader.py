@@ -38,7 +38,7 @@ def load(
     except (ModelsError, MemoryError, *DEVICE_ERRORS):
         raise
     except Exception as error:  # the libraries raise many types, and do not name the model
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(str(error).split())[:500] or "its files are not those of a model"
         raise ModelsError(f"{source.name}: cannot be loaded: {message}") from error
 
 

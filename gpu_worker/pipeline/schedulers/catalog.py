@@ -14,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gpu_worker.contract.checks import FLOW
 from gpu_worker.contract.field_types import MAX_OPTION
+from gpu_worker.contract.validation_errors import type_errors
 from gpu_worker.pipeline.families import family_of
 
 DISTILLED = ("LCMScheduler", "TCDScheduler")
@@ -81,8 +82,7 @@ def option_error(cls: Any, option: str, value: object) -> str | None:
     try:
         TypeAdapter(hint, config=strict).validate_python(value)
     except ValidationError as error:
-        message = " or ".join(dict.fromkeys(each["msg"] for each in error.errors()))
-        return f"cannot create {cls.__name__} with it: {message}"
+        return f"cannot create {cls.__name__} with it: it {type_errors(error)}"
     return None
 
 

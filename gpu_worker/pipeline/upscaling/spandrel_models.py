@@ -51,7 +51,7 @@ def load(name: str, library: Library, folder: Path) -> Any:
     except DEVICE_ERRORS:
         raise
     except Exception as error:  # damaged files and the many architectures raise many types
-        message = " ".join(str(error).split())[:300] or type(error).__name__
+        message = " ".join(str(error).split())[:300] or "spandrel does not know its architecture"
         raise ModelsError(
             f"upscalers.{name}: {asset.source} is not an upscaler: {message}"
         ) from error
