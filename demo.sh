@@ -3,7 +3,7 @@
 # ./demo.sh [FILE]
 # It has a data folder of its own (data/demo), so it can run beside another service.
 set -eu
-cd "$(dirname "$0")"
+cd "$(dirname "$(readlink -f "$0")")"
 image=${1:-$PWD/demo.png}
 PATH=$PWD/.venv/bin:$PATH
 SDE_DATA_DIR=${SDE_DATA_DIR:-data}/demo

@@ -2,7 +2,7 @@
 # Starts the gateway and the workers under supervisord, in the foreground. Ctrl-C stops them.
 # It sets the variables that supervisord.conf needs. The processes read every other setting.
 set -eu
-cd "$(dirname "$0")"
+cd "$(dirname "$(readlink -f "$0")")"
 case "${SDE_DATA_DIR:-data}" in
     /*) SDE_DATA_DIR=${SDE_DATA_DIR} ;;
     *) SDE_DATA_DIR=$PWD/${SDE_DATA_DIR:-data} ;;

@@ -50,8 +50,11 @@ class NoWorker(RequestRefused):
 
     status, title = 503, "No worker"
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__("no GPU worker answers; a worker that died is restarted")
+    def __init__(self, retry_after_s: int, load_error: str | None = None) -> None:
+        message = "no GPU worker answers; a worker that died is restarted"
+        if load_error is not None:
+            message = f"no worker could load its model: {load_error}"
+        super().__init__(message)
         self.retry_after_s = retry_after_s
 
 

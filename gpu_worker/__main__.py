@@ -20,16 +20,20 @@ from gpu_worker import quantization_libraries
 from gpu_worker.assets import model_library
 from gpu_worker.contract import protocol
 from gpu_worker.contract.capabilities import Capabilities
+from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.control.runner import Runner
 from gpu_worker.control.server import ControlServer
 from gpu_worker.control.slots import Slots
 from gpu_worker.output.preview_file import PreviewFile
 from gpu_worker.pipeline_api import DeviceLost, Pipeline
-from gpu_worker.settings import WorkerSettings, load
+from gpu_worker.settings import DEFAULT_PIPELINE, WorkerSettings, load
 from gpu_worker.store import process
 from gpu_worker.store.in_flight import InFlight
 from gpu_worker.store.process import StoreLocked
 from gpu_worker.store.result_log import ResultLog
+
+LOAD_RETRY_S = 60.0
+"""The time between two attempts to load SDE_MODEL, for example while the hub is away."""
 
 _VERSIONS = ("torch", "diffusers", "transformers", "cuda")
 
@@ -47,7 +51,9 @@ def main() -> int:
         settings = load(WorkerSettings, os.environ)
         endpoint = protocol.endpoint(settings.run_dir, settings.gpu)
         _find_pipeline(settings)
-        model_library.read(settings.models_dir / "models.toml")
+        library = model_library.read(settings.models_dir / "models.toml")
+        if settings.pipeline == DEFAULT_PIPELINE:
+            model_library.check_setting(settings.model, library, settings.models_dir)
     except (ValueError, OSError) as error:
         print(f"gpu_worker: {error}", file=sys.stderr)
         return os.EX_CONFIG
@@ -90,6 +96,10 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         pipeline = _load_pipeline(settings)
     except Exception as error:
         log.error("the model %s could not be loaded: %s", settings.model, error)
+        slots.fail_loading(error_text(f"{settings.model}: {error}"))
+        if os.environ.get("SUPERVISOR_ENABLED"):
+            # The status names the error until supervisord starts the next attempt.
+            stop.wait(LOAD_RETRY_S)
         return os.EX_UNAVAILABLE
     pipelines.append(pipeline)
     log.info("ready: %s", pipeline.metadata)

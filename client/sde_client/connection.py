@@ -6,6 +6,7 @@ It knows how connections fail, but nothing of jobs or images.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -26,6 +27,9 @@ from sde_client.errors import (
 from sde_client.http_errors import refusal
 
 CHUNK_BYTES = 1 << 20
+
+_IS_PLAIN_HTTP = re.compile(r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|UNEXPECTED_EOF")
+"""Reasons of OpenSSL when the other side does not speak TLS."""
 
 SUCCESSES = {
     "GET": (HTTPStatus.OK,),
@@ -151,7 +155,14 @@ class Connection:
             raise refusal(reply, self.url, path)
 
     def _unreachable(self, error: requests.RequestException) -> GatewayUnreachable:
-        return GatewayUnreachable(self.url, _reason(error, self._timeout_s), _reached(error))
+        reason = _reason(error, self._timeout_s)
+        proxy = self._session.trust_env and requests.utils.select_proxy(
+            self.url, requests.utils.get_environ_proxies(self.url)
+        )
+        if proxy:
+            # The environment (HTTP_PROXY and so on) names it, and the user may not know.
+            reason = f"{reason}, through the proxy {_without_password(proxy)}"
+        return GatewayUnreachable(self.url, reason, _reached(error))
 
 
 def _address(url: str) -> str:
@@ -165,6 +176,11 @@ def _address(url: str) -> str:
     if not usable:
         raise BadAddress(f"{url!r} is not an address like http://127.0.0.1:9090")
     return full.rstrip("/")
+
+
+def _without_password(proxy: str) -> str:
+    head, at, host = proxy.rpartition("@")
+    return f"{head.partition('://')[0]}://{host}" if at else proxy
 
 
 def _is_loopback(url: str) -> bool:
@@ -190,6 +206,10 @@ def _reason(error: requests.RequestException, timeout_s: float) -> str:
     """Return the operating system's message of the innermost cause: `Connection refused`."""
     if isinstance(error, requests.Timeout):
         return f"no reply within {timeout_s:g} s"
+    if isinstance(error, requests.exceptions.InvalidSchema) and "SOCKS" in str(error):
+        return "a SOCKS proxy needs: pip install 'requests[socks]'"
+    if isinstance(error, requests.exceptions.SSLError) and _IS_PLAIN_HTTP.search(str(error)):
+        return "it does not speak https there; use http://"
     cause: BaseException | None = error
     message = "the connection broke"
     # An SdeError in the chain is an error that the caller was handling, not the cause of this one.

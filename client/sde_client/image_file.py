@@ -1,12 +1,24 @@
-"""Writes an image file atomically. It knows nothing of HTTP."""
+"""Writes an image file atomically, as PNG, JPEG or WebP. It knows nothing of HTTP."""
 
 from __future__ import annotations
 
+import io
 import os
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
+from sde_client import png_text
 from sde_client.errors import NotSaved
+
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Formats by suffix. Every other suffix gets the PNG itself."""
+
+QUALITY = 95
+"""Pillow's quality of JPEG and WebP files."""
+
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+"""EXIF 2.32, sections 4.6.3 and 4.6.5: where A1111 stores an image's parameters."""
 
 
 def check(path: Path) -> Path:
@@ -31,21 +43,33 @@ def check(path: Path) -> Path:
     return target
 
 
-def write(png: bytes | None, path: Path) -> Path:
-    """Write `png` to a temporary file in the same folder, and rename it to `path`.
+def write(png: bytes | None, path: Path, *, replace: bool = True) -> Path:
+    """Write an image to a temporary file in the same folder, and rename it to `path`.
+
+    The suffixes .jpg, .jpeg and .webp convert the PNG; its parameters are then in the EXIF.
+
+    Args:
+        replace: replace an existing file. Otherwise the name gets a number: `name-2.png`.
+
+    Returns:
+        The path that was written.
 
     Raises:
-        NotSaved: there are no bytes, or check() or the disk refuses the path.
+        NotSaved: there are no bytes, Pillow is missing for the format, or check() or the disk
+            refuses the path.
     """
     if not png:
         raise NotSaved(path, "the result has no image")
+    content = _converted(png, path)
     target = check(path)
     part = target.with_name(f".sde-{uuid4().hex}.part")
     try:
         with part.open("xb") as file:
-            file.write(png)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if not replace:
+            return _link_unused(part, target, path)
         part.replace(target)
     except OSError as error:
         raise NotSaved(path, _reason(error)) from error
@@ -53,6 +77,44 @@ def write(png: bytes | None, path: Path) -> Path:
         # No temporary file may stay after an error or Ctrl-C.
         part.unlink(missing_ok=True)
     return path
+
+
+def _link_unused(part: Path, target: Path, path: Path) -> Path:
+    """Give the file the first unused name. Raises OSError."""
+    for number in count(1):
+        suffix = "" if number == 1 else f"-{number}"
+        candidate = target.with_name(f"{target.stem}{suffix}{target.suffix}")
+        try:
+            os.link(part, candidate)
+        except FileExistsError:
+            continue
+        except OSError:
+            # The file system has no hard links.
+            if candidate.exists():
+                continue
+            part.replace(candidate)
+        return path if number == 1 else path.with_name(candidate.name)
+    raise OSError("no name is left")
+
+
+def _converted(png: bytes, path: Path) -> bytes:
+    """Return the image in the format of the path's suffix, with its parameters."""
+    name = FORMATS.get(path.suffix.lower())
+    if name is None:
+        return png
+    try:
+        from PIL import Image
+    except ImportError:
+        raise NotSaved(path, f"install Pillow to save a {name}, or use a name in .png") from None
+    image = Image.open(io.BytesIO(png))
+    exif = Image.Exif()
+    parameters = png_text.texts(png).get("parameters")
+    if parameters is not None:
+        comment = b"UNICODE\0" + parameters.encode("utf-16-be")
+        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, name, quality=QUALITY, exif=exif)
+    return buffer.getvalue()
 
 
 def _reason(error: Exception) -> str:

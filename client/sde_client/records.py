@@ -72,7 +72,8 @@ class Worker:
     """A worker process.
 
     `state` is loading, idle, busy or unreachable. `trouble` is the error of its disk while the
-    worker waits for it. Unknown values are None.
+    worker waits for it. `load_error` says why a model could not be loaded. Unknown values are
+    None.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Worker:
     step: int | None
     steps: int | None
     trouble: str | None = None
+    load_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def worker(raw: object) -> Worker:
         step=_get(fields, "step", int, NoneType),
         steps=_get(fields, "steps", int, NoneType),
         trouble=_get(fields, "trouble", str, NoneType),
+        load_error=_get(fields, "load_error", str, NoneType),
     )
 
 

@@ -6,12 +6,14 @@ The server checks the values, not this module.
 from __future__ import annotations
 
 import base64
+import io
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sde_client.errors import UnreadableFile
+from sde_client.errors import InvalidRequest, UnreadableFile
 from sde_client.records import Result
 
 OLD_FIELDS = ("num_inference_steps", "guidance_scale", "width", "height")
@@ -22,18 +24,42 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 IMAGE_FIELDS = ("image", "mask_image")
 """The names of input images, in the request and in its nested objects."""
 
-ImageSource = str | Path | bytes
-"""A path, or a file's content."""
-
 
 def body(prompt: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON of POST /image/generate, without the parameters that are None.
 
+    An image is a path, bytes, a binary file object, a PIL image or a `data:` URL. Numbers may be
+    numpy's.
+
     Raises:
         UnreadableFile: an input image cannot be read.
+        InvalidRequest: a value cannot be sent; the message names the field.
     """
     fields = {name: value for name, value in parameters.items() if value is not None}
-    return {"prompt": prompt, **with_images(fields, _base64)}
+    return {name: _json(value, name) for name, value in {"prompt": prompt, **fields}.items()}
+
+
+def _json(value: Any, path: str) -> Any:
+    """Return a value as JSON types. `path` is the field's name, such as `controlnets.0.image`."""
+    if value is None or (isinstance(value, str | bool | int) and not _is_image(path)):
+        return value
+    if _is_image(path):
+        return _base64(value, path)
+    if isinstance(value, Mapping):
+        return {str(name): _json(inner, f"{path}.{name}") for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(inner, f"{path}.{index}") for index, inner in enumerate(value)]
+    if hasattr(value, "item") and not getattr(value, "shape", ()):
+        value = value.item()  # a number of numpy or torch
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequest(f"{path}: must be a finite number (got {value})")
+    if isinstance(value, bool | int | float):
+        return value
+    raise InvalidRequest(f"{path}: a value of the type {type(value).__name__} cannot be sent")
+
+
+def _is_image(path: str) -> bool:
+    return path.rpartition(".")[2] in IMAGE_FIELDS
 
 
 def with_images(fields: dict[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
@@ -81,10 +107,42 @@ def to_request(result: Result) -> dict[str, Any]:
     return {"prompt": result.prompt} | {k: v for k, v in request.items() if v is not None}
 
 
-def _base64(source: ImageSource) -> str:
+def _base64(source: Any, path: str) -> str:
+    if isinstance(source, str) and source.startswith("data:"):
+        return source
+    return base64.b64encode(_content(source, path)).decode("ascii")
+
+
+def _content(source: Any, path: str) -> bytes:
+    """Return the bytes of an image file. Raises UnreadableFile, InvalidRequest."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        return base64.b64encode(data).decode("ascii")
+        if isinstance(source, str | Path):
+            return Path(source).read_bytes()
+        if hasattr(source, "read"):
+            return _read(source, path)
+        if hasattr(source, "save") and hasattr(source, "getpixel"):
+            buffer = io.BytesIO()
+            source.save(buffer, "PNG")
+            return buffer.getvalue()
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UnreadableFile(str(source), reason) from None
+    raise InvalidRequest(
+        f"{path}: must be a path, bytes, a binary file or a PIL image, "
+        f"not a value of the type {type(source).__name__}"
+    )
+
+
+def _read(file: Any, path: str) -> bytes:
+    """Return the whole content of a binary file, wherever its position is."""
+    if hasattr(file, "getvalue"):
+        content = file.getvalue()
+    else:
+        if hasattr(file, "seekable") and file.seekable():
+            file.seek(0)
+        content = file.read()
+    if not isinstance(content, bytes):
+        raise InvalidRequest(f"{path}: the file must be opened in binary mode")
+    return content

@@ -1,10 +1,12 @@
-"""Closes the connections of clients that do not read their response.
+"""Changes waitress where it would wait for ever, or send more than HTTP allows.
 
-waitress itself waits for them without a limit, with its memory and, for a stream, with a thread.
+It closes the connections of clients that do not read their response, and of clients that speak
+TLS. waitress itself waits for both, with its memory and, for a stream, with a thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import Any
@@ -25,6 +27,14 @@ MAX_WAITING_BYTES = 256 << 20
 """Bytes of all responses that may wait in memory. Above it STALLED_UNDER_PRESSURE_S applies."""
 
 STALLED_UNDER_PRESSURE_S = 5.0
+
+TLS_HANDSHAKE = b"\x16"
+"""The first byte of a TLS connection (RFC 8446, section 5.1), which no HTTP request has."""
+
+SPEAK_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"this port speaks http, not https\n"
+)
 
 
 class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
@@ -47,12 +57,34 @@ class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
         self.write(body)
 
 
+class Task(waitress.task.WSGITask):  # type: ignore[misc]
+    """Serves one request. A response to HEAD has no body, so no end of chunks either."""
+
+    def finish(self) -> None:
+        """Write what is left of the response (RFC 9112, section 6.3)."""
+        if self.request.command == "HEAD":
+            if not self.wrote_header:
+                self.write(b"")
+            self.chunked_response = False
+        super().finish()
+
+
 class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     """A client's connection. `last_activity` is when it last read or sent something."""
 
+    task_class = Task
     error_task_class = ProblemTask
     stalled_since: float | None = None
     """Its `last_activity` when it was seen to take nothing."""
+
+    def received(self, data: bytes) -> bool:
+        """Take what a client has sent. A client that speaks TLS is answered at once."""
+        if self.request is None and data[:1] == TLS_HANDSHAKE:
+            with contextlib.suppress(OSError):
+                self.socket.send(SPEAK_HTTP)
+            self.handle_close()
+            return False
+        return bool(super().received(data))
 
     def write_soon(self, data: Any) -> int:
         """Queue data, in a thread that serves. The client has something to read from now on."""

@@ -17,10 +17,13 @@ from gateway.jobs import assignment, eta
 from gateway.jobs.job_entry import JobEntry, JobState, JobView, iso_time
 from gateway.jobs.queue import NOT_WAITING, JobQueue
 from gpu_worker.contract.job import Job
-from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.protocol import WorkerState, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
 
 SEED_LIMIT = 2**32
+
+LOAD_RETRY_S = 30
+"""The advice to clients while no model can be loaded. Workers try again once a minute."""
 """Seeds chosen here have 32 bits, as A1111's have, so that other tools can reuse them."""
 
 
@@ -62,12 +65,15 @@ class Broker:
         The caller must call enqueue() or give_up() afterwards.
 
         Raises:
-            NoWorker: no worker answers.
+            NoWorker: no worker answers, or none could load its model.
             QueueFull: every worker is busy or loading, and the queue is full.
         """
         with self._changed:
             if not any(self._workers.values()):
                 raise NoWorker(retry_after_s=5)
+            load_error = self._load_error()
+            if load_error is not None:
+                raise NoWorker(LOAD_RETRY_S, load_error)
             if self._free() + self._queue_size <= 0:
                 raise QueueFull(eta.retry_after_s(self._statuses()))
             if request.seed is None:
@@ -81,6 +87,16 @@ class Broker:
                 request=request,
                 submission=submission,
             )
+
+    def _load_error(self) -> str | None:
+        """Return the reason if every worker that answers has failed to load its first model."""
+        statuses = [status for status in self._workers.values() if status is not None]
+        failed = [
+            each.load_error
+            for each in statuses
+            if each.state is WorkerState.LOADING and each.load_error
+        ]
+        return failed[0] if failed and len(failed) == len(statuses) else None
 
     def enqueue(self, job: Job) -> None:
         """Queue the reserved job, which is on disk now."""

@@ -33,6 +33,13 @@ from gpu_worker.contract.validation_errors import Refusal, field_errors, join_er
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 """huggingface_hub's own rule: owner/name, at most 96 characters each."""
 
+EXAMPLE_ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+"""A model for every GPU. docs/models.md lists more."""
+
+INDEX = "model_index.json"
+
+_UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
 SAFE_SUFFIXES = (".safetensors", ".gguf")
 """Formats that hold numbers only; every other one may hold code (pickle)."""
 
@@ -156,6 +163,46 @@ class Library(_Table):
                 f"no {kind.removesuffix('s')} has the name {name!r}; the names are: {listed}"
             )
         return assets[name]
+
+
+class ModelNotFound(ValueError):
+    """SDE_MODEL names nothing that can be loaded."""
+
+
+def check_setting(name: str, library: Library, folder: Path) -> None:
+    """Check that SDE_MODEL names a model, as far as this machine can tell without the hub.
+
+    Raises:
+        ModelNotFound: it names no model.
+        ModelsError: it names an entry of models.toml whose files are missing.
+    """
+    if name in library.models:
+        locate(folder, library.models[name].source)
+    elif name != "demo":
+        locate_setting(name)
+
+
+def locate_setting(name: str) -> Path | None:
+    """Return the directory or .safetensors file that SDE_MODEL names; None for a hub id.
+
+    Raises:
+        ModelNotFound: it names neither.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if not (path / INDEX).is_file():
+            raise ModelNotFound(f"SDE_MODEL={name}: the directory has no {INDEX}")
+        return path
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise ModelNotFound(f"SDE_MODEL={name}: the file does not exist")
+        return path
+    if path.is_absolute() or path.suffix in _UNSAFE or not HUB_ID.fullmatch(name):
+        raise ModelNotFound(
+            f"SDE_MODEL={name}: is not demo, a name in models.toml, a directory, a .safetensors "
+            f"file or a hub id such as {EXAMPLE_ID}"
+        )
+    return None
 
 
 def read(path: Path) -> Library:

@@ -50,8 +50,17 @@ class Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _limited(cls, value: object) -> object:
-        return limit_members(value, len(cls.model_fields) + MAX_ERRORS)
+    def _sent(cls, value: object) -> object:
+        """Leave out optional fields that are null, which means that they are not sent."""
+        limit_members(value, len(cls.model_fields) + MAX_ERRORS)
+        if not isinstance(value, dict):
+            return value
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {
+            name: inner
+            for name, inner in value.items()
+            if inner is not None or name not in optional
+        }
 
 
 _PLAIN = FieldMetadata()
@@ -61,6 +70,10 @@ def metadata_of(field: str, model: type[BaseModel] | None = None) -> FieldMetada
     """Return the metadata of a field of GenerationRequest, or of `model`."""
     info = (model or GenerationRequest).model_fields[field]
     return next((each for each in info.metadata if isinstance(each, FieldMetadata)), _PLAIN)
+
+
+RANDOM_SEED = -1
+"""A seed that stands for a random one, as in A1111 and others."""
 
 
 class Lora(Strict):
@@ -166,6 +179,7 @@ class GenerationRequest(Strict):
     ] = None
     seed: Annotated[
         Annotated[int, Field(ge=0, le=MAX_SEED - MAX_IMAGES)] | None,
+        BeforeValidator(lambda seed: None if seed == RANDOM_SEED else seed),
         FieldMetadata(takes="any", any_pipeline=True, always_recorded=True),
     ] = None
     num_images_per_prompt: Annotated[

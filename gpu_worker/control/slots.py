@@ -73,6 +73,11 @@ class Slots:
             self._require({WorkerState.LOADING}, WorkerState.IDLE)
             self._set(state=WorkerState.IDLE, load_error=load_error)
 
+    def fail_loading(self, load_error: str) -> None:
+        """Note why the first model could not be loaded. The worker stays in the state loading."""
+        with self._changed:
+            self._set(load_error=load_error)
+
     def offer(self, job: Job) -> bool:
         """Hold the job if a slot is free. The same job can be offered again."""
         with self._changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -128,6 +129,32 @@ def test_head_is_get_without_a_body(service: Service, made: str) -> None:
         > 100
     )
     assert requests.head(f"{service.url}/image/jobs/{NEVER}", timeout=30).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/image/generate", "/server/status", "/nowhere"])
+def test_nothing_follows_the_header_of_a_head(service: Service, made: str, path: str) -> None:
+    """Also no end of chunks, which a client would take for the next response."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        request = f"HEAD {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        reply = b""
+        while chunk := connection.recv(4096):
+            reply += chunk
+    header, _, rest = reply.partition(b"\r\n\r\n")
+    assert header.startswith(b"HTTP/1.1 ") and rest == b""
+
+
+def test_null_is_not_sent_and_a_seed_of_minus_one_is_drawn(service: Service) -> None:
+    service.wait_available()
+    optional = {"width": None, "loras": None, "hires": None, "image": None, "step_log": None}
+    seeds = set()
+    for _ in range(2):
+        uuid = service.submit("x", seed=-1, negative_prompt=None, **optional)
+        seeds.add(service.result(uuid)["seed"])
+        service.wait_available()
+    assert len(seeds) == 2 and min(seeds) >= 0
+    assert "prompt: must be a string" in refused(service.post({"prompt": None}), 422)
+    assert "seed" in refused(service.post({"prompt": "x", "seed": -2}), 422)
 
 
 def test_head_takes_no_place_of_a_stream(service: Service, made: str) -> None:

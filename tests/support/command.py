@@ -14,7 +14,16 @@ COMMAND = [sys.executable, "-m", "sde_client"]
 
 
 def options(url: str) -> dict[str, str]:
-    return {**environment(Path("unused"), 1), "SDE_URL": url, "PYTHONPATH": str(ROOT)}
+    return {
+        **environment(Path("unused"), 1),
+        "SDE_URL": url,
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}",
+    }
+
+
+def command_line(url: str) -> list[str]:
+    """The command with its address, for a shell or a process of a test's own."""
+    return [*COMMAND, "--url", url]
 
 
 def sde(url: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ This module has the options that all commands share; each command module registe
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, NoReturn
@@ -14,7 +15,13 @@ import typer
 from sde_client import errors
 from sde_client.api import DEFAULT_URL, Client
 from sde_client.commands import generate, jobs, models, rendering, server_tools, upscale, verify
-from sde_client.commands.console import INTERRUPTED, exit_code, say
+from sde_client.commands.console import (
+    BROKEN_PIPE,
+    CANNOT_WRITE,
+    INTERRUPTED,
+    exit_code,
+    say,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,17 +69,43 @@ server_tools.register(app)
 
 def main() -> NoReturn:
     """Run the command; every error becomes a sentence on stderr and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A prompt may have characters that the terminal's charset lacks.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _open_streams()
     try:
-        app()
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone. Without this the interpreter reports it again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = BROKEN_PIPE
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say(f"sde: standard output cannot be written: {error.strerror or error}")
+        code = CANNOT_WRITE
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Replace closed standard streams, and allow characters that a terminal lacks in a prompt."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The first free descriptor is that of the closed stream.
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _run() -> int:
+    """Run the command and return its exit code. Raises OSError of the standard streams."""
+    try:
+        app(standalone_mode=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
     except errors.SdeError as error:
         say(f"sde: {rendering.plain(error)}")
-        sys.exit(exit_code(error))
+        return exit_code(error)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    sys.exit(0)
+        return INTERRUPTED
+    return 0
 
 
 if __name__ == "__main__":

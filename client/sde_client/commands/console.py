@@ -12,6 +12,12 @@ from sde_client import errors
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, the convention of POSIX shells."""
 
+BROKEN_PIPE = 141
+"""Exit code when the reader of the output has gone: 128 + SIGPIPE."""
+
+CANNOT_WRITE = 74
+"""Exit code when standard output cannot be written (sysexits.h, EX_IOERR)."""
+
 EXIT_CODES: dict[type[errors.SdeError], int] = {
     errors.InvalidRequest: 64,
     errors.BadAddress: 64,
@@ -32,7 +38,12 @@ EXIT_CODES: dict[type[errors.SdeError], int] = {
 }
 """Exit codes of sysexits.h. A subclass has the code of its parent; a usage error exits with 2."""
 
-Uuid = Annotated[str, typer.Argument(help="The job's uuid, as printed by `sde generate`.")]
+Uuid = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB", help="A job: its uuid or first digits, @1 for the newest, or its PNG."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 out = Console()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,14 @@ from uuid import uuid4
 
 import typer
 
-from sde_client import errors, image_file
+from sde_client import errors
 from sde_client.api import Client
-from sde_client.commands import option_parsers, progress, rendering
-from sde_client.commands.console import INTERRUPTED, Uuid, err, say
+from sde_client.commands import option_parsers, rendering
+from sde_client.commands.console import INTERRUPTED, Uuid, say
+from sde_client.commands.handles import resolve
+from sde_client.commands.saving import Force, Output, check_output, wait_and_save
 from sde_client.records import Result
 
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Output file; UUID.png by default.")
-]
 Retry = Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")]
 Key = Annotated[
     str | None, typer.Option(help="Idempotency key: the same key always gets the same job.")
@@ -47,7 +47,10 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     context: typer.Context,
-    prompt: Annotated[str | None, typer.Argument(help="What the image should show.")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="What the image should show; - reads one prompt per line from stdin."),
+    ] = None,
     negative: Annotated[
         str | None, typer.Option(help="Negative prompt: what the image should not show.")
     ] = None,
@@ -140,9 +143,10 @@ def generate(
     ] = False,
     like: Annotated[
         str | None,
-        typer.Option(metavar="UUID", help="Repeat that result; other options override its values."),
+        typer.Option(metavar="JOB", help="Repeat that result; other options override its values."),
     ] = None,
     output: Output = None,
+    force: Force = False,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Print the uuid and exit at once.")
     ] = False,
@@ -152,8 +156,7 @@ def generate(
     """Generate images and save them. Ctrl-C leaves the job running."""
     if prompt is None and like is None:
         raise typer.BadParameter("give a PROMPT, or --like UUID to repeat a result")
-    if output is not None:
-        image_file.check(output)
+    check_output(output)
     client: Client = context.obj
     width, height = size or (None, None)
     options = {
@@ -183,13 +186,31 @@ def generate(
         "refiner": refiner,
         "step_log": step_log or None,
     }
-    parameters = _fetch_parameters(client, like) if like is not None else {}
+    parameters = _fetch_parameters(client, resolve(client, like)) if like is not None else {}
     parameters |= {name: value for name, value in options.items() if value is not None}
-    uuid = with_key(lambda key: submit(client, parameters | {"idempotency_key": key}, retry), key)
-    if no_wait:
-        print(uuid)
-        return
-    wait_and_save(client, uuid, output)
+    prompts = _read_prompts() if prompt == "-" else [parameters["prompt"]]
+    if key is not None and len(prompts) > 1:
+        raise typer.BadParameter("--key names one job, but standard input has several prompts")
+    for each in prompts:
+        # Of several prompts only the first can be refused because another job runs.
+        request = parameters | {"prompt": each}
+        uuid = _submit_with_key(client, request, retry or len(prompts) > 1, key)
+        if no_wait:
+            print(uuid)
+        else:
+            wait_and_save(client, uuid, output, force)
+
+
+def _read_prompts() -> list[str]:
+    """Return the lines of standard input that are not blank."""
+    prompts = [line.strip() for line in sys.stdin if line.strip()]
+    if not prompts:
+        raise typer.BadParameter("standard input has no prompt")
+    return prompts
+
+
+def _submit_with_key(client: Client, request: dict[str, Any], retry: bool, key: str | None) -> str:
+    return with_key(lambda key: submit(client, request | {"idempotency_key": key}, retry), key)
 
 
 def with_key(send: Callable[[str], str], key: str | None) -> str:
@@ -246,32 +267,8 @@ def send_with_retry(send: Callable[[], str], retry: bool) -> str:
             time.sleep(error.retry_after_s)
 
 
-def wait_and_save(client: Client, uuid: str, output: Path | None) -> None:
-    """Wait for a job and save its images; the default file name is UUID.png."""
-    try:
-        with progress.display(err) as display:
-            results = client.wait(uuid, on_progress=display.show)
-        for number, result in enumerate(results, 1):
-            target = output or Path(f"{uuid}.png")
-            if len(results) > 1:
-                target = target.with_stem(f"{target.stem}-{number}")
-            path = client.save(result, target)
-            # An upscaled image has no seed: nothing was sampled.
-            say("saved to" if result.seed is None else f"seed {result.seed}, saved to")
-            print(str(path))
-    except KeyboardInterrupt:
-        say(
-            f"\njob {uuid} is still running; "
-            f"to fetch it: sde save {uuid}; to end it: sde cancel {uuid}"
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    except (errors.GatewayUnreachable, errors.NotSaved):
-        say(f"job {uuid} is still on the server; to fetch it: sde save {uuid}")
-        raise
-
-
-def save(context: typer.Context, uuid: Uuid, output: Output = None) -> None:
+def save(context: typer.Context, uuid: Uuid, output: Output = None, force: Force = False) -> None:
     """Save a job's images, waiting for the job to end if necessary."""
-    if output is not None:
-        image_file.check(output)
-    wait_and_save(context.obj, uuid, output)
+    check_output(output)
+    client: Client = context.obj
+    wait_and_save(client, resolve(client, uuid), output, force)

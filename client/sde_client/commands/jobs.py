@@ -12,6 +12,7 @@ from sde_client import errors
 from sde_client.api import Client
 from sde_client.commands import rendering
 from sde_client.commands.console import AsJson, Uuid, exit_code, out, say
+from sde_client.commands.handles import resolve
 from sde_client.http_api import MAX_PAGE
 
 POLL_S = 0.25
@@ -101,6 +102,7 @@ def list_results(
 def show(context: typer.Context, uuid: Uuid, as_json: AsJson = False) -> None:
     """Show a job's state and the metadata of its results."""
     client: Client = context.obj
+    uuid = resolve(client, uuid)
     fields: dict[str, Any] = rendering.job_fields(client.job(uuid))
     fields |= rendering.merged_fields(list(client.results(uuid, data=False)))
     if as_json:
@@ -115,13 +117,13 @@ def cancel(context: typer.Context, uuid: Uuid) -> None:
     A queued job ends at once. A running job ends before its next step.
     """
     client: Client = context.obj
-    job = client.cancel(uuid)
+    job = client.cancel(resolve(client, uuid))
     print(f"canceled {job.uuid}" if job.ended else f"{job.uuid} will end before its next step")
 
 
 def delete(
     context: typer.Context,
-    uuids: Annotated[list[str], typer.Argument(metavar="UUID", help="Jobs that have ended.")],
+    uuids: Annotated[list[str], typer.Argument(metavar="JOB", help="Jobs that have ended.")],
 ) -> None:
     """Delete results and their images permanently.
 
@@ -131,7 +133,7 @@ def delete(
     code = 0
     for uuid in uuids:
         try:
-            client.delete(uuid)
+            client.delete(resolve(client, uuid))
         except errors.GatewayUnreachable:
             # Each further deletion would fail too, after its own timeout.
             raise

@@ -14,6 +14,9 @@ from rich.text import Text
 
 from sde_client.records import Job, Result, Storage, Worker
 
+SHOWN_DIGITS = 8
+"""The digits of a uuid that are shown on a terminal."""
+
 RESULT_COLUMNS = ("uuid", "created", "state", "seed", "size", "prompt")
 JOB_COLUMNS = ("uuid", "created", "state", "position", "steps", "left")
 
@@ -61,12 +64,24 @@ def print_rows(console: Console, columns: Iterable[str], rows: Iterable[tuple[st
         for cells in rows:
             print("\t".join(cells))
         return
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, no_wrap=True, overflow="fold" if name == "uuid" else "ellipsis")
-    for cells in rows:
-        table.add_row(*(Text(cell) for cell in cells))
+    names = list(columns)
+    lines = [[_short(*cell) for cell in zip(names, cells, strict=True)] for cells in rows]
+    widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
+    # The last column, which is a prompt or a note, gets what the others leave.
+    widths[-1] = max(len(names[-1]), console.width - sum(widths[:-1]) - 2 * (len(names) - 1))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, width in zip(names, widths, strict=True):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=width)
+    for line in lines:
+        table.add_row(*map(Text, line))
     console.print(table)
+
+
+def _short(column: str, cell: str) -> str:
+    """Return the cell of a terminal: 8 digits of a uuid, and a time without seconds and zone."""
+    if column == "uuid":
+        return cell[:SHOWN_DIGITS]
+    return cell[: len("2026-01-01 00:00")] if column == "created" else cell
 
 
 def print_workers(workers: Iterable[Worker]) -> None:
@@ -78,6 +93,8 @@ def print_workers(workers: Iterable[Worker]) -> None:
         print(
             f"{plain(worker.name)}: {plain(worker.state)}{progress}{about if any(metadata) else ''}"
         )
+        if worker.load_error:
+            print(f"{plain(worker.name)}: cannot load {plain(worker.load_error)}")
 
 
 def print_trouble(storage: Storage) -> None:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 
-from sde_client import image_file
 from sde_client.api import Client
-from sde_client.commands.generate import (
-    Key,
-    Output,
-    Retry,
-    send_with_retry,
-    wait_and_save,
-    with_key,
-)
+from sde_client.commands.generate import Key, Retry, send_with_retry, with_key
+from sde_client.commands.handles import resolve
+from sde_client.commands.saving import Force, Output, check_output, wait_and_save
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +22,7 @@ def upscale(
     context: typer.Context,
     source: Annotated[
         str,
-        typer.Argument(metavar="UUID|FILE", help="A job's uuid, or a PNG, JPEG or WebP file."),
+        typer.Argument(metavar="JOB|FILE", help="A job, or a PNG, JPEG or WebP file."),
     ],
     scale: Annotated[float, typer.Option(help="Scale factor, at most 4.")] = 2.0,
     upscaler: Annotated[
@@ -39,34 +32,28 @@ def upscale(
         int | None, typer.Option(min=1, help="Number of the image in the job, from 1.")
     ] = None,
     output: Output = None,
+    force: Force = False,
     retry: Retry = False,
     key: Key = None,
 ) -> None:
     """Upscale an image and save it."""
     client: Client = context.obj
-    if output is not None:
-        image_file.check(output)
+    check_output(output)
     options: dict[str, Any] = {"scale": scale, "upscaler": upscaler}
-    is_stored = _is_uuid(source)
+    is_stored = not Path(source).is_file()
+    job = resolve(client, source) if is_stored else ""
     if not is_stored and image is not None:
-        raise typer.BadParameter(f"--image needs a job's uuid, but {source!r} is a file")
+        raise typer.BadParameter(f"--image needs a job, but {source!r} is a file")
 
     def send(key: str) -> str:
         if is_stored:
             index = (image or 1) - 1
-            return client.upscale(source, image_index=index, idempotency_key=key, **options)
+            return client.upscale(job, image_index=index, idempotency_key=key, **options)
         file = Path(source)
         return client.submit(_title(file), image=file, upscale=options, idempotency_key=key)
 
     uuid = with_key(lambda key: send_with_retry(lambda: send(key), retry), key)
-    wait_and_save(client, uuid, output)
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
+    wait_and_save(client, uuid, output, force)
 
 
 def _title(file: Path) -> str:

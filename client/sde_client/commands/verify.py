@@ -14,6 +14,7 @@ from sde_client.api import Client
 from sde_client.commands import progress, rendering
 from sde_client.commands.console import Uuid, err, say
 from sde_client.commands.generate import Retry, fetch_results
+from sde_client.commands.handles import resolve
 from sde_client.comparison import Comparison, Distance
 from sde_client.records import Result
 
@@ -41,7 +42,7 @@ def verify(
     """
     client: Client = context.obj
     identical = True
-    results = fetch_results(client, uuid)
+    results = fetch_results(client, resolve(client, uuid))
     for number, result in _select(results, image):
         repeat = _repeat(client, result, keep, retry)
         label = f"image {number}: " if len(results) > 1 else ""
@@ -63,7 +64,10 @@ def diff(context: typer.Context, first: Uuid, second: Uuid, image: Image = None)
     Exit code 0 if the pixels are identical, else 1.
     """
     client: Client = context.obj
-    pair = [_select(fetch_results(client, uuid), image or 1)[0][1] for uuid in (first, second)]
+    pair = [
+        _select(fetch_results(client, resolve(client, uuid)), image or 1)[0][1]
+        for uuid in (first, second)
+    ]
     pair_comparison = comparison.compare(pair[0], pair[1])
     _print_differences(pair_comparison.differences)
     _print_divergence(pair[0], pair[1])

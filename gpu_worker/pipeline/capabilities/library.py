@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any, get_args
 
-from gpu_worker.assets.model_library import FILE_KINDS, Kind, Library, ModelsError
+from gpu_worker.assets.model_library import FILE_KINDS, Kind, Library, ModelNotFound, ModelsError
 from gpu_worker.contract.capabilities import (
     EmbeddingCapabilities,
     ModelCapabilities,
@@ -78,7 +78,7 @@ def _model(name: str, library: Library, settings: WorkerSettings, pipe: Any) -> 
     try:
         source = sources.find(name, library, settings)
         return model.describe_model(source, pipe)
-    except (ModelsError, sources.ModelNotFound, OSError) as error:
+    except (ModelsError, ModelNotFound, OSError) as error:
         return ModelCapabilities(error=error_text(error))
     except Exception as error:  # a damaged file fails in many ways and must not affect other models
         log.warning("the model %s cannot be described", name, exc_info=error)

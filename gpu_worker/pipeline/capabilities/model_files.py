@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 import transformers
 
+from gpu_worker.assets import model_library
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.pipeline.loading import checkpoints, sources
 from gpu_worker.pipeline.loading.asset_files import SUFFIX, check_header
@@ -48,7 +49,7 @@ def check(source: Source) -> None:
 def _check_part(folder: Path, name: str, kind: str) -> None:
     label = f"{name}: {folder.name}"
     if not folder.is_dir() or not any(folder.iterdir()):
-        raise ModelsError(f"{label} is missing, but {sources.INDEX} names it")
+        raise ModelsError(f"{label} is missing, but {model_library.INDEX} names it")
     config = _CONFIGS.get(kind)
     if config is not None and not (folder / config).is_file():
         raise ModelsError(f"{label} has no {config}")

@@ -12,6 +12,7 @@ import diffusers
 import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
+from gpu_worker.assets import model_library
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.pipeline.loading import checkpoints, quantization, sources
 from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS
@@ -51,7 +52,7 @@ def _check_configuration(source: Source, settings: WorkerSettings) -> None:
     from huggingface_hub import try_to_load_from_cache
 
     config = checkpoints.configuration(Path(str(source.path)))
-    cached = try_to_load_from_cache(config, sources.INDEX, cache_dir=settings.cache_dir)
+    cached = try_to_load_from_cache(config, model_library.INDEX, cache_dir=settings.cache_dir)
     if not isinstance(cached, str):
         beside = Path(str(source.path)).with_suffix("").name
         raise ModelsError(

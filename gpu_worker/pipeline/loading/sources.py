@@ -14,24 +14,17 @@ from typing import Any
 import diffusers
 
 from gpu_worker.assets import model_library
-from gpu_worker.assets.model_library import Library, ModelAsset, ModelsError
+from gpu_worker.assets.model_library import INDEX, Library, ModelAsset, ModelsError
 from gpu_worker.pipeline.loading import checkpoints, task_pipelines
 from gpu_worker.settings import WorkerSettings
 
 DEMO_MODEL = Path(__file__).parents[2] / "demo_model"
 DEMO = ModelAsset.model_validate({"source": "demo", "defaults": {"guidance_scale": 4.0}})
 
-INDEX = "model_index.json"
 _LIBRARIES = (None, "diffusers", "transformers")
 """Libraries of a pipeline's components, besides the folders of diffusers' own pipelines."""
 
 _VARIANT = re.compile(r"[\w-]+\.([a-z]\w*?)(?:-\d+-of-\d+)?\.safetensors")
-
-_UNSAFE = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-
-
-class ModelNotFound(ValueError):
-    """SDE_MODEL names nothing that can be loaded."""
 
 
 @dataclass(frozen=True)
@@ -167,21 +160,8 @@ def pipeline_class(source: Source) -> Any:
 
 def _from_setting(name: str) -> Source:
     """Return the source of SDE_MODEL: a directory, a .safetensors file or a hub id."""
-    path, model = Path(name), ModelAsset(source=name)
-    if path.is_dir():
-        if not (path / INDEX).is_file():
-            raise ModelNotFound(f"SDE_MODEL={name}: the directory has no {INDEX}")
-        return Source(name, model, path, has_entry=False)
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise ModelNotFound(f"SDE_MODEL={name}: there is no such file")
-        return Source(name, model, path, has_entry=False)
-    if path.is_absolute() or path.suffix in _UNSAFE or not model_library.HUB_ID.fullmatch(name):
-        raise ModelNotFound(
-            f"SDE_MODEL={name}: is not demo, a name in models.toml, a directory, a .safetensors "
-            "file or a hub id such as stabilityai/stable-diffusion-2-1"
-        )
-    return Source(name, model, None, has_entry=False)
+    path = model_library.locate_setting(name)
+    return Source(name, ModelAsset(source=name), path, has_entry=False)
 
 
 def _check(source: Source) -> Source:

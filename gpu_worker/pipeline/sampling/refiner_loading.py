@@ -9,6 +9,7 @@ from typing import Any
 from diffusers import AutoencoderKL, StableDiffusionXLImg2ImgPipeline, UNet2DConditionModel
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from gpu_worker.assets import model_library
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.loading import machine_size, sources
@@ -51,7 +52,7 @@ def pipeline(pipe: Any, context: GenerationContext) -> Any:
     if machine_size.SWITCHES[loaded.size].attention_slicing:
         unet.set_attention_slice("auto")
     _, folder = assets.part("refiners", name)
-    has_index = folder is not None and (folder / sources.INDEX).is_file()
+    has_index = folder is not None and (folder / model_library.INDEX).is_file()
     index = sources.index(folder) if folder is not None and has_index else {}
     own = {part: _own(assets, name, part, folder, dtype) for part in _PARTS if has_index}
     if own.get("text_encoder_2") is not None and request.embeddings:

@@ -1,0 +1,73 @@
+"""Finds the job that a user means: by uuid, by its first digits, by @1, or by an image file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from uuid import UUID
+
+from sde_client import png_text
+from sde_client.api import Client
+from sde_client.errors import InvalidRequest, UnknownJob
+from sde_client.http_api import MAX_PAGE
+
+SEARCHED = 10_000
+"""The number of newest jobs among which the first digits are searched."""
+
+_NEWEST = re.compile(r"@([1-9]\d{0,3})")
+_PREFIX = re.compile(r"[0-9a-fA-F][0-9a-fA-F-]{3,35}")
+
+
+def resolve(client: Client, handle: str) -> str:
+    """Return the uuid of a job.
+
+    Args:
+        handle: a uuid; at least four first digits of one; `@N` for the N-th newest job; or the path
+            of a PNG that the service made.
+
+    Raises:
+        UnknownJob: no job matches.
+        InvalidRequest: several jobs match.
+    """
+    if is_uuid(handle):
+        return handle
+    if newest := _NEWEST.fullmatch(handle):
+        number = int(newest[1])
+        uuid = next(islice(_newest(client, number), number - 1, None), None)
+        if uuid is None:
+            raise UnknownJob(handle)
+        return uuid
+    uuid = png_text.record_uuid(Path(handle))
+    if uuid is not None:
+        return uuid
+    if not _PREFIX.fullmatch(handle):
+        return handle  # the server says what is wrong with it
+    matches = [each for each in _newest(client, SEARCHED) if each.startswith(handle.lower())]
+    if len(matches) > 1:
+        examples = ", ".join(each[: len(handle) + 4] for each in matches[:3])
+        raise InvalidRequest(f"{handle} is the start of {len(matches)} jobs, such as {examples}")
+    if not matches:
+        raise UnknownJob(handle)
+    return matches[0]
+
+
+def is_uuid(text: str) -> bool:
+    """Return whether the text is a whole uuid in its usual form."""
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _newest(client: Client, limit: int) -> Iterator[str]:
+    """Yield the uuids of the newest jobs, the newest first."""
+    listed: set[str] = set()
+    for job in client.jobs(min(limit, MAX_PAGE)):
+        listed.add(job.uuid)
+        yield job.uuid
+    for result in client.results(limit=limit, data=False):
+        if result.uuid not in listed:
+            listed.add(result.uuid)
+            yield result.uuid

@@ -1,0 +1,60 @@
+"""Why a model cannot be loaded is told where people look, and stays there over restarts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import sde
+from tests.support.service import ROOT, environment, eventually, running
+
+REAL = {"SDE_PIPELINE": "gpu_worker.pipeline:load", "SDE_DEVICE": "cpu"}
+AWAY = {"SDE_MODEL": "nobody/nothing-here", "HF_ENDPOINT": "http://127.0.0.1:9"}
+
+
+def test_the_reason_is_in_status_answer_and_command_until_the_next_attempt(folder: Path) -> None:
+    with running(folder, **REAL, **AWAY) as service:
+        service.start("supervisor")
+        service.wait_answering()
+
+        def load_error() -> str:
+            (worker,) = service.get("/server/workers").json()
+            return worker.get("load_error") or ""
+
+        reason = eventually(load_error, "the status names the error")
+        assert reason.startswith("nobody/nothing-here: ") and str(folder) not in reason
+        refused = service.post({"prompt": "a"})
+        assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 5
+        assert "no worker could load its model: nobody/nothing-here" in refused.json()["detail"]
+        status = sde(service.url, "status")
+        assert status.returncode == 1 and "gpu-0: cannot load nobody/nothing-here" in status.stdout
+        (worker,) = service.processes("gpu_worker")
+        worker.kill()
+        eventually(lambda: service.processes("gpu_worker") not in ([], [worker]), "a new worker")
+        assert eventually(load_error, "the new one names it too").startswith("nobody/nothing-here")
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("/no/such/folder", "is not demo, a name in models.toml"),
+        ("model.safetensors", "the file does not exist"),
+        ("model.ckpt", "is not demo"),
+        ("a word", "is not demo"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_starts(
+    tmp_path: Path, model: str, reason: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gpu_worker", "--check"],
+        cwd=ROOT,
+        env=environment(tmp_path, 1, SDE_MODEL=model, **REAL),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 78 and f"SDE_MODEL={model}: {reason}" in done.stderr
