@@ -196,3 +196,18 @@ def test_what_its_libraries_lack_for_is_not_offered() -> None:
 def test_infinite_numbers_can_be_recorded(sd: Bench) -> None:
     metadata = sd.make(scheduler="DPMSolverMultistepScheduler")[0].metadata
     assert metadata["scheduler_config"]["lambda_min_clipped"] == "-inf"
+
+
+def test_an_option_whose_library_is_missing_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = diffusers.EulerDiscreteScheduler
+    listed = {}
+    for is_there in (True, False):
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_euler_discrete.is_scipy_available",
+            lambda is_there=is_there: is_there,
+        )
+        catalog.options.cache_clear()
+        listed[is_there] = catalog.options(cls)
+    catalog.options.cache_clear()
+    assert "use_beta_sigmas" in listed[True] and "use_karras_sigmas" in listed[False]
+    assert set(listed[True]) - set(listed[False]) == {"use_beta_sigmas"}

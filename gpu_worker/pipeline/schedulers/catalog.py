@@ -5,6 +5,7 @@ Both the descriptions and the checks of a job use this list.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from typing import Any
@@ -59,9 +60,26 @@ def names_for(own: Any, pipeline: str) -> dict[str, Any]:
     return {own.__name__: own} | {name: cls for name, cls in classes.items() if cls}
 
 
+@functools.cache
 def options(cls: Any) -> list[str]:
-    """Return the names of the class's options."""
-    return [name for name in _parameters(cls.__init__) if name != "self"]
+    """Return the names of the class's options, without those that need a missing library."""
+    parameters = inspect.signature(cls.__init__).parameters
+    return [
+        name
+        for name, parameter in parameters.items()
+        if name != "self" and not (parameter.default is False and _lacks_library(cls, name))
+    ]
+
+
+def _lacks_library(cls: Any, option: str) -> bool:
+    """Return whether a class cannot have an option without a library that is not installed."""
+    try:
+        cls(**{option: True})
+    except ImportError:
+        return True
+    except Exception:  # the option needs others beside it
+        return False
+    return False
 
 
 def knows_eta(cls: Any) -> bool:
