@@ -5,6 +5,7 @@ The gateway and the worker validate a request strictly with the same models. It 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args
 
@@ -55,17 +56,24 @@ class Strict(BaseModel):
         limit_members(value, len(cls.model_fields) + MAX_ERRORS)
         if not isinstance(value, dict):
             return value
-        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        if None not in value.values():
+            return value
         return {
             name: inner
             for name, inner in value.items()
-            if inner is not None or name not in optional
+            if inner is not None or name not in _optional_fields(cls)
         }
+
+
+@functools.cache
+def _optional_fields(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(name for name, field in model.model_fields.items() if not field.is_required())
 
 
 _PLAIN = FieldMetadata()
 
 
+@functools.cache
 def metadata_of(field: str, model: type[BaseModel] | None = None) -> FieldMetadata:
     """Return the metadata of a field of GenerationRequest, or of `model`."""
     info = (model or GenerationRequest).model_fields[field]
@@ -265,8 +273,12 @@ class GenerationRequest(Strict):
 
 def is_default(request: GenerationRequest, field: str) -> bool:
     """Return whether a field has its default value."""
-    info = type(request).model_fields[field]
-    return bool(getattr(request, field) == info.get_default(call_default_factory=True))
+    return bool(getattr(request, field) == _default(type(request), field))
+
+
+@functools.cache
+def _default(model: type[BaseModel], field: str) -> Any:
+    return model.model_fields[field].get_default(call_default_factory=True)
 
 
 def call_fields() -> list[str]:
