@@ -92,7 +92,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "guidance_scale": -1}, "guidance_scale", "-1"),
     ({"prompt": "a", "guidance_scale": 1e30}, "guidance_scale", "1e+30"),
     ({"prompt": "a", "guidance_scale": False}, "guidance_scale", "False"),
-    ({"prompt": "a", "seed": -2}, "seed", "-1"),
+    ({"prompt": "a", "seed": -2}, "seed", "-2"),
     ({"prompt": "a", "seed": 2**53}, "seed", str(2**53)),
     ({"prompt": "a", "seed": 1.5}, "seed", "1.5"),
     ({"prompt": "a", "steps": 20}, "steps", "num_inference_steps"),
