@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -91,6 +92,20 @@ def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
     }
 
 
+LEAK = re.compile(
+    r"\w(?:Error|Exception)\b|Traceback|(?<![\w.:/'])/(?:tmp|work|home|usr|root|proc)/|"
+    r"Input should|should have|should match|Field required|validation error|pydantic"
+)
+"""What no answer may hold: an exception's name, a path of the server, pydantic's own sentences."""
+
+
+def checked(reply: requests.Response) -> requests.Response:
+    """Every error that any test receives is looked at."""
+    if reply.status_code >= 400:
+        assert not LEAK.search(reply.text), reply.text
+    return reply
+
+
 @dataclass
 class Service:
     """One running service and what a test does with it."""
@@ -156,16 +171,20 @@ class Service:
     # ---- HTTP ---------------------------------------------------------------------------------
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return requests.get(self.url + path, timeout=DEADLINE_S, **options)
+        return checked(requests.get(self.url + path, timeout=DEADLINE_S, **options))
 
     def post(self, body: object, **options: Any) -> requests.Response:
         """POST /image/generate; a dict goes as JSON, bytes go as they are."""
         if isinstance(body, bytes):
             options.setdefault("headers", {"Content-Type": "application/json"})
-            return requests.post(
-                self.url + "/image/generate", data=body, timeout=DEADLINE_S, **options
+            return checked(
+                requests.post(
+                    self.url + "/image/generate", data=body, timeout=DEADLINE_S, **options
+                )
             )
-        return requests.post(self.url + "/image/generate", json=body, timeout=DEADLINE_S, **options)
+        return checked(
+            requests.post(self.url + "/image/generate", json=body, timeout=DEADLINE_S, **options)
+        )
 
     def submit(self, prompt: str = "a test", **parameters: Any) -> str:
         """Accepted, or the test fails."""
@@ -212,6 +231,8 @@ class Service:
         """The one record of a uuid, once it is there."""
         records = self.results(uuid)
         assert len(records) == 1
+        for error in records[0].get("errors", []):
+            assert not LEAK.search(error), error
         return records[0]
 
     def results(self, uuid: str) -> list[dict[str, Any]]:
