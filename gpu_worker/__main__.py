@@ -21,6 +21,7 @@ from gpu_worker.assets import model_library
 from gpu_worker.contract import protocol
 from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.validation_errors import error_text
+from gpu_worker.control.load_error import LoadError
 from gpu_worker.control.runner import Runner
 from gpu_worker.control.server import ControlServer
 from gpu_worker.control.slots import Slots
@@ -92,15 +93,21 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         endpoint, status, slots, lambda: pipelines[0].describe() if pipelines else Capabilities()
     ).start()
     log.info("loading %s", settings.model)
+    last_error = LoadError(settings.run_dir / f"gpu-{settings.gpu}.load_error")
+    slots.fail_loading(last_error.read())
     try:
         pipeline = _load_pipeline(settings)
     except Exception as error:
         log.error("the model %s could not be loaded: %s", settings.model, error)
-        slots.fail_loading(error_text(f"{settings.model}: {error}"))
+        reason = error_text(f"{settings.model}: {error}")
+        last_error.write(reason)
+        slots.fail_loading(reason)
         if os.environ.get("SUPERVISOR_ENABLED"):
             # The status names the error until supervisord starts the next attempt.
             stop.wait(LOAD_RETRY_S)
         return os.EX_UNAVAILABLE
+    last_error.clear()
+    slots.fail_loading(None)
     pipelines.append(pipeline)
     log.info("ready: %s", pipeline.metadata)
     try:

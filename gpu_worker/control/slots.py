@@ -73,8 +73,8 @@ class Slots:
             self._require({WorkerState.LOADING}, WorkerState.IDLE)
             self._set(state=WorkerState.IDLE, load_error=load_error)
 
-    def fail_loading(self, load_error: str) -> None:
-        """Note why the first model could not be loaded. The worker stays in the state loading."""
+    def fail_loading(self, load_error: str | None) -> None:
+        """Note why the first model could not be loaded. The state stays loading."""
         with self._changed:
             self._set(load_error=load_error)
 

@@ -31,6 +31,11 @@ def test_the_reason_is_in_status_answer_and_command_until_the_next_attempt(folde
         assert "no worker could load its model: nobody/nothing-here" in refused.json()["detail"]
         status = sde(service.url, "status")
         assert status.returncode == 1 and "gpu-0: cannot load nobody/nothing-here" in status.stdout
+        shown = folder / "supervisor.out"
+        eventually(
+            lambda: "The model cannot be loaded: nobody/nothing-here" in shown.read_text(),
+            "the terminal names it",
+        )
         (worker,) = service.processes("gpu_worker")
         worker.kill()
         eventually(lambda: service.processes("gpu_worker") not in ([], [worker]), "a new worker")

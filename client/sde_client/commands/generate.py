@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -188,29 +189,39 @@ def generate(
     }
     parameters = _fetch_parameters(client, resolve(client, like)) if like is not None else {}
     parameters |= {name: value for name, value in options.items() if value is not None}
-    prompts = _read_prompts() if prompt == "-" else [parameters["prompt"]]
-    if key is not None and len(prompts) > 1:
-        raise typer.BadParameter("--key names one job, but standard input has several prompts")
-    for each in prompts:
-        # Of several prompts only the first can be refused because another job runs.
-        request = parameters | {"prompt": each}
-        uuid = _submit_with_key(client, request, retry or len(prompts) > 1, key)
+    for uuid in _submit_each(client, _each_prompt(parameters, key), retry, key):
         if no_wait:
             print(uuid)
         else:
             wait_and_save(client, uuid, output, force)
 
 
-def _read_prompts() -> list[str]:
-    """Return the lines of standard input that are not blank."""
+def _each_prompt(parameters: dict[str, Any], key: str | None) -> list[dict[str, Any]]:
+    """Return one request, or one for each line of standard input if the prompt is `-`."""
+    if parameters["prompt"] != "-":
+        return [parameters]
     prompts = [line.strip() for line in sys.stdin if line.strip()]
     if not prompts:
         raise typer.BadParameter("standard input has no prompt")
-    return prompts
+    if key is not None and len(prompts) > 1:
+        raise typer.BadParameter("--key names one job, but standard input has several prompts")
+    return [parameters | {"prompt": prompt} for prompt in prompts]
 
 
-def _submit_with_key(client: Client, request: dict[str, Any], retry: bool, key: str | None) -> str:
-    return with_key(lambda key: submit(client, request | {"idempotency_key": key}, retry), key)
+def _submit_each(
+    client: Client, requests: list[dict[str, Any]], retry: bool, key: str | None
+) -> Iterator[str]:
+    """Submit the requests one after another and yield their uuids.
+
+    With several of them, each but the first waits while the server is busy with another.
+    """
+    patient = retry or len(requests) > 1
+    for request in requests:
+        yield with_key(partial(_submit_with_key, client, request, patient), key)
+
+
+def _submit_with_key(client: Client, request: dict[str, Any], retry: bool, key: str) -> str:
+    return submit(client, request | {"idempotency_key": key}, retry)
 
 
 def with_key(send: Callable[[str], str], key: str | None) -> str:
