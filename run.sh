@@ -21,19 +21,9 @@ esac
 "$SDE_PYTHON" -m gpu_worker --check
 url=$("$SDE_PYTHON" -m gateway --check)
 umask 077
-# A reason why a model cannot be loaded is shown here too. The loop ends with supervisord, which
+# A reason why a model cannot be loaded is shown here too. This process ends with supervisord, which
 # keeps the process id of this script.
-report_load_errors() {
-    last=
-    while kill -0 $$ 2>/dev/null; do
-        now=$(cat "$SDE_DATA_DIR"/run/*.load_error 2>/dev/null || true)
-        [ "$now" = "$last" ] || [ -z "$now" ] || echo "The model cannot be loaded: $now" >&2
-        last=$now
-        sleep 2
-    done
-}
-rm -f "$SDE_DATA_DIR"/run/*.load_error
-report_load_errors &
+"$SDE_PYTHON" -m gpu_worker.control.load_error "$SDE_DATA_DIR/run" &
 echo "The service will be at $url (logs: $SDE_DATA_DIR/run/)."
 export SDE_PYTHON
 exec "$SDE_PYTHON" -m supervisor.supervisord -n -c supervisord.conf

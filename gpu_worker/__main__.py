@@ -20,7 +20,6 @@ from gpu_worker import quantization_libraries
 from gpu_worker.assets import model_library
 from gpu_worker.contract import protocol
 from gpu_worker.contract.capabilities import Capabilities
-from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.control.load_error import LoadError
 from gpu_worker.control.runner import Runner
 from gpu_worker.control.server import ControlServer
@@ -93,15 +92,13 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
         endpoint, status, slots, lambda: pipelines[0].describe() if pipelines else Capabilities()
     ).start()
     log.info("loading %s", settings.model)
-    last_error = LoadError(settings.run_dir / f"gpu-{settings.gpu}.load_error")
+    last_error = LoadError(settings.run_dir / f"gpu-{settings.gpu}.load_error", settings.model)
     slots.fail_loading(last_error.read())
     try:
         pipeline = _load_pipeline(settings)
     except Exception as error:
         log.error("the model %s could not be loaded: %s", settings.model, error)
-        reason = error_text(f"{settings.model}: {error}")
-        last_error.write(reason)
-        slots.fail_loading(reason)
+        slots.fail_loading(last_error.write(error))
         if os.environ.get("SUPERVISOR_ENABLED"):
             # The status names the error until supervisord starts the next attempt.
             stop.wait(LOAD_RETRY_S)

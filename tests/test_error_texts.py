@@ -106,6 +106,10 @@ def test_a_byte_order_mark_in_models_toml_is_no_fault(tmp_path: Path) -> None:
         (RuntimeError("torch.OutOfRangeError: no"), "no"),
         (OSError(2, "No such file or directory", "/data/models/x/y.json"), "'y.json'"),
         (RuntimeError("cannot open /usr/lib/a.so: no"), "cannot open a.so: no"),
+        (RuntimeError("'/home/joe/my models/x.bin' is bad"), "'x.bin' is bad"),
+        (RuntimeError("path:/home/u/models/x"), "path:x"),
+        (RuntimeError("file:///home/u/x and ~/.cache/x/y"), "x and y"),
+        (TypeError("no for <class 'torch.nn.Linear'>"), "no for Linear"),
         (AssertionError(), "the job ended with an unexpected error;"),
     ],
 )

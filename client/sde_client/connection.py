@@ -28,7 +28,7 @@ from sde_client.http_errors import refusal
 
 CHUNK_BYTES = 1 << 20
 
-_IS_PLAIN_HTTP = re.compile(r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|UNEXPECTED_EOF")
+_IS_PLAIN_HTTP = re.compile(r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
 """Reasons of OpenSSL when the other side does not speak TLS."""
 
 SUCCESSES = {
@@ -145,6 +145,10 @@ class Connection:
                 # Following a redirect would turn the POST into a GET and lose the prompt.
                 allow_redirects=False,
             )
+        except requests.exceptions.InvalidProxyURL:
+            raise BadAddress(
+                "the proxy in HTTP_PROXY or ALL_PROXY is not an address like http://host:port"
+            ) from None
         except (requests.exceptions.InvalidURL, UnicodeError) as error:
             raise BadAddress(f"{self.url} is not a usable address: {error}") from None
         except requests.RequestException as error:
@@ -180,7 +184,10 @@ def _address(url: str) -> str:
 
 def _without_password(proxy: str) -> str:
     head, at, host = proxy.rpartition("@")
-    return f"{head.partition('://')[0]}://{host}" if at else proxy
+    if not at:
+        return proxy
+    scheme, separator, _ = head.partition("://")
+    return f"{scheme}://{host}" if separator else host
 
 
 def _is_loopback(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 from itertools import count
@@ -93,7 +94,9 @@ def _link_unused(part: Path, target: Path, path: Path) -> Path:
             if candidate.exists():
                 continue
             part.replace(candidate)
-        return path if number == 1 else path.with_name(candidate.name)
+        if number == 1:
+            return path
+        return candidate if path.is_symlink() else path.with_name(candidate.name)
     raise OSError("no name is left")
 
 
@@ -102,10 +105,30 @@ def _converted(png: bytes, path: Path) -> bytes:
     name = FORMATS.get(path.suffix.lower())
     if name is None:
         return png
+    check_format(path)
     try:
-        from PIL import Image
+        return _encode(png, name)
+    except (OSError, ValueError) as error:
+        raise NotSaved(path, f"the image cannot be converted: {error}") from None
+
+
+def check_format(path: Path) -> None:
+    """Check that the suffix is one that can be written here.
+
+    Raises:
+        NotSaved: the format needs Pillow, which is not installed.
+    """
+    name = FORMATS.get(path.suffix.lower())
+    try:
+        if name is not None:
+            importlib.import_module("PIL.Image")
     except ImportError:
         raise NotSaved(path, f"install Pillow to save a {name}, or use a name in .png") from None
+
+
+def _encode(png: bytes, name: str) -> bytes:
+    from PIL import Image
+
     image = Image.open(io.BytesIO(png))
     exif = Image.Exif()
     parameters = png_text.texts(png).get("parameters")

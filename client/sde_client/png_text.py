@@ -12,6 +12,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 RECORD_KEYWORD = "stable-diffusion-environment"
 """The text that holds the record of an image (docs/results-format.md)."""
 
+MAX_FILE_BYTES = 64 << 20
+"""A larger file is not one of the service."""
+
 _MAX_TEXT_BYTES = 16 << 20
 
 
@@ -33,6 +36,8 @@ def texts(png: bytes) -> dict[str, str]:
 def record_uuid(path: Path) -> str | None:
     """Return the uuid of the job in the record of a PNG file; None for any other file."""
     try:
+        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+            return None
         record = json.loads(texts(path.read_bytes())[RECORD_KEYWORD])
         uuid = record["uuid"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -118,21 +119,34 @@ def _content(source: Any, path: str) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     try:
-        if isinstance(source, str | Path):
+        if isinstance(source, str | os.PathLike):
             return Path(source).read_bytes()
-        if hasattr(source, "read"):
-            return _read(source, path)
-        if hasattr(source, "save") and hasattr(source, "getpixel"):
-            buffer = io.BytesIO()
-            source.save(buffer, "PNG")
-            return buffer.getvalue()
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UnreadableFile(str(source), reason) from None
+    try:
+        if hasattr(source, "read"):
+            return _read(source, path)
+        if hasattr(source, "save") and hasattr(source, "getpixel"):
+            return _png(source)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{path}: the image cannot be read: {error}") from None
     raise InvalidRequest(
         f"{path}: must be a path, bytes, a binary file or a PIL image, "
         f"not a value of the type {type(source).__name__}"
     )
+
+
+def _png(image: Any) -> bytes:
+    """Return a PIL image as a PNG, turned as its EXIF says, in a mode that a PNG can have."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        image = image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _read(file: Any, path: str) -> bytes:

@@ -20,10 +20,10 @@ from gpu_worker.contract.job import Job
 from gpu_worker.contract.protocol import WorkerState, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
 
-SEED_LIMIT = 2**32
-
 LOAD_RETRY_S = 30
 """The advice to clients while no model can be loaded. Workers try again once a minute."""
+
+SEED_LIMIT = 2**32
 """Seeds chosen here have 32 bits, as A1111's have, so that other tools can reuse them."""
 
 

@@ -52,6 +52,10 @@ def select_files(files: Sequence[str], variant: str | None) -> list[str]:
     if not weights_needed:
         raise NoModelFound("it has no .safetensors weights" + (f" of {variant}" if variant else ""))
     others = [name for name in files_needed if not name.endswith(".safetensors")]
+    # The index of weights that are not downloaded would name shards that are missing.
+    indices = [name for name in others if ".safetensors.index." in name]
+    if variant is None:
+        others = [name for name in others if name not in indices or name.endswith("index.json")]
     return sorted([*weights_needed, *others])
 
 

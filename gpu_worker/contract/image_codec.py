@@ -10,6 +10,7 @@ import binascii
 import io
 import re
 import string
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -20,8 +21,8 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """https://www.w3.org/TR/png-3/#5PNG-file-signature"""
 
-_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
-"""PNG chunks that a decoder may reject although the pixels are whole."""
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf")
+"""The PNG chunks that an image needs. A decoder may reject it for any of the others."""
 
 _JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 
@@ -29,9 +30,11 @@ _MAX_TAGS = 200
 """The number of EXIF tags that are searched."""
 
 _LONG_TEXT_BYTES = 64 << 10
-"""A plain text of a PNG above this size is a workflow or the like, not A1111's parameters."""
+"""The size of all texts of a PNG that are kept. A1111's parameters are much shorter."""
 
-_DATA_URL = re.compile(r"\s*data:[^,]{0,200};\s*base64\s*,", re.IGNORECASE)
+_DATA_URL = re.compile(
+    r"[\s\ufeff]*(?:data:)?[^,;]{0,100}(?:;[^,;]{0,100})*;\s*base64\s*,", re.IGNORECASE
+)
 _WHITE_SPACE = str.maketrans("", "", string.whitespace)
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -95,7 +98,8 @@ def decode(content: bytes, check_size: Callable[[int, int], None] = lambda *_: N
         if pixels_only is None:
             raise
         # Pillow rejects an image for what stands beside its pixels.
-        return _turned(_decode(pixels_only, check_size), _raw_orientation(content))
+        image = _decode(pixels_only, check_size)
+        return _turned(image, _raw_orientation(content)) if image.format == "JPEG" else image
 
 
 def _decode(content: bytes, check_size: Callable[[int, int], None]) -> Image.Image:
@@ -148,12 +152,18 @@ def _without_extras(content: bytes) -> bytes | None:
 
 
 def _png_chunks(content: bytes) -> Iterator[bytes]:
-    """Yield the chunks that a PNG needs, and its short texts (PNG, section 5.3)."""
-    at = len(PNG_SIGNATURE)
+    """Yield the chunks that hold the pixels, and short texts that are whole (PNG, section 5.3)."""
+    at, texts = len(PNG_SIGNATURE), 0
     while at + 12 <= len(content):
         length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
-        if kind not in _COMPRESSED and not (kind == b"tEXt" and length > _LONG_TEXT_BYTES):
-            yield content[at : at + 12 + length]
+        chunk = content[at : at + 12 + length]
+        if kind == b"tEXt" and texts + length <= _LONG_TEXT_BYTES:
+            checksum = zlib.crc32(memoryview(chunk)[4:-4]).to_bytes(4, "big")
+            if chunk[-4:] == checksum:
+                texts += length
+                yield chunk
+        elif kind in _PIXELS:
+            yield chunk
         at += 12 + length
 
 
@@ -170,8 +180,12 @@ def _jpeg_segments(content: bytes) -> Iterator[bytes]:
 
 
 def _is_extra(segment: bytes) -> bool:
-    """Return whether a segment is EXIF, XMP, a profile or a comment."""
-    return segment[:2] in (b"\xff\xe1", b"\xff\xe2", b"\xff\xfe")
+    """Return whether a segment is no part of the pixels: EXIF, XMP, a profile, a comment.
+
+    APP14 is one, because it names the colour transform (ITU-T T.872, section 6.5.3).
+    """
+    marker = segment[1] if len(segment) > 1 and segment[0] == 0xFF else 0
+    return marker == 0xFE or (0xE0 <= marker <= 0xEF and marker != 0xEE)
 
 
 def _raw_orientation(content: bytes) -> int:

@@ -16,7 +16,7 @@ _SYNTAX = (
     ),
     (re.compile(r"(?<!\w)BREAK(?!\w)"), "the prompt is not split there"),
     (
-        re.compile(rf"\[[^\[\]]*:{_NUMBER}\]"),
+        re.compile(rf"\[[^\[\]:]*:[^\[\]:]*:{_NUMBER}\]"),
         "the prompt stays the same in all steps",
     ),
     (re.compile(r"\[[^\[\]|]*\|[^\[\]]*\]"), "the prompt stays the same in all steps"),
@@ -40,7 +40,7 @@ def warnings(request: GenerationRequest, *, weighted: bool) -> list[str]:
                 sentences.append(_sentence(field, example, effect))
         if not weighted and prompt_weights.is_weighted(prompt_weights.parse(text, field)):
             sentences.append(f"{field}: weights such as (word:1.3) are plain text for this model")
-    return sentences
+    return list(dict.fromkeys(sentences))
 
 
 def _sentence(field: str, example: str, effect: str) -> str:

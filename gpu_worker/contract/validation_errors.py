@@ -46,11 +46,14 @@ _MESSAGES = {
 }
 """Messages by pydantic's types of errors, with the names of their context."""
 
-_PATH = re.compile(r"(?<![\w.:/~-])(?:/[^\s'\":,;()<>/]+)+/([^\s'\":,;()<>/]*)")
+_QUOTED_PATH = re.compile(r"(['\"])(?:file://|~)?/[^'\"\n]*/([^'\"/\n]*)\1")
+_PATH = re.compile(r"(?<![\w./~-])(?:file://|~)?(?:/[^\s'\":,;()<>/]+)+/([^\s'\":,;()<>/]*)")
 """An absolute path with at least two parts. Its last part may be shown to a client."""
 
-_EXCEPTION = re.compile(r"\b(?:[a-zA-Z_]\w*\.)*[A-Z]\w*(?:Error|Exception): ?")
+_EXCEPTION = re.compile(r"(?<![\w.])[\w.]{0,80}(?:Error|Exception): ?")
 """The name of an exception as tracebacks print it."""
+
+_CLASS = re.compile(r"<class '[\w.]*?(\w+)'>")
 
 
 class Refusal(ValueError):
@@ -130,7 +133,8 @@ def error_text(error: object) -> str:
     the names of exceptions are removed.
     """
     text = str(error).encode("utf-8", "backslashreplace").decode()
-    return _EXCEPTION.sub("", _PATH.sub(r"\1", text))
+    text = _PATH.sub(r"\1", _QUOTED_PATH.sub(r"\1\2\1", text))
+    return _EXCEPTION.sub("", _CLASS.sub(r"\1", text))
 
 
 def display_value(value: object) -> str:

@@ -51,7 +51,13 @@ def lock(path: Path, what: str) -> IO[str]:
 
 def exit_with_parent() -> None:
     """Have the kernel send SIGTERM when supervisord dies, so that no orphan stays (prctl(2))."""
-    if not os.environ.get("SUPERVISOR_ENABLED") or sys.platform != "linux":
+    if os.environ.get("SUPERVISOR_ENABLED"):
+        end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when its parent dies (prctl(2))."""
+    if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     # A parent that died before the call sends no signal; in a container it may itself be PID 1.

@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def test_texts_of_a_png_are_read_without_pillow(tmp_path: Path) -> None:
 
 
 def test_a_format_without_pillow_is_told(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(NotSaved, match="install Pillow to save a JPEG"):
         image_file.write(PNG + b"x", tmp_path / "a.jpg")
 

@@ -61,7 +61,7 @@ def test_a_wrong_request_names_field_and_value(remote: Client) -> None:
     assert caught.value.errors[0]["field"] == "width"
     with pytest.raises(sde.InvalidRequest, match="no_such"):
         remote.submit("a", no_such=1)
-    with pytest.raises(sde.InvalidRequest, match="JSON"):
+    with pytest.raises(sde.InvalidRequest, match="guidance_scale: must be a finite number"):
         remote.submit("a", guidance_scale=float("nan"))
 
 
@@ -401,7 +401,7 @@ def test_a_failed_job_says_why(folder: Path) -> None:
     ) as service:
         with pytest.raises(sde.GenerationFailed, match="a fault on purpose") as caught:
             Client(service.url).generate("raise")
-        assert caught.value.errors == ["ValueError: a fault on purpose"]
+        assert "unexpected error: a fault on purpose;" in caught.value.errors[0]
 
 
 def test_no_worker_is_told(folder: Path) -> None:

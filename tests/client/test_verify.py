@@ -86,7 +86,7 @@ def test_like_makes_the_same_but_for_what_is_said(
     assert same.returncode == 0, same
     other = sde(real.url, *like, "--seed", "8", "--guidance", "5", cwd=tmp_path)
     assert other.returncode == 0, other
-    found = [next(remote.results(Path(done.stdout.strip()).stem)) for done in (same, other)]
+    found = [next(remote.results(done.stdout.split("\t")[1])) for done in (same, other)]
     assert found[0].extra["pixels_sha256"] == first.extra["pixels_sha256"]
     assert found[1].extra["pixels_sha256"] != first.extra["pixels_sha256"]
     assert (found[1].prompt, found[1].seed) == (first.prompt, 8)

@@ -6,6 +6,7 @@ import base64
 import io
 import struct
 import textwrap
+import zlib
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,47 @@ def test_a_profile_counts_and_a_damaged_one_costs_nothing(tmp_path: Path) -> Non
 def test_a_truncated_image_is_named_as_damaged() -> None:
     with pytest.raises(UnreadableImage, match="is a damaged JPEG"):
         image_codec.decode(picture("JPEG", (512, 512))[:-900])
+
+
+def chunk(kind: bytes, data: bytes, crc: bytes | None = None) -> bytes:
+    checksum = zlib.crc32(kind + data).to_bytes(4, "big")
+    return len(data).to_bytes(4, "big") + kind + data + (crc or checksum)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"tEXt", b"a\0b", b"\0\0\0\0"),
+        chunk(b"tIME", b"", None),
+        chunk(b"pHYs", b""),
+        chunk(b"gAMA", b""),
+        chunk(b"cHRM", b"\0"),
+        b"".join(chunk(b"tEXt", b"k\0" + b"x" * 60_000) for _ in range(40)),
+    ],
+    ids=["wrong crc", "empty time", "empty size", "empty gamma", "short colours", "many texts"],
+)
+def test_what_stands_beside_the_pixels_of_a_png_costs_nothing(extra: bytes) -> None:
+    whole = picture()
+    at = 8 + 25  # after the signature and IHDR
+    decoded = image_codec.decode(whole[:at] + extra + whole[at:])
+    assert decoded.tobytes() == Image.open(io.BytesIO(whole)).tobytes()
+
+
+def test_a_png_is_turned_once() -> None:
+    info = PngInfo()
+    info.add_text("workflow", "x" * 3_000_000, zip=True)
+    turned = []
+    for more in ({}, {"pnginfo": info}):
+        file = io.BytesIO()
+        image = Image.new("RGB", (64, 48), "teal")
+        image.save(file, "PNG", exif=exif(ORIENTATION), **more)
+        turned.append(image_codec.decode(file.getvalue()).size)
+    assert turned == [(48, 64), (48, 64)]
+
+
+@pytest.mark.parametrize("marker", [0xE0, 0xED, 0xE2])
+def test_a_cut_segment_of_a_jpeg_costs_nothing(marker: int) -> None:
+    whole = photo()
+    segment = bytes([0xFF, marker, 0, 6]) + b"JFI\0"
+    expected = image_codec.decode(whole)
+    assert image_codec.decode(whole[:2] + segment + whole[2:]).tobytes() == expected.tobytes()

@@ -671,7 +671,8 @@ class TestClient:
         done = sde(url, "save", name, "-o", str(tmp_path / "a.png"))
         assert done.returncode == 0, done.stderr
         paths = [tmp_path / f"a-{number}.png" for number in (1, 2, 3)]
-        assert done.stdout.split() == [str(path) for path in paths]
+        files = [line.split("\t")[0] for line in done.stdout.splitlines()]
+        assert files == [str(path) for path in paths]
         assert [path.read_bytes() for path in paths] == [
             base64.b64decode(each["data"]) for each in jobs[1]
         ]

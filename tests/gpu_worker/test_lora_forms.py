@@ -196,7 +196,7 @@ ORIGINAL = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_k"
         *(
             (
                 pair(stem(QUERY), ends=ends) | pair(stem(OTHER), ends=ends),
-                "1 of this LoRA's 2 layers",
+                "1 of the 2 layers that this LoRA changes",
             )
             for stem, ends in (
                 (kohya, KOHYA),
@@ -206,12 +206,15 @@ ORIGINAL = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_k"
                 (str, ("lora_A", "lora_B")),
             )
         ),
-        (FORMS["peft"] | pair(f"vae.{QUERY}"), "such as 'unet.vae|1 of this LoRA's 2 layers"),
-        (FORMS["kohya"] | pair(ORIGINAL, ends=KOHYA), "1 of this LoRA's 2 layers"),
-        (FORMS["kohya"] | {f"{kohya(CONV)}.diff": ALPHA}, "1 tensors of an unknown form"),
+        (
+            FORMS["peft"] | pair(f"vae.{QUERY}"),
+            "such as 'unet.vae|1 of the 2 layers that this LoRA changes",
+        ),
+        (FORMS["kohya"] | pair(ORIGINAL, ends=KOHYA), "1 of the 2 layers that this LoRA changes"),
+        (FORMS["kohya"] | {f"{kohya(CONV)}.diff": ALPHA}, "an unknown form in 1 of"),
         (
             FORMS["kohya"] | {f"{kohya(CONV)}.oft_blocks": ALPHA, f"{kohya(CONV)}.x": ALPHA},
-            "2 tensors of an unknown form",
+            "an unknown form in 2 of",
         ),
         (
             FORMS["kohya"] | {f"{kohya(CONV)}.lora_down.weight": factors(CONV)[0]},

@@ -105,7 +105,7 @@ def test_the_default_size_is_the_models_own(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("{0}/nothing.safetensors", "there is no such file"),
+        ("{0}/nothing.safetensors", "the file does not exist"),
         ("{0}", "has no model_index.json"),
         ("{0}/model.ckpt", "is not demo"),
         ("/no/such/folder", "is not demo"),

@@ -93,7 +93,8 @@ def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
 
 
 LEAK = re.compile(
-    r"\w(?:Error|Exception)\b|Traceback|(?<![\w.:/'])/(?:tmp|work|home|usr|root|proc)/|"
+    r"\w(?:Error|Exception)\b|Traceback|<class '|"
+    r"(?<![\w.:/])/(?:tmp|work|home|usr|root|proc|srv|data|opt|var|mnt)/|"
     r"Input should|should have|should match|Field required|validation error|pydantic"
 )
 """What no answer may hold: an exception's name, a path of the server, pydantic's own sentences."""

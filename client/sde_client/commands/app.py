@@ -79,7 +79,8 @@ def main() -> NoReturn:
         code = BROKEN_PIPE
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        say(f"sde: standard output cannot be written: {error.strerror or error}")
+        what = "standard output cannot be written" if error.filename is None else error.filename
+        say(f"sde: {rendering.plain(what)}: {error.strerror or error}")
         code = CANNOT_WRITE
     sys.exit(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -52,7 +53,8 @@ err = Console(stderr=True)
 
 def say(text: str) -> None:
     """Print a message for the user to stderr, without wrapping; stdout is for scripts."""
-    err.print(text, markup=False, highlight=False, soft_wrap=True)
+    with contextlib.suppress(OSError):  # nobody can be told that nobody can be told
+        err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def exit_code(error: errors.SdeError) -> int:

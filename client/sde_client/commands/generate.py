@@ -17,7 +17,7 @@ from sde_client.api import Client
 from sde_client.commands import option_parsers, rendering
 from sde_client.commands.console import INTERRUPTED, Uuid, say
 from sde_client.commands.handles import resolve
-from sde_client.commands.saving import Force, Output, check_output, wait_and_save
+from sde_client.commands.saving import STDOUT, Force, Output, check_output, wait_and_save
 from sde_client.records import Result
 
 Retry = Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")]
@@ -189,22 +189,29 @@ def generate(
     }
     parameters = _fetch_parameters(client, resolve(client, like)) if like is not None else {}
     parameters |= {name: value for name, value in options.items() if value is not None}
-    for uuid in _submit_each(client, _each_prompt(parameters, key), retry, key):
+    requests = [parameters] if prompt != "-" else _each_prompt(parameters, key, output)
+    for uuid in _submit_each(client, requests, retry, key):
         if no_wait:
             print(uuid)
         else:
             wait_and_save(client, uuid, output, force)
 
 
-def _each_prompt(parameters: dict[str, Any], key: str | None) -> list[dict[str, Any]]:
-    """Return one request, or one for each line of standard input if the prompt is `-`."""
-    if parameters["prompt"] != "-":
-        return [parameters]
-    prompts = [line.strip() for line in sys.stdin if line.strip()]
+def _each_prompt(
+    parameters: dict[str, Any], key: str | None, output: Path | None
+) -> list[dict[str, Any]]:
+    """Return one request for each line of standard input that is not blank."""
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"standard input is not UTF-8: {error.reason}") from None
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
     if not prompts:
         raise typer.BadParameter("standard input has no prompt")
     if key is not None and len(prompts) > 1:
         raise typer.BadParameter("--key names one job, but standard input has several prompts")
+    if output == STDOUT and len(prompts) > 1:
+        raise typer.BadParameter("-o - writes one image, but standard input has several prompts")
     return [parameters | {"prompt": prompt} for prompt in prompts]
 
 

@@ -16,15 +16,18 @@ from sde_client.http_api import MAX_PAGE
 SEARCHED = 10_000
 """The number of newest jobs among which the first digits are searched."""
 
+MAX_IMAGES = 16
+"""The limit of num_images_per_prompt (docs/http-api.md)."""
+
 _NEWEST = re.compile(r"@([1-9]\d{0,3})")
-_PREFIX = re.compile(r"[0-9a-fA-F][0-9a-fA-F-]{3,35}")
+_PREFIX = re.compile(r"[0-9a-fA-F][0-9a-fA-F-]{0,35}")
 
 
 def resolve(client: Client, handle: str) -> str:
     """Return the uuid of a job.
 
     Args:
-        handle: a uuid; at least four first digits of one; `@N` for the N-th newest job; or the path
+        handle: a uuid; the first digits of one; `@N` for the N-th newest job; or the path
             of a PNG that the service made.
 
     Raises:
@@ -32,7 +35,7 @@ def resolve(client: Client, handle: str) -> str:
         InvalidRequest: several jobs match.
     """
     if is_uuid(handle):
-        return handle
+        return str(UUID(handle))
     if newest := _NEWEST.fullmatch(handle):
         number = int(newest[1])
         uuid = next(islice(_newest(client, number), number - 1, None), None)
@@ -54,9 +57,9 @@ def resolve(client: Client, handle: str) -> str:
 
 
 def is_uuid(text: str) -> bool:
-    """Return whether the text is a whole uuid in its usual form."""
+    """Return whether the text is a whole uuid, with or without dashes."""
     try:
-        return str(UUID(text)) == text.lower()
+        return UUID(text).hex == text.lower().replace("-", "")
     except ValueError:
         return False
 
@@ -67,7 +70,8 @@ def _newest(client: Client, limit: int) -> Iterator[str]:
     for job in client.jobs(min(limit, MAX_PAGE)):
         listed.add(job.uuid)
         yield job.uuid
-    for result in client.results(limit=limit, data=False):
+    # A job has up to MAX_IMAGES results.
+    for result in client.results(limit=limit * MAX_IMAGES, data=False):
         if result.uuid not in listed:
             listed.add(result.uuid)
             yield result.uuid

@@ -35,6 +35,7 @@ def check_output(output: Path | None) -> None:
         if sys.stdout.isatty():
             raise errors.NotSaved(STDOUT, "standard output is a terminal; redirect it to a file")
     elif output is not None:
+        image_file.check_format(output)
         image_file.check(output)
 
 

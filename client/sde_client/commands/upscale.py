@@ -40,7 +40,7 @@ def upscale(
     client: Client = context.obj
     check_output(output)
     options: dict[str, Any] = {"scale": scale, "upscaler": upscaler}
-    is_stored = not Path(source).is_file()
+    is_stored = not _is_file(source)
     job = resolve(client, source) if is_stored else ""
     if not is_stored and image is not None:
         raise typer.BadParameter(f"--image needs a job, but {source!r} is a file")
@@ -54,6 +54,14 @@ def upscale(
 
     uuid = with_key(lambda key: send_with_retry(lambda: send(key), retry), key)
     wait_and_save(client, uuid, output, force)
+
+
+def _is_file(source: str) -> bool:
+    """Return whether the text is a file, or is meant to be one by its suffix."""
+    try:
+        return Path(source).suffix != "" or Path(source).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _title(file: Path) -> str:

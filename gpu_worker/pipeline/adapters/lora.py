@@ -73,16 +73,13 @@ def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:
         reason = "has no layers for this LoRA, which is made for another model family"
         raise unsupported("loras", name, pipe, reason)
     if missing:
-        count = f"has no place for {len(missing)} of this LoRA's {len(layers)} layers"
+        count = f"lacks {len(missing)} of the {len(layers)} layers that this LoRA changes"
         raise unsupported("loras", name, pipe, f"{count}, such as {missing[0]!r}")
 
 
 @contextlib.contextmanager
 def _converted_keys(pipe: Any, keys: list[str]) -> Iterator[None]:
-    """Fill `keys` with diffusers' names of the tensors in a file while it is loaded.
-
-    diffusers drops some of them during the conversion, so the layers are counted before that, too.
-    """
+    """Fill `keys` with diffusers' names of the tensors in a file while it is loaded."""
 
     def lora_state_dict(*arguments: Any, **options: Any) -> Any:
         converted = type(pipe).lora_state_dict(*arguments, **options)

@@ -47,7 +47,7 @@ def factors(layer: Layer, scale: float | None, kernel: tuple[int, ...] | None) -
     if {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"} <= set(layer):
         down, up = _hadamard(layer)
         rank = layer["hada_w1_b"].shape[0]
-    elif _KRONECKER & set(layer):
+    elif _KRONECKER & set(layer) and not any(end in _ADDITIVE for end in layer):
         pair = _kronecker(layer)
         if pair is None:
             return None
@@ -130,8 +130,8 @@ def _full(change: torch.Tensor) -> Factors:
 
 def _shaped(down: torch.Tensor, up: torch.Tensor, kernel: tuple[int, ...] | None) -> Factors:
     """Return the factors in peft's shapes; those of a convolution have four dimensions."""
-    if kernel is None and down.ndim == 2:
-        return down, up.flatten(1)
+    if kernel is None and down[0].numel() == down.shape[1]:
+        return down.flatten(1), up.flatten(1)  # also of a 1 x 1 convolution that is linear here
     if kernel is not None and down[0].numel() == torch.Size(kernel).numel():
         down = down.reshape(-1, *kernel)
     return down, up.flatten(1)[..., None, None]

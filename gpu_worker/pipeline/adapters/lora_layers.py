@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers.loaders import lora_conversion_utils
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from gpu_worker.assets.model_library import ModelsError
@@ -38,6 +39,13 @@ _OLD = re.compile(r"_lora\.(down|up)\.weight$")
 _WRAPPER = "base_model.model."
 _DENOISER = re.compile(r"(?:model\.)?diffusion_model\.")
 
+_OTHER_FORMS = {
+    "DoRA": ("dora_scale", "lora_magnitude_vector"),
+    "LoHa": ("hada_w",),
+    "LoKr": ("lokr_w",),
+}
+"""Parts of keys that diffusers drops or refuses outside of UNets."""
+
 _END = re.compile(r"\.(" + "|".join(sorted(map(re.escape, lora_factors.ENDS), reverse=True)) + ")$")
 _TUNER = re.compile(
     r"(?:\.processor)?\.?(?:(to_[qkv]|to_out)_lora|lora(?:_[a-zA-Z_]+)?|lokr_\w+)(?:\.\w+)*$"
@@ -52,6 +60,7 @@ def readable(pipe: Any, file: Path) -> dict[str, torch.Tensor] | None:
         ModelsError: some of its layers have a form that cannot be used.
     """
     if getattr(pipe, "unet", None) is None:
+        _check_plain(file)
         return None
     tensors = load_file(file)
     if any(_OLD.search(key) for key in tensors):
@@ -61,11 +70,30 @@ def readable(pipe: Any, file: Path) -> dict[str, torch.Tensor] | None:
     if not layers:
         raise ModelsError("its file has no layer of a LoRA")
     if unknown:
-        count = f"{len(unknown)} tensors of an unknown form"
+        count = f"an unknown form in {len(unknown)} of {len(tensors)} tensors"
         raise ModelsError(f"its file has {count}, such as {unknown[0]!r}")
     if _is_read_by_diffusers(layers):
         return None
     return _converted(pipe, layers, _peft_scale(file, layers))
+
+
+def _check_plain(file: Path) -> None:
+    """Check a file for a family without a UNet, of which diffusers reads only plain LoRAs.
+
+    Raises:
+        ModelsError: the file has other layers, which diffusers would leave out.
+    """
+    with safe_open(file, framework="pt") as tensors:
+        keys = list(tensors.keys())
+    for name, marks in _OTHER_FORMS.items():
+        others = [key for key in keys if any(mark in key for mark in marks)]
+        if others:
+            reason = f"which this model family does not support, such as {others[0]!r}"
+            raise ModelsError(f"its file has {len(others)} tensors of a {name}, {reason}")
+    if any(key.startswith(_WRAPPER) for key in keys):
+        raise ModelsError(
+            f"its keys begin with {_WRAPPER}, which this model family does not support"
+        )
 
 
 def _is_read_by_diffusers(layers: dict[str, Layer]) -> bool:
@@ -194,9 +222,9 @@ def _peft_scale(file: Path, layers: dict[str, Layer]) -> float | None:
     try:
         config = json.loads((file.parent / "adapter_config.json").read_text(encoding="utf-8"))
         rank, alpha = float(config["r"]), float(config["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def left_out(pipe: Any, adapter: str, layers: list[str]) -> list[str]:

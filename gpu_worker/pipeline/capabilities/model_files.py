@@ -51,8 +51,16 @@ def _check_part(folder: Path, name: str, kind: str) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         raise ModelsError(f"{label} is missing, but {model_library.INDEX} names it")
     config = _CONFIGS.get(kind)
-    if config is not None and not (folder / config).is_file():
-        raise ModelsError(f"{label} has no {config}")
+    if config is None:
+        return
+    try:
+        content = json.loads((folder / config).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelsError(f"{label} has no {config}") from None
+    except ValueError as error:
+        raise ModelsError(f"{label}/{config} is not JSON: {error}") from None
+    if not isinstance(content, dict) or not content:
+        raise ModelsError(f"{label}/{config} has no values")
 
 
 def _parts(folder: Path) -> Iterator[tuple[str, str]]:
@@ -84,9 +92,13 @@ def _check_weights(folder: Path, name: str, variant: str | None) -> None:
         ModelsError: it has not.
     """
     label = f"{name}: {folder.name}"
-    files = sources.weights(folder, variant) or sources.weights(folder, None)
-    indices = [path for path in folder.glob(f"*{SUFFIX}.index*.json") if path.is_file()]
+    chosen = variant if sources.weights(folder, variant) else None
+    files = sources.weights(folder, chosen)
+    ending = f"{SUFFIX}.index.json" if chosen is None else f"{SUFFIX}.index.{chosen}.json"
+    indices = [path for path in folder.iterdir() if path.name.endswith(ending)]
     shards = {shard for index in indices for shard in _shards(index, label)}
+    if not indices and any("-of-" in file.name for file in files):
+        raise ModelsError(f"{label} has shards without an index, NAME{ending}")
     missing = sorted(shard for shard in shards if not (folder / shard).is_file())
     if missing:
         raise ModelsError(f"{label} lacks {len(missing)} of its shards, such as {missing[0]}")

@@ -1,6 +1,6 @@
 """Notes whether the numbers of each part of a pipeline are finite, and reads the notes once a pass.
 
-A note is a sum that stays on the device: no step waits for it. Knows no request.
+A note is a sum that stays on the device, so no step waits for it. The module knows no requests.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ValueNotes:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Within, nothing is noted: a preview has no part in the image."""
+        """Note nothing inside this context, because a preview has no part in the image."""
         self._is_paused = True
         try:
             yield
@@ -86,7 +86,7 @@ class ValueNotes:
 
 @contextlib.contextmanager
 def watch(pipe: Any, arguments: dict[str, Any]) -> Iterator[ValueNotes]:
-    """Within, the pipeline's parts leave notes of what they return.
+    """Note what the parts of a pipeline return inside this context.
 
     Args:
         arguments: those of the call, for prompts that were encoded before it.
@@ -174,7 +174,7 @@ def _watched_vae(name: str, vae: torch.nn.Module, notes: ValueNotes) -> Iterator
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Within, the object has another method of this name; its class keeps its own."""
+    """Replace a method of one object inside this context. Its class keeps its own."""
     setattr(owner, name, function)
     try:
         yield

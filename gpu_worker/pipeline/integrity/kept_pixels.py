@@ -1,6 +1,6 @@
 """Puts the pixels that a mask keeps back into the generated image.
 
-diffusers keeps them as latents only: a VAE returns them changed. Knows no pipeline.
+diffusers keeps them as latents only, and a VAE returns them changed. The module knows no pipelines.
 """
 
 from __future__ import annotations

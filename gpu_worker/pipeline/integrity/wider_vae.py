@@ -64,7 +64,7 @@ def cast(output: Any, dtype: torch.dtype) -> Any:
 
 @contextlib.contextmanager
 def _in_float32(vae: torch.nn.Module) -> Iterator[None]:
-    """Within, the weights are float32; its own stay where they are in memory and come back."""
+    """Use float32 weights inside this context, and restore the VAE's own afterwards."""
     own = [(weight, weight.data) for weight in (*vae.parameters(), *vae.buffers())]
     try:
         for weight, data in own:

@@ -71,16 +71,18 @@ class InputImages:
 def _in_srgb(image: Image.Image) -> Image.Image:
     """Return the image in sRGB, which models expect, if its profile names another colour space."""
     profile = image.info.get("icc_profile")
+    if profile and image.mode == "P":
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
         return image
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(own).casefold():
+        if ImageCms.getProfileDescription(own).casefold().startswith("srgb"):
             return image
         srgb = ImageCms.createProfile("sRGB")
         colors = image.convert("RGB") if image.mode == "RGBA" else image
         converted = ImageCms.profileToProfile(colors, own, srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile says nothing
+    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile has no effect
         return image
     if converted is not None and image.mode == "RGBA":
         converted.putalpha(image.getchannel("A"))

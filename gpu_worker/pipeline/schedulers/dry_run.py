@@ -148,4 +148,6 @@ def _step(scheduler: Any, own: Any, begin: int) -> None:
                 raise
             raise ValueError(f"it fails at step {number} of {len(timesteps)}") from error
         if not torch.isfinite(sample).all():
-            raise ValueError(f"its step {number} of {len(timesteps)} returns no finite numbers")
+            raise ValueError(
+                f"its step {number} of {len(timesteps)} returns values that are not finite"
+            )

@@ -17,6 +17,9 @@ from gpu_worker.pipeline.schedulers.dry_run import Pass
 
 TRIAL_STEPS = 10
 
+DEFAULT_STRENGTH = 0.8
+"""The strength of most of diffusers' image-to-image pipelines."""
+
 FEW_STEPS = 4
 """With fewer steps some classes cannot be set: PNDM's start needs more."""
 
@@ -66,8 +69,10 @@ def _build(loaded: LoadedModel, own: Any, request: GenerationRequest) -> Any:
 
 def _passes(request: GenerationRequest, steps: int) -> list[Pass]:
     passes = [Pass(steps)]
-    if request.strength is not None:
-        passes.append(Pass(steps, request.strength))
+    if request.image is not None:
+        passes.append(
+            Pass(steps, DEFAULT_STRENGTH if request.strength is None else request.strength)
+        )
     if request.hires is not None:
         passes.append(Pass(request.hires.num_inference_steps or steps, request.hires.strength))
     return passes
