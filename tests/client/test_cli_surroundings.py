@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import sde_client as client_package
 from PIL import Image
-from sde_client import Client, image_file, png_text
+from sde_client import Client, image_file, png_text, request_body
 from sde_client.commands import handles
 from sde_client.errors import InvalidRequest, NotSaved, UnknownJob
 
+from gpu_worker.contract import image_codec
 from tests.support.command import command_line, sde
 from tests.support.service import Service, free_port
 
@@ -184,6 +185,24 @@ class TestValues:
         with Client(service.url) as client:
             uuid = client.submit("x", image=value, strength=np.float32(0.5), seed=np.int64(5))
             assert service.result(uuid)["seed"] == 5
+
+    @pytest.mark.parametrize(
+        "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
+    )
+    def test_a_pil_image_of_any_mode_becomes_a_png_that_the_service_reads(self, mode: str) -> None:
+        image = Image.new("RGB", (64, 48), "teal").convert("L" if mode == "I;16" else "RGB")
+        sent = request_body.body("x", {"image": image.convert(mode)})["image"]
+        decoded = image_codec.decode(image_codec.from_base64(sent))
+        assert (decoded.format, decoded.size) == ("PNG", (64, 48))
+        if not mode.startswith(("I", "F")):  # their range has no fixed white
+            expected = image.convert(mode).convert("RGB")
+            assert decoded.convert("RGB").tobytes() == expected.tobytes()
+
+    def test_a_pil_image_is_sent_upright(self) -> None:
+        image = Image.new("RGB", (64, 48), "teal")
+        image.getexif()[0x0112] = 6
+        sent = request_body.body("x", {"image": image})["image"]
+        assert image_codec.decode(image_codec.from_base64(sent)).size == (48, 64)
 
     @pytest.mark.parametrize(
         ("field", "value", "reason"),

@@ -37,6 +37,11 @@ def half_a_shard(folder: Path) -> None:
     (folder / "unet" / f"{file.name}.index.json").write_text(json.dumps(index))
 
 
+def shards_without_index(folder: Path) -> None:
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_name("diffusion_pytorch_model-00001-of-00002.safetensors"))
+
+
 def torn(folder: Path) -> None:
     file = folder / "vae" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -51,6 +56,7 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "scheduler" / "scheduler_config.json").unlink(), "is missing"),
     (fp16_only, 'has only fp16 weights; set variant = "fp16" in models.toml'),
     (half_a_shard, "unet lacks 1 of its shards, such as model-2.safetensors"),
+    (shards_without_index, "unet has shards without an index"),
     (torn, "is damaged or not safetensors"),
 ]
 
@@ -65,6 +71,15 @@ def test_what_a_directory_lacks_is_told_before_any_request(
     ours = pipeline.load(settings(tmp_path))
     error = ours.describe().models["one"].error
     assert error is not None and reason in error and str(tmp_path) not in error
+
+
+def test_an_index_of_a_variant_that_is_not_there_costs_nothing(tmp_path: Path, whole: Path) -> None:
+    shutil.copytree(whole, tmp_path / "models" / "one")
+    index = tmp_path / "models/one/unet/diffusion_pytorch_model.safetensors.index.fp16.json"
+    index.write_text(json.dumps({"weight_map": {"a": "gone.fp16.safetensors"}}))
+    assert Bench(tmp_path, "one").make()[0].image.size[0] > 0
+    write_library(tmp_path, models={"named": {"source": "one"}})
+    assert pipeline.load(settings(tmp_path)).describe().models["named"].error is None
 
 
 def test_a_variant_of_models_toml_and_of_sde_model_is_loaded(tmp_path: Path, whole: Path) -> None:

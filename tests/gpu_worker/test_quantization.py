@@ -67,7 +67,7 @@ def said(data: Path) -> Callable[[str], dict[str, Any]]:
             env={**os.environ, "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -213,7 +213,12 @@ def put(folder: Path, image: Image.Image, **how: Any) -> str:
     """Put a picture where a job's pictures lie; its name in a request."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **how)
-    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    return put_bytes(folder, buffer.getvalue())
+
+
+def put_bytes(folder: Path, content: bytes) -> str:
+    """Put an image file where a job's input images lie, and return its name in a request."""
+    digest = hashlib.sha256(content).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / digest).write_bytes(buffer.getvalue())
+    (folder / digest).write_bytes(content)
     return f"sha256:{digest}"
