@@ -46,7 +46,7 @@ class QueueFull(RequestRefused):
 
 
 class NoWorker(RequestRefused):
-    """No worker answers."""
+    """No worker answers, or none could load its model."""
 
     status, title = 503, "No worker"
 

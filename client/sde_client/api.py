@@ -25,7 +25,7 @@ from sde_client.errors import (
 from sde_client.http_api import HttpApi
 from sde_client.polling import Poller
 from sde_client.records import Job, Result
-from sde_client.request_body import body, parse_digest, to_request, with_images
+from sde_client.request_body import body, fields, parse_digest, to_request, with_images
 
 DEFAULT_URL = "http://127.0.0.1:9090"
 
@@ -111,7 +111,7 @@ class Client(HttpApi):
             NoImage: the server has no such image.
             Deleted: the result has been deleted.
         """
-        request = {"generation_uuid": uuid, "image_index": image_index, **options}
+        request = fields({"generation_uuid": uuid, "image_index": image_index, **options})
         return self._submit(request, idempotency_key, "/image/upscale")
 
     def _submit(self, request: dict[str, Any], idempotency_key: str | None, path: str) -> str:

@@ -70,8 +70,9 @@ def compare(first: Result, second: Result) -> Comparison:
     Raises:
         NotComparable: a record has no checksum of its pixels, and Pillow is not installed.
     """
-    one, other = _pixels(first), _pixels(second)
-    differing = [*_alterations(first), *differences(first, second)]
+    actual = pixels_sha256(first.png)
+    one, other = _pixels(first, actual), _pixels(second, pixels_sha256(second.png))
+    differing = [*_alterations(first, actual), *differences(first, second)]
     distance = None if one == other else _distance(first.png, second.png)
     return Comparison(first, second, one == other, differing, distance)
 
@@ -125,17 +126,17 @@ def _flatten(metadata: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _pixels(result: Result) -> str:
+def _pixels(result: Result, actual: str | None) -> str:
     """Return the checksum of the image, or the record's where the image cannot be decoded."""
-    checksum = pixels_sha256(result.png) or result.extra.get("pixels_sha256")
+    checksum = actual or result.extra.get("pixels_sha256")
     if not isinstance(checksum, str):
         raise NotComparable(result.uuid)
     return checksum
 
 
-def _alterations(result: Result) -> list[tuple[str, Any, Any]]:
+def _alterations(result: Result, actual: str | None) -> list[tuple[str, Any, Any]]:
     """Return a difference if the stored image is not the one that its record describes."""
-    recorded, actual = result.extra.get("pixels_sha256"), pixels_sha256(result.png)
+    recorded = result.extra.get("pixels_sha256")
     if recorded is None or actual is None or recorded == actual:
         return []
     return [("pixels_sha256 of the stored image", recorded, actual)]

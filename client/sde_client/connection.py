@@ -115,12 +115,10 @@ class Connection:
     def _json(self, reply: requests.Response, path: str) -> object:
         try:
             decoded: object = reply.json()
-        except requests.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise UnexpectedReply(f"{self.url}{path} did not reply with JSON") from None
         except requests.RequestException as error:
             raise self._unreachable(error) from error
-        except (ValueError, RecursionError):
-            raise UnexpectedReply(f"{self.url}{path} did not reply with JSON") from None
         return decoded
 
     def _send(

@@ -142,6 +142,11 @@ class NotComparable(SdeError):
         )
 
 
+def reason_of(error: Exception) -> str:
+    """Return the operating system's reason for an error, or the error's own text."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 class UnreadableFile(SdeError):
     """An input image cannot be read."""
 

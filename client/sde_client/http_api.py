@@ -12,13 +12,11 @@ from sde_client import records
 from sde_client.connection import Connection
 from sde_client.errors import NoImage, SdeError, UnexpectedReply, UnknownJob, UnknownModel
 from sde_client.http_errors import NotFound
+from sde_client.png_text import PNG_SIGNATURE
 from sde_client.records import Job, Result, Storage, Worker
 
 MAX_PAGE = 1000
 """The largest number of results or jobs that the server sends in one reply."""
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-"""https://www.w3.org/TR/png-3/#5PNG-file-signature"""
 
 
 class HttpApi:

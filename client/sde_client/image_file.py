@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from sde_client import png_text
-from sde_client.errors import NotSaved
+from sde_client.errors import NotSaved, reason_of
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Formats by suffix. Every other suffix gets the PNG itself."""
@@ -40,7 +40,7 @@ def check(path: Path) -> Path:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise NotSaved(path, f"the folder {folder} is not writable")
     except (OSError, RuntimeError, ValueError) as error:
-        raise NotSaved(path, _reason(error)) from error
+        raise NotSaved(path, reason_of(error)) from error
     return target
 
 
@@ -73,7 +73,7 @@ def write(png: bytes | None, path: Path, *, replace: bool = True) -> Path:
             return _link_unused(part, target, path)
         part.replace(target)
     except OSError as error:
-        raise NotSaved(path, _reason(error)) from error
+        raise NotSaved(path, reason_of(error)) from error
     finally:
         # No temporary file may stay after an error or Ctrl-C.
         part.unlink(missing_ok=True)
@@ -138,7 +138,3 @@ def _encode(png: bytes, name: str) -> bytes:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, name, quality=QUALITY, exif=exif)
     return buffer.getvalue()
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

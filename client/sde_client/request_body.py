@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sde_client.errors import InvalidRequest, UnreadableFile
+from sde_client.errors import InvalidRequest, UnreadableFile, reason_of
 from sde_client.records import Result
 
 OLD_FIELDS = ("num_inference_steps", "guidance_scale", "width", "height")
@@ -36,14 +36,21 @@ def body(prompt: str, parameters: dict[str, Any]) -> dict[str, Any]:
         UnreadableFile: an input image cannot be read.
         InvalidRequest: a value cannot be sent; the message names the field.
     """
-    fields = {name: value for name, value in parameters.items() if value is not None}
-    return {name: _json(value, name) for name, value in {"prompt": prompt, **fields}.items()}
+    return {"prompt": _json(prompt, "prompt"), **fields(parameters)}
+
+
+def fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters as JSON types, without those that are None.
+
+    It raises the errors of body().
+    """
+    return {name: _json(value, name) for name, value in parameters.items() if value is not None}
 
 
 def _json(value: Any, path: str) -> Any:
     """Return a value as JSON types. `path` is the field's name, such as `controlnets.0.image`."""
-    if value is None or (isinstance(value, str | bool | int) and not _is_image(path)):
-        return value
+    if value is None:
+        return None
     if _is_image(path):
         return _base64(value, path)
     if isinstance(value, Mapping):
@@ -54,7 +61,7 @@ def _json(value: Any, path: str) -> Any:
         value = value.item()  # a number of numpy or torch
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidRequest(f"{path}: must be a finite number (got {value})")
-    if isinstance(value, bool | int | float):
+    if isinstance(value, str | bool | int | float):
         return value
     raise InvalidRequest(f"{path}: a value of the type {type(value).__name__} cannot be sent")
 
@@ -122,8 +129,7 @@ def _content(source: Any, path: str) -> bytes:
         if isinstance(source, str | os.PathLike):
             return Path(source).read_bytes()
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise UnreadableFile(str(source), reason) from None
+        raise UnreadableFile(str(source), reason_of(error)) from None
     try:
         if hasattr(source, "read"):
             return _read(source, path)

@@ -66,6 +66,12 @@ def cannot_read(path: Path, error: OSError, report: Report) -> None:
     report.find(Kind.UNREADABLE, path, None, error.strerror or str(error))
 
 
+def foreign_line(path: Path, offset: int, error: durable.DamagedLine, report: Report) -> None:
+    """Report a line that another version wrote, and may still read."""
+    reason = f"its checksum is correct, but it {error}"
+    report.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
+
+
 def _damage(text: bytes | None) -> str:
     if text is None:
         return f"is longer than {output_size.MAX_LINE_BYTES} bytes"

@@ -62,9 +62,7 @@ def _read_events(path: Path, report: Report) -> None:
         try:
             event = journal_event.decode(text)
         except DamagedLine as error:
-            # Another version wrote this line, and may still read it.
-            reason = f"its checksum is correct, but it {error}"
-            report.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
+            raw_lines.foreign_line(path, offset, error, report)
             continue
         match event:
             case {"event": "accepted", "job": {"uuid": str(uuid)}}:

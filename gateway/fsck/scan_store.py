@@ -79,9 +79,7 @@ def _lines(path: Path, writer: str, report: Report) -> Iterator[ScannedLine]:
         try:
             yield ScannedLine(offset, len(text), record_line.parse(text))
         except DamagedLine as error:
-            # Another version wrote this line, and may still read it.
-            reason = f"its checksum is correct, but it {error}"
-            report.find(Kind.FOREIGN, path, offset, reason, is_fault=False)
+            raw_lines.foreign_line(path, offset, error, report)
 
 
 def _record(path: Path, entry: Entry, report: Report) -> None:

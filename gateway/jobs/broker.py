@@ -90,7 +90,7 @@ class Broker:
 
     def _load_error(self) -> str | None:
         """Return the reason if every worker that answers has failed to load its first model."""
-        statuses = [status for status in self._workers.values() if status is not None]
+        statuses = self._statuses()
         failed = [
             each.load_error
             for each in statuses

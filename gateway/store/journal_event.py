@@ -37,7 +37,7 @@ def decode(line: bytes) -> Event:
         event: Event = orjson.loads(line)
     except orjson.JSONDecodeError:
         raise DamagedLine("is not JSON") from None
-    fields = _FIELDS.get(event.get("event", ""))
+    fields = _FIELDS.get(str(event.get("event")))
     if event.get("v") != VERSION or fields is None:
         raise DamagedLine(f"is not an event of version {VERSION}")
     if any(not isinstance(event.get(name), kind) for name, kind in fields.items()):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from gpu_worker.contract.validation_errors import error_text
-from gpu_worker.store import process
+from gpu_worker.store import durable, process
 
 MAX_CHARS = 2000
 POLL_S = 1.0
@@ -38,7 +38,7 @@ class LoadError:
         if not reason.startswith(f"{self._model}: "):
             reason = error_text(f"{self._model}: {reason}")
         with contextlib.suppress(OSError):
-            self._path.write_text(f"{self._model}\n{reason}\n", encoding="utf-8")
+            durable.replace(self._path, f"{self._model}\n{reason}\n".encode())
         return reason
 
     def clear(self) -> None:
@@ -55,16 +55,29 @@ def _read(path: Path) -> str:
 
 
 def report(folder: Path) -> None:
-    """Print each new reason to stderr until the process ends."""
-    previous: dict[str, str] = {path.name: _read(path) for path in folder.glob("*.load_error")}
+    """Print each new reason to stderr until the process ends.
+
+    A reason of an earlier service counts as new as soon as it is written again.
+    """
+    earlier = {path.name: _written(path) for path in folder.glob("*.load_error")}
+    printed: dict[str, str] = {}
     while True:
         for path in sorted(folder.glob("*.load_error")):
             content = _read(path)
-            if content and previous.get(path.name) != content:
+            is_new = content != printed.get(path.name) and _written(path) != earlier.get(path.name)
+            if content and is_new:
                 reason = content.partition("\n")[2].strip()
                 print(f"The model cannot be loaded: {reason}", file=sys.stderr, flush=True)
-            previous[path.name] = content
+                printed[path.name] = content
         time.sleep(POLL_S)
+
+
+def _written(path: Path) -> int | None:
+    """Return the time of the last write in nanoseconds; None without a file."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 if __name__ == "__main__":

@@ -73,16 +73,20 @@ def main() -> NoReturn:
     try:
         code = _run()
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone. Without this the interpreter reports it again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = BROKEN_PIPE
     except OSError as error:
+        # Without this the interpreter reports the same error again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        what = "standard output cannot be written" if error.filename is None else error.filename
-        say(f"sde: {rendering.plain(what)}: {error.strerror or error}")
-        code = CANNOT_WRITE
+        code = _stream_error(error)
     sys.exit(code)
+
+
+def _stream_error(error: OSError) -> int:
+    """Report that a standard stream cannot be written, and return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    what = "standard output cannot be written" if error.filename is None else error.filename
+    say(f"sde: {rendering.plain(what)}: {error.strerror or error}")
+    return CANNOT_WRITE
 
 
 def _open_streams() -> None:
@@ -100,6 +104,8 @@ def _run() -> int:
     try:
         app(standalone_mode=True)
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer makes exit code 1 of it
+            raise end.__context__ from None
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except errors.SdeError as error:
         say(f"sde: {rendering.plain(error)}")

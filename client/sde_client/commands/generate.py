@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
 import typer
@@ -19,6 +19,8 @@ from sde_client.commands.console import INTERRUPTED, Uuid, say
 from sde_client.commands.handles import resolve
 from sde_client.commands.saving import STDOUT, Force, Output, check_output, wait_and_save
 from sde_client.records import Result
+
+T = TypeVar("T")
 
 Retry = Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")]
 Key = Annotated[
@@ -156,7 +158,7 @@ def generate(
 ) -> None:
     """Generate images and save them. Ctrl-C leaves the job running."""
     if prompt is None and like is None:
-        raise typer.BadParameter("give a PROMPT, or --like UUID to repeat a result")
+        raise typer.BadParameter("give a PROMPT, or --like JOB to repeat a result")
     check_output(output)
     client: Client = context.obj
     width, height = size or (None, None)
@@ -189,7 +191,7 @@ def generate(
     }
     parameters = _fetch_parameters(client, resolve(client, like)) if like is not None else {}
     parameters |= {name: value for name, value in options.items() if value is not None}
-    requests = [parameters] if prompt != "-" else _each_prompt(parameters, key, output)
+    requests = [parameters] if prompt != "-" else _each_prompt(parameters, key, output, force)
     for uuid in _submit_each(client, requests, retry, key):
         if no_wait:
             print(uuid)
@@ -198,7 +200,7 @@ def generate(
 
 
 def _each_prompt(
-    parameters: dict[str, Any], key: str | None, output: Path | None
+    parameters: dict[str, Any], key: str | None, output: Path | None, force: bool
 ) -> list[dict[str, Any]]:
     """Return one request for each line of standard input that is not blank."""
     try:
@@ -212,6 +214,8 @@ def _each_prompt(
         raise typer.BadParameter("--key names one job, but standard input has several prompts")
     if output == STDOUT and len(prompts) > 1:
         raise typer.BadParameter("-o - writes one image, but standard input has several prompts")
+    if output is not None and force and len(prompts) > 1:
+        raise typer.BadParameter("--force would replace each image of -o FILE by the next one")
     return [parameters | {"prompt": prompt} for prompt in prompts]
 
 
@@ -222,28 +226,30 @@ def _submit_each(
 
     With several of them, each but the first waits while the server is busy with another.
     """
-    patient = retry or len(requests) > 1
-    for request in requests:
-        yield with_key(partial(_submit_with_key, client, request, patient), key)
+    for index, request in enumerate(requests):
+        send = partial(_submit, client, request)
+        yield send_with_key(send, key, retry=retry or index > 0)
 
 
-def _submit_with_key(client: Client, request: dict[str, Any], retry: bool, key: str) -> str:
-    return submit(client, request | {"idempotency_key": key}, retry)
+def _submit(client: Client, request: dict[str, Any], key: str) -> str:
+    return client.submit(**request, idempotency_key=key)
 
 
-def with_key(send: Callable[[str], str], key: str | None) -> str:
+def send_with_key(send: Callable[[str], str], key: str | None, *, retry: bool) -> str:
     """Return the result of `send(key)`, with a new key when `key` is None.
 
-    After Ctrl-C it is unknown whether the server accepted the job. The message then names the
-    key, because sending the request again with that key cannot create a second job.
+    `retry` repeats the call while the server is busy.
+
+    After Ctrl-C it is unknown whether the server accepted the job. The message then names the key,
+    because sending the request again with that key cannot create a second job.
     """
     key = key or str(uuid4())
     try:
-        return send(key)
+        return send_with_retry(partial(send, key), retry)
     except KeyboardInterrupt:
         say(
             "\nthe server may have accepted the job; "
-            f"repeat the command with --key {key} to get that job and no second one"
+            f"send that request again with --key {key} to get that job and no second one"
         )
         raise typer.Exit(INTERRUPTED) from None
 
@@ -268,12 +274,7 @@ def fetch_results(client: Client, uuid: str, data: bool = True) -> list[Result]:
     return results
 
 
-def submit(client: Client, parameters: dict[str, Any], retry: bool) -> str:
-    """Submit a generation and return its uuid; `retry` waits while the server is busy."""
-    return send_with_retry(lambda: client.submit(**parameters), retry)
-
-
-def send_with_retry(send: Callable[[], str], retry: bool) -> str:
+def send_with_retry(send: Callable[[], T], retry: bool) -> T:
     """Return the result of `send()`; `retry` repeats the call while the server is busy."""
     while True:
         try:

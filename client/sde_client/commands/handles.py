@@ -34,10 +34,10 @@ def resolve(client: Client, handle: str) -> str:
         UnknownJob: no job matches.
         InvalidRequest: several jobs match.
     """
-    if is_uuid(handle):
+    if _is_uuid(handle):
         return str(UUID(handle))
-    if newest := _NEWEST.fullmatch(handle):
-        number = int(newest[1])
+    if position := _NEWEST.fullmatch(handle):
+        number = int(position[1])
         uuid = next(islice(_newest(client, number), number - 1, None), None)
         if uuid is None:
             raise UnknownJob(handle)
@@ -47,7 +47,8 @@ def resolve(client: Client, handle: str) -> str:
         return uuid
     if not _PREFIX.fullmatch(handle):
         return handle  # the server says what is wrong with it
-    matches = [each for each in _newest(client, SEARCHED) if each.startswith(handle.lower())]
+    newest = islice(_newest(client, SEARCHED), SEARCHED)
+    matches = [each for each in newest if each.startswith(handle.lower())]
     if len(matches) > 1:
         examples = ", ".join(each[: len(handle) + 4] for each in matches[:3])
         raise InvalidRequest(f"{handle} is the start of {len(matches)} jobs, such as {examples}")
@@ -56,7 +57,7 @@ def resolve(client: Client, handle: str) -> str:
     return matches[0]
 
 
-def is_uuid(text: str) -> bool:
+def _is_uuid(text: str) -> bool:
     """Return whether the text is a whole uuid, with or without dashes."""
     try:
         return UUID(text).hex == text.lower().replace("-", "")

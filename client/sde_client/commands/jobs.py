@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -130,16 +132,27 @@ def delete(
     There is no confirmation prompt. If one deletion fails, the others still take place.
     """
     client: Client = context.obj
-    code = 0
+    codes: list[int] = []
+    jobs_to_delete: list[str] = []
+    # All handles are resolved first, because each deletion changes which job is @2.
     for uuid in uuids:
-        try:
-            client.delete(resolve(client, uuid))
-        except errors.GatewayUnreachable:
-            # Each further deletion would fail too, after its own timeout.
-            raise
-        except errors.SdeError as error:
-            say(f"sde: {rendering.plain(uuid)} was not deleted: {rendering.plain(error)}")
-            code = code or exit_code(error)
-        else:
+        with _reported(uuid, codes):
+            jobs_to_delete.append(resolve(client, uuid))
+    for uuid in jobs_to_delete:
+        with _reported(uuid, codes):
+            client.delete(uuid)
             print(f"deleted {rendering.plain(uuid)}")
-    raise typer.Exit(code)
+    raise typer.Exit(codes[0] if codes else 0)
+
+
+@contextlib.contextmanager
+def _reported(uuid: str, codes: list[int]) -> Iterator[None]:
+    """Report the error of one deletion and note its exit code, so that the others take place."""
+    try:
+        yield
+    except errors.GatewayUnreachable:
+        # Each further deletion would fail too, after its own timeout.
+        raise
+    except errors.SdeError as error:
+        say(f"sde: {rendering.plain(uuid)} was not deleted: {rendering.plain(error)}")
+        codes.append(exit_code(error))

@@ -41,7 +41,7 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
     if library.get("models_error"):
         say(
             "models.toml has an error, so its previous version stays in use: "
-            f"{library['models_error']}"
+            f"{rendering.plain(str(library['models_error']))}"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sde_client.api import Client
-from sde_client.commands.generate import Key, Retry, send_with_retry, with_key
+from sde_client.commands.generate import Key, Retry, send_with_key
 from sde_client.commands.handles import resolve
 from sde_client.commands.saving import Force, Output, check_output, wait_and_save
 
@@ -52,7 +52,7 @@ def upscale(
         file = Path(source)
         return client.submit(_title(file), image=file, upscale=options, idempotency_key=key)
 
-    uuid = with_key(lambda key: send_with_retry(lambda: send(key), retry), key)
+    uuid = send_with_key(send, key, retry=retry)
     wait_and_save(client, uuid, output, force)
 
 

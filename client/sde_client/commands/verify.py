@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from sde_client import comparison, errors
 from sde_client.api import Client
 from sde_client.commands import progress, rendering
 from sde_client.commands.console import Uuid, err, say
-from sde_client.commands.generate import Retry, fetch_results
+from sde_client.commands.generate import Retry, fetch_results, send_with_retry
 from sde_client.commands.handles import resolve
 from sde_client.comparison import Comparison, Distance
 from sde_client.records import Result
@@ -90,15 +89,11 @@ def _select(results: list[Result], image: int | None) -> list[tuple[int, Result]
 
 
 def _repeat(client: Client, result: Result, keep: bool, retry: bool) -> Comparison:
-    while True:
-        try:
-            with progress.display(err) as display:
-                return client.verify(result, keep=keep, on_progress=display.show)
-        except errors.NotAvailable as error:
-            if not retry:
-                raise
-            say(f"{rendering.plain(error)}; waiting")
-            time.sleep(error.retry_after_s)
+    def verify() -> Comparison:
+        with progress.display(err) as display:
+            return client.verify(result, keep=keep, on_progress=display.show)
+
+    return send_with_retry(verify, retry)
 
 
 def _print_differences(differences: Iterable[tuple[str, Any, Any]]) -> None:

@@ -118,6 +118,7 @@ def _check(kind: Kind, name: str, assets: AssetFiles) -> None:
         return
     if kind == "embeddings":
         embedding_files.describe(assets, name)
+        return
     if kind in FILE_KINDS:
         path = assets.file(kind, name)
     elif kind == "upscalers" and path.suffix != SUFFIX:

@@ -5,7 +5,6 @@ docs/http-api.md describes the result, GET /server/models.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +145,9 @@ def _own_scheduler(source: Source) -> Any | None:
 def _read(path: Path) -> dict[str, Any]:
     """Return the configuration of a part, or an empty one. Raises ModelsError."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return sources.read_config(path, f"{path.parent.name}/{path.name}")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise ModelsError(f"{path.parent.name}/{path.name} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ModelsError(f"{path.parent.name}/{path.name} is not a JSON object")
-    return content
 
 
 def _check_defaults(source: Source, own: Any, pipeline: str) -> None:

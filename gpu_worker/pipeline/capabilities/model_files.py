@@ -54,12 +54,10 @@ def _check_part(folder: Path, name: str, kind: str) -> None:
     if config is None:
         return
     try:
-        content = json.loads((folder / config).read_text(encoding="utf-8"))
+        content = sources.read_config(folder / config, f"{label}/{config}")
     except FileNotFoundError:
         raise ModelsError(f"{label} has no {config}") from None
-    except ValueError as error:
-        raise ModelsError(f"{label}/{config} is not JSON: {error}") from None
-    if not isinstance(content, dict) or not content:
+    if not content:
         raise ModelsError(f"{label}/{config} has no values")
 
 

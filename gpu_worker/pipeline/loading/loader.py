@@ -33,7 +33,7 @@ def load(
             SDE_QUANTIZATION.
     """
     if in_job and source.config is None and source.path is not None:
-        _check_configuration(source, settings)
+        _check_configuration(source.name, source.path, settings)
     try:
         return _load_quantized(source, settings, dtype)
     except (ModelsError, MemoryError, *DEVICE_ERRORS):
@@ -43,7 +43,7 @@ def load(
         raise ModelsError(f"{source.name}: cannot be loaded: {message}") from error
 
 
-def _check_configuration(source: Source, settings: WorkerSettings) -> None:
+def _check_configuration(name: str, file: Path, settings: WorkerSettings) -> None:
     """Check that the configuration of a single file has been downloaded already.
 
     Raises:
@@ -51,13 +51,13 @@ def _check_configuration(source: Source, settings: WorkerSettings) -> None:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    config = checkpoints.configuration(Path(str(source.path)))
+    config = checkpoints.configuration(file)
     cached = try_to_load_from_cache(config, model_library.INDEX, cache_dir=settings.cache_dir)
     if not isinstance(cached, str):
-        beside = Path(str(source.path)).with_suffix("").name
+        beside = file.with_suffix("").name
         raise ModelsError(
-            f"{source.name}: its configuration is not on this machine; put it in {beside}/ beside "
-            f"the file, or load the model once with: sde load {source.name}"
+            f"{name}: its configuration is not on this machine; put it in {beside}/ beside "
+            f"the file, or load the model once with: sde load {name}"
         )
 
 

@@ -81,12 +81,10 @@ def index(folder: Path) -> dict[str, Any]:
         ModelsError: it is missing or invalid, or names code outside diffusers and transformers.
     """
     try:
-        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        content = read_config(folder / INDEX, f"{folder.name}: {INDEX}")
     except FileNotFoundError:
         raise ModelsError(f"{folder.name}: the directory has no {INDEX}") from None
-    except ValueError as error:
-        raise ModelsError(f"{folder.name}: {INDEX} is not valid JSON: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("_class_name"), str):
+    if not isinstance(content.get("_class_name"), str):
         raise ModelsError(f"{folder.name}: {INDEX} names no pipeline of diffusers")
     for component, entry in content.items():
         is_component = isinstance(entry, list) and len(entry) == 2 and not isinstance(entry[0], int)
@@ -95,6 +93,22 @@ def index(folder: Path) -> dict[str, Any]:
                 f"{folder.name}: {INDEX} takes {component} from {entry[0]!r}, which is not part of "
                 "diffusers or transformers; a model's own code is never run"
             )
+    return content
+
+
+def read_config(path: Path, label: str) -> dict[str, Any]:
+    """Return the JSON object of a configuration file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelsError: its content is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelsError(f"{label} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ModelsError(f"{label} is not a JSON object")
     return content
 
 

@@ -21,7 +21,12 @@ _SENTENCES = (ValueError, TypeError, NotImplementedError, ImportError)
 """Errors with a message of the scheduler for its caller."""
 
 _FAULTS = (
-    *(ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError),
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
 )
 """Errors with a message of Python or torch, which explains nothing."""
 
@@ -72,8 +77,7 @@ def build(
 
 def _blame(name: str, options: dict[str, Any], steps: int, error: Exception) -> Unsupported:
     message = " ".join(str(error).split())
-    is_fault = isinstance(error, _FAULTS) and not isinstance(error, NotImplementedError)
-    reason = "the combination does not work" if is_fault else message
+    reason = message if isinstance(error, _SENTENCES) else "the combination does not work"
     terms = {option: {option, str(value)} for option, value in options.items()}
     mentioned = set(re.findall(r"[\w+-]+", message))
     blamed = [option for option in options if terms[option] & mentioned] or list(options)
@@ -143,9 +147,9 @@ def _step(scheduler: Any, own: Any, begin: int) -> None:
         predicted = torch.randn((1, channels * (2 if both else 1), 8, 8), generator=generator)
         try:
             sample = scheduler.step(predicted, timestep, sample, **kwargs).prev_sample
+        except _SENTENCES:
+            raise
         except _FAULTS as error:
-            if isinstance(error, _SENTENCES):
-                raise
             raise ValueError(f"it fails at step {number} of {len(timesteps)}") from error
         if not torch.isfinite(sample).all():
             raise ValueError(
