@@ -136,17 +136,31 @@ def test_a_name_says_what_the_thing_is(path: Path) -> None:
     assert names & BANNED == set()
 
 
+def imported_names(node: ast.AST) -> set[str]:
+    """Every part of the dotted names in an import."""
+    if not isinstance(node, ast.Import | ast.ImportFrom):
+        return set()
+    module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+    dotted = [module, *(alias.name for alias in node.names)]
+    return {part for name in dotted for part in name.split(".")}
+
+
 def test_no_test_file_imports_another() -> None:
     tests = list((ROOT / "tests").rglob("*.py"))
     importers = [
         str(path.relative_to(ROOT))
         for path in tests
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom)
-        and (node.module or "").startswith("tests.")
-        and (node.module or "").rpartition(".")[2].startswith("test_")
+        if any(name.startswith("test_") for name in imported_names(node))
     ]
     assert len(tests) > 80 and importers == []
+    for line in (
+        "import tests.gateway.test_results",
+        "from tests.gateway import test_results",
+        "from tests.gateway.test_results import read",
+        "from .test_results import read",
+    ):
+        assert "test_results" in imported_names(ast.parse(line).body[0])
 
 
 def test_the_client_knows_every_field_of_an_image() -> None:

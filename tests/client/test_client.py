@@ -401,7 +401,9 @@ def test_a_failed_job_says_why(folder: Path) -> None:
     ) as service:
         with pytest.raises(sde.GenerationFailed, match="a fault on purpose") as caught:
             Client(service.url).generate("raise")
-        assert "unexpected error: a fault on purpose;" in caught.value.errors[0]
+        assert caught.value.errors == [
+            "the job ended with an unexpected error: a fault on purpose; the worker's log has more"
+        ]
 
 
 def test_no_worker_is_told(folder: Path) -> None:

@@ -93,6 +93,8 @@ def test_a_job_is_told_from_its_place_in_the_queue_to_its_end(held: Service) -> 
     # The event that says that it runs may name its first step already.
     steps = [event.data["step"] for event in seen if event.data.get("state") == "running"]
     assert 1 in steps and steps == sorted(steps)
+    progress = [event.data["step"] for event in seen if event.name == "progress"]
+    assert progress == sorted(set(progress))
     previews = {event.data["url"] for event in seen if event.name == "preview"}
     assert previews == {f"/image/jobs/{second}/preview"}
     assert is_growing(seen) and seen[-1].number == END_ID

@@ -134,7 +134,7 @@ def test_head_is_get_without_a_body(service: Service, made: str) -> None:
 @pytest.mark.parametrize("path", ["/image/generate", "/server/status", "/nowhere"])
 def test_nothing_follows_the_header_of_a_head(service: Service, made: str, path: str) -> None:
     """Also no end of chunks, which a client would take for the next response."""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
         request = f"HEAD {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
         connection.sendall(request.encode())
         reply = b""

@@ -13,8 +13,11 @@ import pytest
 
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
+from gateway.store import journal_event
 from gpu_worker.contract.protocol import WorkerState, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.store import durable
+from gpu_worker.store.durable import DamagedLine
 from tests.support.disk import Crash, FaultyDisk
 from tests.support.journal_jobs import job
 
@@ -186,3 +189,19 @@ def test_no_failing_call_loses_an_accepted_job(tmp_path: Path, vice: str) -> Non
             assert number > 20
             return
     raise AssertionError("the work never passed untouched")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"v":1',
+        b'{"v":1,"event":null',
+        b'{"v":1,"event":["deleted"],"uuid":"a"',
+        b'{"v":1,"event":{"deleted":1}',
+        b'{"v":2,"event":"deleted","uuid":"a"',
+        b'{"v":1,"event":"deleted","uuid":7',
+    ],
+)
+def test_a_line_of_another_version_is_damaged_and_no_fault(body: bytes) -> None:
+    with pytest.raises(DamagedLine):
+        journal_event.decode(durable.with_checksum(body))

@@ -61,6 +61,11 @@ def sd(folder: Path) -> Bench:
     return Bench(folder, "sd")
 
 
+@pytest.fixture(scope="module")
+def xl(folder: Path) -> Bench:
+    return Bench(folder, "xl")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -102,8 +107,7 @@ def test_all_vectors_of_a_word_count(sd: Bench, names: list[str], prompt: str, t
     assert image.image.tobytes() != sd.pixels(prompt=prompt)
 
 
-def test_each_encoder_reads_its_own_vectors(folder: Path) -> None:
-    xl = Bench(folder, "xl")
+def test_each_encoder_reads_its_own_vectors(xl: Bench) -> None:
     image = xl.make(prompt="a uneven circle", embeddings=["uneven"])[0]
     assert image.metadata["prompt_tokens"] == 5  # the second encoder has three vectors
     hires = {"hires": {"scale": 2.0, "strength": 0.5}, "embeddings": ["uneven"]}
@@ -112,17 +116,24 @@ def test_each_encoder_reads_its_own_vectors(folder: Path) -> None:
     )
 
 
-def test_the_end_of_a_text_is_pooled_also_behind_a_word(sd: Bench) -> None:
+def test_the_end_of_a_text_is_pooled_also_behind_a_word(xl: Bench) -> None:
     """Old configurations say `eos_token_id` 2, for which CLIP takes the highest id."""
-    encoder = sd.pipe.text_encoder
-    own = encoder.eos_token_id
-    before = sd.pixels(prompt="circle flat", embeddings=["flat"])
-    encoder.eos_token_id = 2
+    own = {
+        part: part.eos_token_id
+        for encoder in (xl.pipe.text_encoder, xl.pipe.text_encoder_2)
+        for part in encoder.modules()
+        if hasattr(part, "eos_token_id")
+    }
+    asked = {"prompt": "circle uneven red", "embeddings": ["uneven"]}
+    before = xl.pixels(**asked)
+    for part in own:
+        part.eos_token_id = 2
     try:
-        assert sd.pixels(prompt="circle flat", embeddings=["flat"]) == before
-        assert encoder.eos_token_id == 2
+        assert own and xl.pixels(**asked) == before
+        assert {part.eos_token_id for part in own} == {2}
     finally:
-        encoder.eos_token_id = own
+        for part, identifier in own.items():
+            part.eos_token_id = identifier
 
 
 def test_a_word_in_neither_prompt_is_reported(sd: Bench) -> None:

@@ -208,7 +208,7 @@ ORIGINAL = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_k"
         ),
         (
             FORMS["peft"] | pair(f"vae.{QUERY}"),
-            "such as 'unet.vae|1 of the 2 layers that this LoRA changes",
+            "such as 'unet.vae",
         ),
         (FORMS["kohya"] | pair(ORIGINAL, ends=KOHYA), "1 of the 2 layers that this LoRA changes"),
         (FORMS["kohya"] | {f"{kohya(CONV)}.diff": ALPHA}, "an unknown form in 1 of"),

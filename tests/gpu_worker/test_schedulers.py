@@ -113,7 +113,7 @@ def test_the_models_own_is_back_after_the_job_and_after_its_failure(folder: Path
         ),
         (
             {"scheduler_options": {"clip_sample": 1}},
-            "clip_sample.*must be true or false",
+            "^scheduler_options.clip_sample: .*must be true or false",
         ),
         (
             {"scheduler": UNIPC, "scheduler_options": {"disable_corrector": 1}},

@@ -129,7 +129,9 @@ def test_a_fault_in_the_pipeline_is_told_and_the_process_goes_on(folder: Path) -
         pid = one_worker(service)
         uuid = service.submit("raise")
         record = service.result(uuid)
-        assert "unexpected error: a fault on purpose;" in record["errors"][0]
+        assert record["errors"] == [
+            "the job ended with an unexpected error: a fault on purpose; the worker's log has more"
+        ]
         assert record["data"] is None
         assert service.job(uuid)["state"] == "failed"
         service.wait_available()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gpu_worker.control.load_error import LoadError
 from tests.support.command import sde
 from tests.support.service import ROOT, environment, eventually, running
 
@@ -40,6 +41,24 @@ def test_the_reason_is_in_status_answer_and_command_until_the_next_attempt(folde
         worker.kill()
         eventually(lambda: service.processes("gpu_worker") not in ([], [worker]), "a new worker")
         assert eventually(load_error, "the new one names it too").startswith("nobody/nothing-here")
+    # Another service with the same error shows it in its own terminal, too.
+    with running(folder, **REAL, **AWAY) as service:
+        before = shown.stat().st_size
+        service.start("supervisor")
+        eventually(
+            lambda: b"The model cannot be loaded: nobody/nothing" in shown.read_bytes()[before:],
+            "the terminal names it again",
+        )
+
+
+def test_the_reason_is_kept_for_its_own_model_until_it_is_cleared(tmp_path: Path) -> None:
+    path = tmp_path / "gpu-0.load_error"
+    reason = LoadError(path, "one").write(ValueError(f"cannot read {tmp_path}/a.safetensors"))
+    assert reason == "one: cannot read a.safetensors"
+    assert LoadError(path, "one").read() == reason
+    assert LoadError(path, "other").read() is None
+    LoadError(path, "one").clear()
+    assert LoadError(path, "one").read() is None
 
 
 @pytest.mark.parametrize(

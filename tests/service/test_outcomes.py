@@ -32,9 +32,23 @@ from gpu_worker.store.result_log import ResultLog
 from tests.pipelines.instant import Instant
 from tests.support import journal_jobs
 from tests.support.pipeline_jobs import ignore, job, settings
-from tests.support.service import eventually, running
+from tests.support.service import DEADLINE_S, eventually, running
 
 HELD = "tests.pipelines.held:load"
+
+
+def runner_of(
+    slots: Slots, log: ResultLog, folder: Path, made_by: Pipeline, stopping: Callable[[], bool]
+) -> Runner:
+    return Runner(
+        slots,
+        log,
+        InFlight(folder, "gpu-0"),
+        made_by,
+        step_timeout_s=60,
+        max_attempts=2,
+        stopping=stopping,
+    )
 
 
 def outcome(folder: Path, made_by: Pipeline, **asked: Any) -> list[dict[str, Any]]:
@@ -42,15 +56,7 @@ def outcome(folder: Path, made_by: Pipeline, **asked: Any) -> list[dict[str, Any
     log = ResultLog(folder / "disk_backups", "gpu-0")
     log.open()
     slots = Slots(log.position)
-    runner = Runner(
-        slots,
-        log,
-        InFlight(folder / "disk_backups", "gpu-0"),
-        made_by,
-        step_timeout_s=60,
-        max_attempts=2,
-        stopping=lambda: log.position[1] > 0,
-    )
+    runner = runner_of(slots, log, folder / "disk_backups", made_by, lambda: log.position[1] > 0)
     offered = threading.Thread(
         target=lambda: eventually(lambda: slots.offer(job(**asked)), "it is idle")
     )
@@ -205,20 +211,14 @@ def test_a_note_that_could_not_be_removed_goes_before_the_next_job(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(InFlight, "remove", refuse)
-    runner = Runner(
-        slots,
-        log,
-        InFlight(folder, "gpu-0"),
-        Looking(),
-        step_timeout_s=60,
-        max_attempts=2,
-        stopping=stop.is_set,
-    )
+    runner = runner_of(slots, log, folder, Looking(), stop.is_set)
     worker = threading.Thread(target=runner.run)
     worker.start()
-    for each in jobs:
-        eventually(lambda each=each: slots.offer(each), "it is idle")  # type: ignore[misc]
-        eventually(lambda: slots.view().held == (), "it has its outcome")
-    stop.set()
-    worker.join()
+    try:
+        for each in jobs:
+            eventually(lambda each=each: slots.offer(each), "it is idle")  # type: ignore[misc]
+            eventually(lambda: slots.view().held == (), "it has its outcome")
+    finally:
+        stop.set()
+        worker.join(DEADLINE_S)
     assert seen == [[f"gpu-0.in_flight.{each.uuid}.json"] for each in jobs]

@@ -148,25 +148,14 @@ def test_the_terminal_shows_the_address_and_ctrl_c_ends_it(folder: Path) -> None
 
 @pytest.mark.parametrize("way", ["link", "few files"])
 def test_it_starts_through_a_link_and_with_few_open_files(folder: Path, way: str) -> None:
-    port = free_port()
     (folder / "start").symlink_to(ROOT / "run.sh")
-    line = str(folder / "start") if way == "link" else f"ulimit -n 1024; exec {ROOT}/run.sh"
-    with subprocess.Popen(
-        ["sh", "-c", line if way == "few files" else f"exec '{line}'"],
-        cwd=folder,
-        env=environment(folder / "data", port),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as child:
-        assert child.stdout is not None
-        said = child.stdout.readline()
-        assert f"The service will be at http://127.0.0.1:{port}" in said
-
-        def answers() -> bool:
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
-
-        eventually(answers, "the gateway listens")
-        send_until_it_ends(child, signal.SIGTERM)
+    start = f"exec '{folder}/start'" if way == "link" else f"ulimit -n 1024; exec {ROOT}/run.sh"
+    with running(folder) as service:
+        service.start("supervisor", ["sh", "-c", f"cd '{folder}'; {start}"])
+        service.wait_answering()
+        shown = (folder / "supervisor.out").read_text()
+        assert shown.startswith(f"The service will be at {service.url} ")
+        supervisor = service.children.pop("supervisor")
+        send_until_it_ends(supervisor, signal.SIGTERM)
+        assert supervisor.returncode == 0
+        eventually(lambda: not service.processes(), "all have left")

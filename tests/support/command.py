@@ -21,16 +21,15 @@ def options(url: str) -> dict[str, str]:
     }
 
 
-def command_line(url: str) -> list[str]:
-    """The command with its address, for a shell or a process of a test's own."""
-    return [*COMMAND, "--url", url]
-
-
-def sde(url: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def sde(
+    url: str, *arguments: str, cwd: Path | None = None, text: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command, with `text` on its standard input and further environment variables."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd or ROOT,
-        env=options(url),
+        env=options(url) | variables,
+        input=text,
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,

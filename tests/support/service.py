@@ -122,13 +122,13 @@ class Service:
 
     # ---- processes ----------------------------------------------------------------------------
 
-    def start(self, name: str) -> None:
-        """`gateway`, `gpu_worker` or `supervisor`."""
-        command = [sys.executable, "-m", name] if name != "supervisor" else ["./run.sh"]
+    def start(self, name: str, command: list[str] | None = None) -> None:
+        """`gateway`, `gpu_worker` or `supervisor`, by its usual command unless another is given."""
+        usual = [sys.executable, "-m", name] if name != "supervisor" else ["./run.sh"]
         log = open(self.data_dir / f"{name}.out", "ab")
         with log:
             self.children[name] = subprocess.Popen(
-                command,
+                command or usual,
                 cwd=ROOT,
                 env=environment(self.data_dir, self.port, **self.settings),
                 stdout=log,
