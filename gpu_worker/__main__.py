@@ -12,22 +12,27 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from gpu_worker import quantization_libraries
+from gpu_worker import gpu_environment, launcher, quantization_libraries
 from gpu_worker.assets import model_library
 from gpu_worker.contract import protocol
 from gpu_worker.contract.capabilities import Capabilities
+from gpu_worker.control import ready_note
 from gpu_worker.control.load_error import LoadError
+from gpu_worker.control.movement import Movement, resident_bytes
 from gpu_worker.control.runner import Runner
 from gpu_worker.control.server import ControlServer
 from gpu_worker.control.slots import Slots
+from gpu_worker.control.watchdog import StepWatchdog
+from gpu_worker.output.partial_images import PartialImages
 from gpu_worker.output.preview_file import PreviewFile
 from gpu_worker.pipeline_api import DeviceLost, Pipeline
-from gpu_worker.settings import DEFAULT_PIPELINE, WorkerSettings, load
-from gpu_worker.store import process
+from gpu_worker.settings import DEFAULT_PIPELINE, SettingsError, WorkerSettings, load
+from gpu_worker.store import in_flight, log_format, private_folder, process
 from gpu_worker.store.in_flight import InFlight
 from gpu_worker.store.process import StoreLocked
 from gpu_worker.store.result_log import ResultLog
@@ -45,27 +50,30 @@ def main() -> int:
 
     `--check` only reads the settings and models.toml.
     """
-    process.log_to_stderr()
     faulthandler.enable()
     try:
         settings = load(WorkerSettings, os.environ)
         endpoint = protocol.endpoint(settings.run_dir, settings.gpu)
+        gpu_variables = gpu_environment.variables(settings, os.environ)
         _find_pipeline(settings)
         library = model_library.read(settings.models_dir / "models.toml")
         if settings.pipeline == DEFAULT_PIPELINE:
-            model_library.check_setting(settings.model, library, settings.models_dir)
+            hub_cache = _hub_cache(settings)
+            model_library.check_setting(settings.model, library, settings.models_dir, hub_cache)
     except (ValueError, OSError) as error:
-        print(f"gpu_worker: {error}", file=sys.stderr)
+        print(f"gpu_worker: {log_format.SecretFilter(os.environ)(str(error))}", file=sys.stderr)
         return os.EX_CONFIG
     if "--check" in sys.argv[1:]:
         return 0
+    log_format.configure(settings.log_format, os.environ)
     os.umask(0o077)
     process.exit_with_parent()
+    os.environ.update(gpu_variables)
     _library_environment(settings)
     try:
-        process.make_directories(
-            settings.run_dir, settings.results_dir, settings.model_cache, settings.previews_dir
-        )
+        private_folder.make(settings.data_dir, follow_links=True)
+        private_folder.make_cache(settings.model_cache)
+        private_folder.make(settings.run_dir, settings.results_dir, settings.previews_dir)
         held = process.lock(settings.results_dir / f"gpu-{settings.gpu}.lock", "the result store")
     except StoreLocked as error:
         print(f"gpu_worker: {error}", file=sys.stderr)
@@ -80,11 +88,12 @@ def main() -> int:
 def _serve(settings: WorkerSettings, endpoint: str) -> int:
     results = ResultLog(settings.results_dir, f"gpu-{settings.gpu}", settings.segment_mib << 20)
     try:
+        in_flight.refuse_newer(settings.results_dir, f"gpu-{settings.gpu}")
         results.open()
     except OSError as error:
         log.error("the result log cannot be opened: %s", error)
         return os.EX_UNAVAILABLE
-    slots, stop = Slots(results.position), threading.Event()
+    slots, stop = Slots(results.position), process.SignalEvent()
     _leave_on_signals(slots, stop)
     pipelines: list[Pipeline] = []
     status = _status_source(slots, settings.model, pipelines)
@@ -94,27 +103,53 @@ def _serve(settings: WorkerSettings, endpoint: str) -> int:
     log.info("loading %s", settings.model)
     last_error = LoadError(settings.run_dir / f"gpu-{settings.gpu}.load_error", settings.model)
     slots.fail_loading(last_error.read())
+    movement = Movement(_hub_cache(settings))
     try:
-        pipeline = _load_pipeline(settings)
+        pipeline = _load_watched(settings, movement, last_error)
     except Exception as error:
         log.error("the model %s could not be loaded: %s", settings.model, error)
         slots.fail_loading(last_error.write(error))
         if os.environ.get("SUPERVISOR_ENABLED"):
             # The status names the error until supervisord starts the next attempt.
             stop.wait(LOAD_RETRY_S)
-        return os.EX_UNAVAILABLE
+        # A driver that hangs would hang in the clean-up of this process, too.
+        os._exit(_exit_code(error))
     last_error.clear()
     slots.fail_loading(None)
     pipelines.append(pipeline)
-    log.info("ready: %s", pipeline.metadata)
+    _announce(settings, pipeline)
+    watchdog = StepWatchdog(settings.step_timeout_s, movement)
+    _run_jobs(_runner(settings, slots, results, pipeline, watchdog, stop))
+    log.info("stopped")
+    return 0
+
+
+def _run_jobs(runner: Runner) -> None:
+    """Run jobs until the worker is to stop. An error ends the process."""
     try:
-        _runner(settings, slots, results, pipeline, stop).run()
+        runner.run()
     except DeviceLost as error:
         log.critical("the device is lost and this process ends: %s", error)
         # A CUDA context with a sticky error may hang in its own clean-up.
         os._exit(os.EX_SOFTWARE)
-    log.info("stopped")
-    return 0
+    except Exception:
+        log.critical("the main thread has died, so this process ends", exc_info=True)
+        # A thread of a library must not keep a process alive that runs no more jobs.
+        os._exit(os.EX_SOFTWARE)
+
+
+def _announce(settings: WorkerSettings, pipeline: Pipeline) -> None:
+    """Say in the log and in the terminal of run.sh that the first model is loaded."""
+    log.info("ready: %s", pipeline.metadata)
+    path = settings.run_dir / f"gpu-{settings.gpu}.ready"
+    ready_note.write(path, settings.model, str(pipeline.metadata.get("device", "its device")))
+
+
+def _exit_code(error: Exception) -> int:
+    """Return the exit code for a first model that could not be loaded."""
+    if isinstance(error, DeviceLost):
+        return os.EX_SOFTWARE
+    return os.EX_CONFIG if isinstance(error, SettingsError) else os.EX_UNAVAILABLE
 
 
 def _runner(
@@ -122,6 +157,7 @@ def _runner(
     slots: Slots,
     results: ResultLog,
     pipeline: Pipeline,
+    watchdog: StepWatchdog,
     stop: threading.Event,
 ) -> Runner:
     writer = f"gpu-{settings.gpu}"
@@ -130,12 +166,15 @@ def _runner(
         results,
         InFlight(settings.results_dir, writer),
         pipeline,
-        step_timeout_s=settings.step_timeout_s,
+        watchdog=watchdog,
         max_attempts=settings.max_attempts,
         stopping=stop.is_set,
         preview=PreviewFile(settings.previews_dir, writer),
+        partial_images=PartialImages(settings.previews_dir, writer),
         unload_after_s=settings.unload_after_s,
         png_texts=settings.png_metadata == "on",
+        served=launcher.served_reporter(os.environ),
+        last_exit=os.environ.get(launcher.LAST_EXIT),
     )
 
 
@@ -171,6 +210,7 @@ def _status_source(
                     steps=held.steps,
                     attempt=held.attempt,
                     started_time=held.started_time,
+                    stepped_at=held.stepped_at,
                 )
                 for held in view.held
             ],
@@ -182,18 +222,14 @@ def _status_source(
             machine_size=metadata.get("machine_size"),
             described=pipelines[0].described if pipelines else 0,
             loaded=pipelines[0].loaded if pipelines else None,
-            memory_bytes=_memory_bytes(),
+            memory_bytes=resident_bytes(),
             load_error=view.load_error,
+            gpu_memory_bytes=view.gpu_memory[0] if view.gpu_memory else None,
+            gpu_memory_total_bytes=view.gpu_memory[1] if view.gpu_memory else None,
             versions={name: metadata[name] for name in _VERSIONS if name in metadata},
         )
 
     return status
-
-
-def _memory_bytes() -> int:
-    """Return the resident bytes of this process (proc(5), statm). Records have device memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _find_pipeline(settings: WorkerSettings) -> None:
@@ -207,6 +243,27 @@ def _find_pipeline(settings: WorkerSettings) -> None:
         raise ValueError(f"SDE_PIPELINE={settings.pipeline!r}: the module {module} does not exist")
 
 
+def _load_watched(settings: WorkerSettings, movement: Movement, last_error: LoadError) -> Pipeline:
+    """Return the pipeline of SDE_PIPELINE. The process ends when nothing moves for too long."""
+
+    def report(sentence: str) -> None:
+        log.critical("the model %s: %s", settings.model, sentence)
+        last_error.write(TimeoutError(sentence))
+
+    watchdog = StepWatchdog(settings.step_timeout_s, movement, report)
+    watchdog.arm(time.monotonic())
+    try:
+        return _load_pipeline(settings)
+    finally:
+        watchdog.cancel()
+
+
+def _hub_cache(settings: WorkerSettings) -> Path:
+    """Return the folder in which the hub library keeps its downloads."""
+    own = os.environ.get("HF_HUB_CACHE", Path(settings.hf_home, "hub"))
+    return Path(settings.cache_dir or own)
+
+
 def _load_pipeline(settings: WorkerSettings) -> Pipeline:
     module, factory = settings.pipeline.split(":")
     pipeline: Pipeline = getattr(importlib.import_module(module), factory)(settings)
@@ -214,14 +271,16 @@ def _load_pipeline(settings: WorkerSettings) -> Pipeline:
 
 
 def _library_environment(settings: WorkerSettings) -> None:
-    """Set what the libraries read at their import, unless the user has set it.
+    """Set what the libraries read at their import.
 
     They log errors only: they warn of an image processor without torchvision, which no image needs.
+    Nothing is downloaded while a worker serves, and nothing is reported: `sde pull` downloads.
     """
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ[name] = "1"
     quantization_libraries.hide_unused(settings.quantization)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # On a CPU that is shared, OpenMP's spinning threads cost twenty times the work itself.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

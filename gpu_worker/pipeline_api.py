@@ -12,7 +12,7 @@ from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
 
-__all__ = ["DeviceLost", "GeneratedImage", "OnStep", "OutOfMemory", "Pipeline"]
+__all__ = ["DeviceLost", "GeneratedImage", "OnStep", "OutOfMemory", "Pipeline", "Preview"]
 
 
 class OutOfMemory(RuntimeError):
@@ -35,14 +35,29 @@ class GeneratedImage:
     parameters: str | None = None
 
 
+@dataclass(frozen=True)
+class Preview:
+    """A small image of a running job. `device_s` are the seconds of a GPU that it has cost."""
+
+    image: Image.Image
+    device_s: float = 0.0
+
+
 class OnStep(Protocol):
     """A function that is called after each step, counted from 1 over all images of the job.
 
-    `preview` makes a small image of the current state. The function may call it or not.
+    `preview` makes a preview of the state after this step. It returns None while its data is on
+    the way from the device, and can be called again at a later step. It need not be called.
+    `partial` makes an image of full size of the same state, and may be called before the function
+    returns. A pipeline passes it for jobs with `partial_images` alone.
     """
 
     def __call__(
-        self, step: int, steps: int, preview: Callable[[], Image.Image] | None = None
+        self,
+        step: int,
+        steps: int,
+        preview: Callable[[], Preview | None] | None = None,
+        partial: Callable[[], Image.Image] | None = None,
     ) -> None:
         """Raises an exception to end the job. A pipeline must not catch it."""
 
@@ -74,6 +89,12 @@ class Pipeline(Protocol):
 
     def describe(self) -> Capabilities:
         """Return the capabilities, which docs/http-api.md describes for GET /server/models."""
+
+    def gpu_memory(self) -> tuple[int, int] | None:
+        """Return what all processes use of the GPU's memory, and its size, in bytes.
+
+        The main thread calls this about once a second. None without a GPU.
+        """
 
     def refresh(self) -> None:
         """Read the operator's changes. The worker calls this while it is idle."""

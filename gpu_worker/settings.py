@@ -11,38 +11,73 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
+from gpu_worker.contract.validation_errors import display_value, error_message
 from gpu_worker.quantization_libraries import Quantization
 
 NAMES = (
+    "SDE_ALLOWED_HOSTS",
+    "SDE_ALLOWED_ORIGINS",
+    "SDE_ALLOW_ANONYMOUS",
     "SDE_DATA_DIR",
     "SDE_DEVICE",
+    "SDE_DTYPE",
     "SDE_GPU",
     "SDE_GPUS",
     "SDE_HOST",
     "SDE_KEEP_DAYS",
     "SDE_KEEP_MIB",
     "SDE_KEEP_RESULTS",
+    "SDE_KEY",
+    "SDE_KEYS",
+    "SDE_LOG_FORMAT",
+    "SDE_LOG_PROMPTS",
     "SDE_MAX_ATTEMPTS",
     "SDE_MAX_BODY_MIB",
+    "SDE_MAX_CONNECTIONS",
+    "SDE_MAX_HEADER_KIB",
+    "SDE_MAX_IMAGES",
     "SDE_MAX_INPUT_MPIX",
+    "SDE_MAX_MPIX",
+    "SDE_MAX_MPIX_STEPS",
+    "SDE_MAX_PROMPT_CHARS",
+    "SDE_MAX_STEPS",
+    "SDE_MAX_UPLOADS_MIB",
+    "SDE_MAX_WAITING_PER_ADDRESS",
     "SDE_MIN_FREE_MIB",
     "SDE_MODEL",
     "SDE_MODELS_DIR",
+    "SDE_ON_DISCONNECT",
+    "SDE_OPENAI_ALIASES",
+    "SDE_PATH_PREFIX",
     "SDE_PIPELINE",
     "SDE_PNG_METADATA",
     "SDE_PORT",
     "SDE_PYTHON",
     "SDE_QUANTIZATION",
+    "SDE_QUEUE_PER_KEY",
     "SDE_QUEUE_SIZE",
+    "SDE_REQUEST_TIMEOUT_S",
+    "SDE_SAFETY_CHECKER",
     "SDE_SEGMENT_MIB",
     "SDE_STEP_TIMEOUT_S",
+    "SDE_THUMBNAILS_MIB",
+    "SDE_TRASH_DAYS",
+    "SDE_TRUSTED_PROXIES",
     "SDE_UNLOAD_AFTER_S",
     "SDE_URL",
 )
-"""Every SDE_ name of the service; a test compares it with the tables (SDE_URL is the client's and
-SDE_PYTHON is run.sh's)."""
+"""Every SDE_ name of the service; a test compares it with the tables (SDE_URL and SDE_KEY are
+the client's, and SDE_PYTHON is run.sh's)."""
 
 DEFAULT_PIPELINE = "gpu_worker.pipeline:load"
 
@@ -52,7 +87,22 @@ class SettingsError(ValueError):
 
 
 def _absolute(value: object) -> object:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(
+            "must be a folder; a worker's socket is in it, because it is ipc alone and never tcp"
+        )
     return Path(value).absolute() if isinstance(value, str) and value else value
+
+
+def form(pattern: str, what: str) -> AfterValidator:
+    """Return a validator that refuses a text of another form; `what` names the form."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"must be {what}")
+        return text
+
+    return AfterValidator(check)
 
 
 DataDir = Annotated[Path, BeforeValidator(_absolute)]
@@ -82,6 +132,10 @@ class Settings(BaseModel):
         default=None,
         alias="SDE_MODELS_DIR",
         description="the folder of models.toml and its files; unset: SDE_DATA_DIR/models",
+    )
+
+    log_format: Literal["text", "json"] = Field(
+        default="text", alias="SDE_LOG_FORMAT", description="the form of a line in the logs"
     )
 
     @property
@@ -119,6 +173,16 @@ class Settings(BaseModel):
         """Return the file of deletions that have left the journal."""
         return self.data_dir / "journal" / "deleted.jsonl"
 
+    @property
+    def labels_path(self) -> Path:
+        """Return the file of stars and of the trash."""
+        return self.data_dir / "journal" / "labels.jsonl"
+
+    @property
+    def thumbnails_dir(self) -> Path:
+        """Return the folder of thumbnails, a cache that the gateway writes."""
+        return self.data_dir / "thumbnails"
+
 
 class WorkerSettings(Settings):
     """The settings of a worker. docs/operations.md explains each."""
@@ -152,13 +216,25 @@ class WorkerSettings(Settings):
     machine_size: Literal["big", "medium", "little", "tiny"] | None = Field(
         default=None, alias="MACHINE_SIZE", description="unset: chosen by the size of the memory"
     )
-    pipeline: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = Field(
-        default=DEFAULT_PIPELINE, alias="SDE_PIPELINE", description="module:factory, for fakes"
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = Field(
+        default="auto",
+        alias="SDE_DTYPE",
+        description="the dtype of the weights; auto: the family's on a GPU, float32 on a CPU",
+    )
+    safety_checker: Literal["on", "off"] = Field(
+        default="on",
+        alias="SDE_SAFETY_CHECKER",
+        description="whether a model's own safety checker is loaded; it blackens some images",
+    )
+    pipeline: Annotated[str, form(r"[\w.]+:\w+", "a module and a function, as MODULE:NAME")] = (
+        Field(
+            default=DEFAULT_PIPELINE, alias="SDE_PIPELINE", description="module:factory, for fakes"
+        )
     )
     step_timeout_s: Annotated[float, Field(gt=0, le=86400)] = Field(
         default=600.0,
         alias="SDE_STEP_TIMEOUT_S",
-        description="a step that takes longer ends the worker, even while it holds the GIL",
+        description="a longer step ends the worker, even while it holds the GIL",
     )
     max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(
         default=2,
@@ -224,13 +300,19 @@ def load(table: type[Table], environ: Mapping[str, str]) -> Table:
         value = values.get(str(field.alias), "0")
         # pydantic accepts "2.0" and "1_0" as integers; supervisord, which reads some too, does not.
         if field.annotation is int and not re.fullmatch("[+-]?[0-9]+", value):
-            raise SettingsError(
-                f"{field.alias}={value!r}: must be a whole number ({field.description})"
-            )
+            name = f"{field.alias}={display_value(value)}"
+            raise SettingsError(f"{name}: must be a whole number ({field.description})")
     try:
         return table.model_validate(values)
     except ValidationError as error:
         raise SettingsError("; ".join(_fault(table, fault) for fault in error.errors())) from None
+
+
+_MESSAGES = {
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be 0 or 1"),
+    "string_too_short": "must not be empty",
+}
+"""What differs from the messages of a request: a setting is a text of the environment."""
 
 
 def _unknown(name: str) -> str:
@@ -241,5 +323,7 @@ def _unknown(name: str) -> str:
 
 def _fault(table: type[Settings], fault: Any) -> str:
     name = str(fault["loc"][0])
-    about = next(f.description for f in table.model_fields.values() if f.alias == name)
-    return f"{name}={fault['input']!r}: {fault['msg']} ({about})"
+    field = next(each for each in table.model_fields.values() if each.alias == name)
+    is_secret = field.annotation is SecretStr
+    value = "..." if is_secret else display_value(fault["input"])
+    return f"{name}={value}: {error_message(fault, _MESSAGES)} ({field.description})"

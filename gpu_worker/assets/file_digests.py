@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-import threading
+import sqlite3
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from gpu_worker.assets.model_library import SAFE_SUFFIXES
 from gpu_worker.store import durable
@@ -16,31 +15,37 @@ from gpu_worker.store import durable
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
+LOCK_TIMEOUT_S = 10.0
+
+_TABLE = """CREATE TABLE IF NOT EXISTS digests (
+    key TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT
+) WITHOUT ROWID"""
 
 
 class FileDigests:
-    """Digests of files. The JSON file `memory` keeps them across restarts. Thread-safe."""
+    """Digests of files. The SQLite file `memory` keeps them for all workers of a service."""
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
-        self._lock = threading.Lock()
-        self._entries: dict[str, dict[str, Any]] = _read(memory)
 
-    def of(self, place: Path) -> str:
+    def of(self, place: Path, files: Sequence[Path] | None = None) -> str:
         """Return the SHA-256 of a file, or of a directory with weight files, in hex.
 
         The digest of a directory is that of the lines `<path>\\t<sha256>\\n`, sorted by path. The
         paths are relative, with `/`.
+
+        Args:
+            files: those of the directory that count; None: all weight files in it.
 
         Raises:
             OSError: a file cannot be read.
         """
         if place.is_file():
             return self._of_file(place, "")
+        if files is None:
+            files = [path for path in place.rglob("*") if path.suffix in SAFE_SUFFIXES]
         listed = sorted(
-            (path.relative_to(place).as_posix(), path)
-            for path in place.rglob("*")
-            if path.suffix in SAFE_SUFFIXES and path.is_file()
+            (path.relative_to(place).as_posix(), path) for path in files if path.is_file()
         )
         lines = "".join(f"{name}\t{self._of_file(path, '')}\n" for name, path in listed)
         return hashlib.sha256(lines.encode()).hexdigest()
@@ -57,24 +62,42 @@ class FileDigests:
 
     def _of_file(self, file: Path, part: str) -> str:
         info = file.stat()
-        state = {"size": info.st_size, "mtime_ns": info.st_mtime_ns}
-        key = f"{part}:{file.resolve()}"
-        with self._lock:
-            entry = self._entries.get(key, {})
-        if all(entry.get(name) == value for name, value in state.items()):
-            return str(entry["sha256"])
-        digest = _digest(file, after_header=part == "tensors")
-        with self._lock:
-            self._entries[key] = {**state, "sha256": digest}
-            self._write()
+        state = (f"{part}:{file.resolve()}", info.st_size, info.st_mtime_ns)
+        digest = self._read(state)
+        if digest is None:
+            digest = _digest(file, after_header=part == "tensors")
+            self._write(state, digest)
         return digest
 
-    def _write(self) -> None:
+    def _read(self, state: tuple[str, int, int]) -> str | None:
+        """Return the stored digest of a file in this state; None without one."""
+        question = "SELECT sha256 FROM digests WHERE key = ? AND size = ? AND mtime_ns = ?"
+        with contextlib.suppress(sqlite3.Error, OSError), self._opened() as memory:
+            row = memory.execute(question, state).fetchone()
+            return None if row is None else str(row[0])
+        return None
+
+    def _write(self, state: tuple[str, int, int], digest: str) -> None:
         try:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            durable.replace(self._memory, orjson.dumps(self._entries, option=orjson.OPT_INDENT_2))
-        except OSError as error:
+            with self._opened() as memory, memory:
+                memory.execute(
+                    "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (*state, digest)
+                )
+        except sqlite3.OperationalError as error:  # the disk, or another process for too long
             log.warning("digests of weights cannot be stored: %s", error)
+        except (sqlite3.DatabaseError, OSError) as error:
+            log.warning("the stored digests of weights are damaged and begin anew: %s", error)
+            with contextlib.suppress(OSError):
+                self._memory.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        durable.refuse_link(self._memory)
+        opened = sqlite3.connect(self._memory, timeout=LOCK_TIMEOUT_S)
+        with contextlib.closing(opened):
+            opened.execute(_TABLE)
+            yield opened
 
 
 def _digest(file: Path, after_header: bool) -> str:
@@ -86,18 +109,3 @@ def _digest(file: Path, after_header: bool) -> str:
         while chunk := opened.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _read(memory: Path) -> dict[str, dict[str, Any]]:
-    """Return the stored digests; none when the file is missing or foreign."""
-    try:
-        entries = orjson.loads(memory.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(entries, dict):
-        return {}
-    return {
-        key: entry
-        for key, entry in entries.items()
-        if isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
-    }

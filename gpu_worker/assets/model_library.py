@@ -25,9 +25,11 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
-from gpu_worker.contract.field_types import ClassName, Name, Option, OptionName, Steps
+from gpu_worker.contract.field_types import ClassName, Dtype, Name, Option, OptionName, Steps
+from gpu_worker.contract.fields import scheduler_names
 from gpu_worker.contract.validation_errors import Refusal, field_errors, join_errors
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -106,13 +108,11 @@ class EmbeddingAsset(Asset):
 class NetworkAsset(Asset):
     """A ControlNet or a VAE: a directory in diffusers' layout, or a file with its configuration."""
 
-    HAS_NO = frozenset({"weight_name", "token", "variant"})
-
-
-class RefinerAsset(Asset):
-    """A refiner: a directory or a file with its UNet."""
-
     HAS_NO = frozenset({"weight_name", "token"})
+
+
+class RefinerAsset(NetworkAsset):
+    """A refiner: a directory or a file with its UNet."""
 
 
 class UpscalerAsset(Asset):
@@ -123,6 +123,11 @@ class UpscalerAsset(Asset):
 
 class Defaults(_Table):
     """The values of fields that a request leaves out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _friendly_scheduler(cls, value: object) -> object:
+        return scheduler_names.expand(value)
 
     num_inference_steps: Steps | None = None
     guidance_scale: Annotated[float, Field(ge=0, le=50)] | None = None
@@ -135,6 +140,7 @@ class ModelAsset(Asset):
 
     HAS_NO = frozenset({"subfolder", "weight_name", "token"})
 
+    dtype: Dtype | None = None
     defaults: Defaults = Defaults()
 
 
@@ -169,17 +175,33 @@ class ModelNotFound(ValueError):
     """SDE_MODEL names nothing that can be loaded."""
 
 
-def check_setting(name: str, library: Library, folder: Path) -> None:
-    """Check that SDE_MODEL names a model, as far as this machine can tell without the hub.
+def check_setting(name: str, library: Library, folder: Path, hub_cache: Path) -> None:
+    """Check that SDE_MODEL names a model that is on this machine.
+
+    Args:
+        folder: the models folder.
+        hub_cache: the folder in which the hub library keeps its downloads.
 
     Raises:
         ModelNotFound: it names no model.
         ModelsError: it names an entry of models.toml whose files are missing.
     """
     if name in library.models:
-        locate(folder, library.models[name].source)
-    elif name != "demo":
-        locate_setting(name)
+        source = library.models[name].source
+        if locate(folder, source) is None:
+            check_cached(source, hub_cache)
+    elif name != "demo" and locate_setting(name) is None:
+        check_cached(name, hub_cache)
+
+
+def check_cached(source: str, hub_cache: Path) -> None:
+    """Raises ModelsError if the hub's repository is not in the cache: workers download nothing."""
+    snapshots = hub_cache / f"models--{source.replace('/', '--')}" / "snapshots"
+    if not any(snapshots.glob("*/*")):
+        raise ModelsError(
+            f"{source}: is not on this machine, and a worker downloads nothing: run "
+            f"`sde pull {source}`, which adds the model {source.rpartition('/')[2]} to models.toml"
+        )
 
 
 def locate_setting(name: str) -> Path | None:

@@ -1,68 +1,29 @@
 """Runs `sde pull`: downloads a model from the hub and adds it to models.toml.
 
-It downloads safetensors and configuration files only, and pins the revision to a commit. An
-interrupted download resumes. It imports no torch.
+It downloads one set of safetensors weights and every other file of each part, but no code. It
+pins the revision to a commit. An interrupted download resumes. It imports no torch.
 """
 
 from __future__ import annotations
 
 import argparse
-import fnmatch
+import glob
+import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
-from gpu_worker.assets import model_library
-from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.assets import model_library, repository_files
+from gpu_worker.assets.model_library import INDEX, ModelsError
+from gpu_worker.assets.repository_files import NoModelFound
 from gpu_worker.contract.field_types import Name
 from gpu_worker.settings import Settings, SettingsError, load
 from gpu_worker.store import durable
-
-PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model")
-OTHER_VARIANTS = ("*.fp16.*", "*.bf16.*", "*.non_ema*", "*.ema_only*")
-"""Files that diffusers loads only when `variant` names them."""
-
-
-class NoModelFound(ValueError):
-    """The repository has no model that can be loaded; the text says what is missing."""
-
-
-def select_files(files: Sequence[str], variant: str | None) -> list[str]:
-    """Return the files of a repository that its pipeline needs.
-
-    Raises:
-        NoModelFound: it has another layout than diffusers', or no safetensors.
-    """
-    if "model_index.json" not in files:
-        raise NoModelFound("it has no model_index.json, so it is not a pipeline of diffusers")
-    inner = [name for name in files if name.count("/") == 1 or name == "model_index.json"]
-    files_needed = [name for name in inner if any(fnmatch.fnmatch(name, each) for each in PATTERNS)]
-    weights = [name for name in files_needed if name.endswith(".safetensors")]
-    if variant is not None:
-        special = [name for name in weights if f".{variant}." in name]
-        folders = {name.partition("/")[0] for name in special}
-        plain = [name for name in _plain(weights) if name.partition("/")[0] not in folders]
-        weights_needed = special + plain
-    else:
-        weights_needed = _plain(weights)
-    if not weights_needed:
-        raise NoModelFound("it has no .safetensors weights" + (f" of {variant}" if variant else ""))
-    others = [name for name in files_needed if not name.endswith(".safetensors")]
-    # The index of weights that are not downloaded would name shards that are missing.
-    indices = [name for name in others if ".safetensors.index." in name]
-    if variant is None:
-        others = [name for name in others if name not in indices or name.endswith("index.json")]
-    return sorted([*weights_needed, *others])
-
-
-def _plain(weights: Sequence[str]) -> list[str]:
-    return [
-        name for name in weights if not any(fnmatch.fnmatch(name, each) for each in OTHER_VARIANTS)
-    ]
 
 
 def add_to_library(path: Path, name: str, entry: Mapping[str, Any]) -> None:
@@ -95,11 +56,41 @@ def pull(
     model_library.read(folder / "models.toml")  # before gigabytes are downloaded
     about = HfApi().model_info(repository, revision=revision)
     commit = str(about.sha)
-    files = select_files([each.rfilename for each in about.siblings or []], variant)
-    snapshot_download(repository, revision=commit, local_dir=folder / name, allow_patterns=files)
+    names = [each.rfilename for each in about.siblings or []]
+    selection = repository_files.select(names, _index(repository, commit, names), variant)
+    snapshot_download(
+        repository,
+        revision=commit,
+        local_dir=folder / name,
+        allow_patterns=list(map(glob.escape, selection.files)),
+    )
     entry = {"source": name, "revision": commit}
-    add_to_library(folder / "models.toml", name, entry | ({"variant": variant} if variant else {}))
+    entry |= {"variant": selection.variant} if selection.variant else {}
+    add_to_library(folder / "models.toml", name, entry)
     return commit
+
+
+def _index(repository: str, commit: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a repository's model_index.json.
+
+    Raises:
+        NoModelFound: it has another layout than diffusers'.
+        OSError: the hub cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download
+
+    if INDEX not in names:
+        raise NoModelFound(f"it has no {INDEX}, so it is not a pipeline of diffusers")
+    # Not in the models folder: a repository that is refused leaves nothing there.
+    with tempfile.TemporaryDirectory() as folder:
+        path = hf_hub_download(repository, INDEX, revision=commit, local_dir=folder)
+        try:
+            index = json.loads(Path(path).read_bytes())
+        except ValueError as error:
+            raise NoModelFound(f"its {INDEX} is not valid JSON: {error}") from None
+    if not isinstance(index, dict):
+        raise NoModelFound(f"its {INDEX} is not a JSON object")
+    return index
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -14,7 +14,7 @@ WITH_CONTROLNETS = "+controlnets"
 
 
 class _Description(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @model_serializer(mode="wrap")
     def _only_what_is_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class ModelCapabilities(_Description):
     `pipeline` is diffusers' class. `modes` are of txt2img, img2img and inpaint. `takes` are the
     fields that some mode takes, and `takes_by_mode` those of each mode. `strength` is the default
     of that field in each mode that has it. `schedulers` are class names, the model's own first.
-    `error` says why the model cannot be loaded.
+    `vocabulary` names what a model of few words draws. `error` says why the model cannot be loaded.
     """
 
     source: str | None = None
@@ -63,6 +63,7 @@ class ModelCapabilities(_Description):
     schedulers: list[str] | None = None
     weighted_prompts: bool | None = None
     defaults: ModelDefaults | None = None
+    vocabulary: list[str] | None = None
     error: str | None = None
     loaded: bool = False
 

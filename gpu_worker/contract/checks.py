@@ -17,7 +17,8 @@ from gpu_worker.contract.capabilities import (
     SchedulerCapabilities,
 )
 from gpu_worker.contract.field_types import LATENT
-from gpu_worker.contract.request import GenerationRequest, assets_of, is_default, metadata_of
+from gpu_worker.contract.fields.request_walk import assets_of
+from gpu_worker.contract.request import GenerationRequest, is_default, metadata_of
 from gpu_worker.contract.validation_errors import Unsupported
 
 Mode = Literal["txt2img", "img2img", "inpaint"]

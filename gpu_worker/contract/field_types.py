@@ -86,7 +86,12 @@ DEFAULT_STEPS = 50
 
 Side = Annotated[int, Field(ge=MIN_SIDE_PX, le=MAX_SIDE_PX, multiple_of=SIDE_MULTIPLE_PX)]
 
-Steps = Annotated[int, Field(ge=1, le=500)]
+Dtype = Literal["float16", "bfloat16", "float32"]
+"""torch's names of the dtypes that a model's weights may have."""
+
+MAX_STEPS = 500
+
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -116,6 +121,7 @@ class FieldMetadata:
     `method`: a pipeline with this method takes the field.
     `any_pipeline`: the field is not compared with the description of a model.
     `always_recorded`: a record has the field even if the request did not set it.
+    `help`: one sentence for a person who fills in the field.
     """
 
     image: bool = False
@@ -124,3 +130,4 @@ class FieldMetadata:
     method: str | None = None
     any_pipeline: bool = False
     always_recorded: bool = False
+    help: str = ""

@@ -26,6 +26,14 @@ _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT
 
 _JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 
+_MAX_SCANS = 200
+"""The scans of a JPEG. An encoder makes about ten, and each takes the time of the whole image."""
+
+_WEBP_HEADER_BYTES = 30
+
+_MAX_PREFIX_CHARS = 1000
+"""Where a `data:` URL has its comma at the latest."""
+
 _MAX_TAGS = 200
 """The number of EXIF tags that are searched."""
 
@@ -66,19 +74,47 @@ def from_base64(text: str) -> bytes:
     Raises:
         UnreadableImage: the text is empty or is not base64.
     """
-    prefix = _DATA_URL.match(text)
-    encoded = (text[prefix.end() :] if prefix else text).translate(_WHITE_SPACE)
+    prefix = _DATA_URL.match(text, 0, _MAX_PREFIX_CHARS)
+    encoded = text[prefix.end() :] if prefix else text
+    try:
+        # The usual form needs no copy of a text of many megabytes.
+        content = binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError:
+        content = _from_other_base64(encoded)
+    if not content:
+        raise UnreadableImage("is empty; it must be a PNG, JPEG or WebP in base64")
+    return content
+
+
+def _from_other_base64(encoded: str) -> bytes:
+    encoded = encoded.translate(_WHITE_SPACE)
     if "-" in encoded or "_" in encoded:
         encoded = encoded.translate(_URL_SAFE)
     if "=" not in encoded:
         encoded += "=" * (-len(encoded) % 4)
     try:
-        content = binascii.a2b_base64(encoded, strict_mode=True)
+        return binascii.a2b_base64(encoded, strict_mode=True)
     except ValueError as error:  # binascii's, and of a string that is not ASCII
         raise UnreadableImage(f"must be an image in base64: {error}") from None
-    if not content:
-        raise UnreadableImage("is empty; it must be a PNG, JPEG or WebP in base64")
-    return content
+
+
+def inspect(content: bytes, check_size: Callable[[int, int], None]) -> None:
+    """Check the header of an image. Nothing is decoded, so damaged pixels are not noticed.
+
+    Args:
+        check_size: is called with width and height in pixels, as they are stored.
+
+    Raises:
+        UnreadableImage: the bytes do not begin as a PNG, JPEG or WebP, or are an animation.
+        Exception: what `check_size` raises.
+    """
+    try:
+        _open_single(content, check_size)
+    except UnreadableImage:
+        pixels_only = _without_extras(content)
+        if pixels_only is None:
+            raise
+        _open_single(pixels_only, check_size)
 
 
 def decode(content: bytes, check_size: Callable[[int, int], None] = lambda *_: None) -> Image.Image:
@@ -103,11 +139,7 @@ def decode(content: bytes, check_size: Callable[[int, int], None] = lambda *_: N
 
 
 def _decode(content: bytes, check_size: Callable[[int, int], None]) -> Image.Image:
-    image = _open(content)
-    check_size(*image.size)
-    # MPO is a JPEG with further images behind it (depth, a small copy), not an animation.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) != 1:
-        raise UnreadableImage("is an animation; it must be a single image")
+    image = _open_single(content, check_size)
     try:
         image.load()
     except Exception as error:  # Pillow raises errors of any class for damaged data
@@ -117,6 +149,38 @@ def _decode(content: bytes, check_size: Callable[[int, int], None]) -> Image.Ima
     except Exception:  # and for broken EXIF
         orientation = _raw_orientation(content)
     return _turned(image, orientation)
+
+
+def _open_single(content: bytes, check_size: Callable[[int, int], None]) -> Image.Image:
+    """Read the header of a single image, and check its size and form."""
+    webp_size = _webp_size(content)
+    if webp_size is not None:
+        check_size(*webp_size)  # Pillow allocates the pixels of a WebP when it opens it
+    if content.startswith(_JPEG_START) and content.count(_JPEG_SCAN) > _MAX_SCANS:
+        raise UnreadableImage(f"is a JPEG with more than {_MAX_SCANS} scans")
+    image = _open(content)
+    check_size(*image.size)
+    # MPO is a JPEG with further images behind it (depth, a small copy), not an animation.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) != 1:
+        raise UnreadableImage("is an animation; it must be a single image")
+    return image
+
+
+def _webp_size(content: bytes) -> tuple[int, int] | None:
+    """Return width and height of a WebP (RFC 9649, section 2); None for anything else."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP" or len(content) < _WEBP_HEADER_BYTES:
+        return None
+    kind = content[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(content[at : at + 3], "little") + 1 for at in (24, 27))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(content[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(content[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    else:
+        return None
+    return width, height
 
 
 def _open(content: bytes) -> Image.Image:

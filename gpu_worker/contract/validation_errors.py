@@ -17,7 +17,9 @@ MAX_ERRORS = 20
 
 _WHOLE_NUMBER, _NUMBER, _TRUTH = "a whole number", "a number", "true or false"
 _KINDS = {
-    **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), _WHOLE_NUMBER),
+    **dict.fromkeys(
+        ("int_type", "int_from_float", "int_parsing", "int_parsing_size"), _WHOLE_NUMBER
+    ),
     **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
     **dict.fromkeys(("bool_type", "bool_parsing"), _TRUTH),
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a JSON object"),
@@ -165,6 +167,17 @@ def _message(detail: Any, fields: Mapping[str, FieldInfo]) -> str:
     if kind in _MESSAGES:
         return _MESSAGES[kind].format(**detail.get("ctx", {}))
     return str(detail["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+def error_message(detail: Any, messages: Mapping[str, str] | None = None) -> str:
+    """Return the rest of a sentence that begins with the value's name.
+
+    Args:
+        detail: one of the errors of a ValidationError.
+        messages: they precede ours, by pydantic's types of errors.
+    """
+    own = (messages or {}).get(detail["type"])
+    return own or _message(detail, {})
 
 
 def type_errors(error: ValidationError) -> str:

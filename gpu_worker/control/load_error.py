@@ -49,7 +49,7 @@ class LoadError:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return durable.read_plain(path).decode()
     except (OSError, ValueError):
         return ""
 

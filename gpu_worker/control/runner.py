@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,13 +17,17 @@ from gpu_worker.contract.protocol import ModelCommand
 from gpu_worker.contract.validation_errors import Refusal, error_text
 from gpu_worker.control.slots import HeldJob, Slots
 from gpu_worker.control.watchdog import StepWatchdog
+from gpu_worker.output.partial_images import PartialImages
 from gpu_worker.output.preview_file import PreviewFile
 from gpu_worker.output.result_records import error_message, outcome_records
-from gpu_worker.pipeline_api import DeviceLost, GeneratedImage, OutOfMemory, Pipeline
+from gpu_worker.pipeline_api import DeviceLost, GeneratedImage, OutOfMemory, Pipeline, Preview
 from gpu_worker.store.in_flight import InFlight, InFlightJob
 from gpu_worker.store.result_log import RecordTooLong, ResultLog
 
 log = logging.getLogger(__name__)
+
+MEMORY_S = 1.0
+"""Seconds between two looks at the GPU's memory."""
 
 RETRY_S = 0.5
 """Seconds between two tries to write what the disk refused."""
@@ -40,6 +45,24 @@ class Canceled(_JobInterrupted):
     """A client canceled the job."""
 
 
+@dataclass
+class _StepPace:
+    """The pace of a job's steps.
+
+    The time of the first step is not part of it, because loading and text encoding precede it.
+    """
+
+    _first_step: int = 0
+    _first_at: float = 0.0
+
+    def mean_s(self, step: int, now: float) -> float | None:
+        """Note that a step has ended; return the mean seconds of a step, None after the first."""
+        if self._first_step == 0:
+            self._first_step, self._first_at = step, now
+        steps = step - self._first_step
+        return (now - self._first_at) / steps if steps > 0 else None
+
+
 class Runner:
     """Runs the held jobs one after another until the worker is to stop."""
 
@@ -50,33 +73,40 @@ class Runner:
         in_flight: InFlight,
         pipeline: Pipeline,
         *,
-        step_timeout_s: float,
+        watchdog: StepWatchdog,
         max_attempts: int,
         stopping: Callable[[], bool],
         preview: PreviewFile | None = None,
+        partial_images: PartialImages | None = None,
         unload_after_s: float = 0.0,
         png_texts: bool = True,
+        served: Callable[[], object] = lambda: None,
+        last_exit: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slots = slots
         self._results = results
         self._in_flight = in_flight
         self._pipeline = pipeline
-        self._watchdog = StepWatchdog(step_timeout_s)
+        self._watchdog = watchdog
         self._max_attempts = max_attempts
         self._stopping = stopping
         self._preview = preview
+        self._partial_images = partial_images
         self._unload_after_s = unload_after_s
         self._png_texts = png_texts
+        self._served = served
+        self._last_exit = last_exit
         self._clock = clock
         self._idle_since = clock()
+        self._memory_at = -math.inf
         self._stale_notes: set[str] = set()
 
     def run(self) -> None:
         """Finish the jobs of an earlier process, then serve until the worker is to stop.
 
         Raises:
-            DeviceLost: after its job has its outcome on disk.
+            DeviceLost: in a command, or after a job's outcome is on disk.
         """
         try:
             if not self._recover():
@@ -94,6 +124,7 @@ class Runner:
                     self._slots.request_command(ModelCommand(unload=True))
                 else:
                     self._pipeline.refresh()
+                    self._look_at_memory(self._clock())
         except Stopped:
             return
 
@@ -108,8 +139,10 @@ class Runner:
             self._slots.resume(note.job, note.attempt + 1)
         for note in unfinished:
             if note.attempt >= self._max_attempts:
+                cause = "" if self._last_exit is None else f" ({error_text(self._last_exit)})"
+                times = "once" if note.attempt == 1 else f"{note.attempt} times"
                 message = (
-                    f"the worker died {note.attempt} times while it ran this job; "
+                    f"the worker died {times} while it ran this job{cause}; "
                     "it is not run again (its log says more)"
                 )
                 metadata = {"attempt": note.attempt}
@@ -158,17 +191,23 @@ class Runner:
             log.warning("the stop counts as an attempt of the job %s: %s", job.uuid, error)
 
     def _generate(self, job: Job) -> list[GeneratedImage]:
-        start = self._clock()
-        self._watchdog.arm(start)
+        pace = _StepPace()
+        self._watchdog.arm(self._clock())
 
         def on_step(
-            step: int, steps: int, preview: Callable[[], Image.Image] | None = None
+            step: int,
+            steps: int,
+            preview: Callable[[], Preview | None] | None = None,
+            partial: Callable[[], Image.Image] | None = None,
         ) -> None:
             now = self._clock()
-            self._slots.advance(job.uuid, step, steps, (now - start) / step if step else None)
+            self._slots.advance(job.uuid, step, steps, pace.mean_s(step, now))
             if self._preview is not None and preview is not None:
                 self._preview.offer(job.uuid, preview)
+            if self._partial_images is not None and partial is not None:
+                self._partial_images.offer(job, step, steps, partial)
             self._watchdog.move(now)
+            self._look_at_memory(now)
             if self._stopping():
                 raise Stopped
             if self._slots.is_canceled(job.uuid):
@@ -208,6 +247,7 @@ class Runner:
             self._write_with_retry(lambda: self._results.append_all(records))
         self._remove_note(job)
         self._slots.release(job.uuid, self._results.position)
+        self._served()
         self._idle_since = self._clock()
 
     def _write_note(self, note: InFlightJob) -> None:
@@ -248,7 +288,11 @@ class Runner:
                 raise Stopped
 
     def _run_command(self, command: ModelCommand) -> None:
-        """Load or unload a model. A load error is reported, and the worker goes on."""
+        """Load or unload a model. A load error is reported, and the worker goes on.
+
+        Raises:
+            DeviceLost: the process must be replaced.
+        """
         error: str | None = None
         self._watchdog.arm(self._clock())
         try:
@@ -256,6 +300,8 @@ class Runner:
                 self._pipeline.unload()
             else:
                 self._pipeline.load(command.model)
+        except DeviceLost:
+            raise
         except Exception as refusal:
             log.exception("the command %s failed", command)
             error = error_text(f"{command.model}: {refusal}")
@@ -263,6 +309,11 @@ class Runner:
             self._watchdog.cancel()
         self._idle_since = self._clock() if not command.unload else math.inf
         self._slots.ready(error)
+
+    def _look_at_memory(self, now: float) -> None:
+        if now - self._memory_at >= MEMORY_S:
+            self._memory_at = now
+            self._slots.set_gpu_memory(self._pipeline.gpu_memory())
 
     def _rotate(self) -> None:
         try:

@@ -7,7 +7,8 @@ and releases them.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from gpu_worker.contract.job import Job
@@ -20,13 +21,17 @@ class ForbiddenTransition(RuntimeError):
 
 @dataclass(frozen=True)
 class HeldJob:
-    """A job in a slot. `started_time` is the time since which it is held, in ISO 8601."""
+    """A job in a slot. `started_time` is the time since which it is held, in ISO 8601.
+
+    `stepped_at` is when its present step began, in seconds of time.monotonic().
+    """
 
     job: Job
     attempt: int
     started_time: str
     step: int = 0
     steps: int = 0
+    stepped_at: float = field(default_factory=time.monotonic)
     canceled: bool = False
 
 
@@ -36,7 +41,8 @@ class SlotsView:
 
     `held` are the jobs in the order of their offers. `step_s` is the measured seconds per step.
     `log` is the name of the newest segment, and `committed` the number of its bytes on the disk.
-    `trouble` is the error of the disk while it refuses a write.
+    `trouble` is the error of the disk while it refuses a write. `gpu_memory` is what is used of the
+    GPU's memory, and its size, in bytes.
     """
 
     state: WorkerState = WorkerState.LOADING
@@ -46,6 +52,7 @@ class SlotsView:
     committed: int = 0
     trouble: str | None = None
     load_error: str | None = None
+    gpu_memory: tuple[int, int] | None = None
 
     def find(self, uuid: str) -> HeldJob | None:
         """Return the held job with this uuid, or None."""
@@ -152,8 +159,13 @@ class Slots:
         """Note that the pipeline has done `step` of the `steps` of a job."""
         with self._changed:
             self._require({WorkerState.BUSY}, WorkerState.BUSY)
-            self._update(uuid, step=step, steps=steps)
+            self._update(uuid, step=step, steps=steps, stepped_at=time.monotonic())
             self._view = replace(self._view, step_s=step_s or self._view.step_s)
+
+    def set_gpu_memory(self, gpu_memory: tuple[int, int] | None) -> None:
+        """Note what is used of the GPU's memory, and its size."""
+        with self._changed:
+            self._view = replace(self._view, gpu_memory=gpu_memory)
 
     def set_storage_error(self, message: str, timeout_s: float) -> None:
         """Note why the disk refuses a write, and wait before the next attempt."""

@@ -1,1 +1,1 @@
-"""The built-in demonstration model, in diffusers' own layout, and the recipe that trained it."""
+"""The files of the built-in model, in the layout of diffusers. `recipe` trained them."""

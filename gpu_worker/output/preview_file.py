@@ -1,7 +1,8 @@
 """Writes previews of the running job as a small JPEG file beside the sockets.
 
-Previews cost at most a fiftieth of the time. One that takes t seconds follows 50 t after the one
-before or after the job's first step; t is that of the last preview of any job.
+Previews cost at most a fiftieth of the time. What one costs is earned by 50 times as much time of
+running jobs before the next one begins. The cost is what the preview itself takes; a wait until
+its data has come from the device is none, because the steps go on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
+
+from gpu_worker.pipeline_api import Preview
 
 log = logging.getLogger(__name__)
 
@@ -31,36 +34,59 @@ class PreviewFile:
         self._clock = clock
         self._path: Path | None = None
         self._uuid: str | None = None
-        self._next = 0.0
-        self._cost_s = 0.0
+        self._last_offer = self._last_start = 0.0
+        self._unpaid_s = 0.0
+        """The cost that running jobs have not earned yet."""
+        self._device_s = 0.0
+        """The seconds that the last preview took on the device."""
+        self._pending: Callable[[], Preview | None] | None = None
         with contextlib.suppress(OSError):
             for old in directory.glob(f"{writer}.*"):
                 old.unlink()
 
-    def offer(self, uuid: str, make: Callable[[], Image.Image]) -> None:
-        """Write a preview if one is due. A preview that fails is logged and skipped."""
+    def offer(self, uuid: str, make: Callable[[], Preview | None]) -> None:
+        """Write a preview if one is due, or the one that was begun at an earlier step.
+
+        A preview that fails is logged and skipped.
+        """
         start = self._clock()
         if uuid != self._uuid:
-            self._uuid, self._next = uuid, start + self._cost_s / SHARE
-        if start < self._next:
-            return
-        path = self._directory / f"{self._writer}.{uuid}.jpg"
+            self._uuid, self._pending = uuid, None
+            self._last_offer, self._last_start = start, start - LEAST_PAUSE_S
+        self._unpaid_s = max(0.0, self._unpaid_s - SHARE * (start - self._last_offer))
+        self._last_offer = start
+        if self._pending is None:
+            if self._unpaid_s > 0 or start < self._last_start + LEAST_PAUSE_S:
+                return
+            self._pending, self._last_start = make, start
         try:
-            draft = path.with_suffix(".tmp")
-            make().convert("RGB").save(draft, format="JPEG", quality=80)
-            draft.replace(path)
-            self._path = path
+            self._advance(uuid, self._pending)
         except Exception as error:
+            self._pending = None
             log.warning("the job %s has no preview now: %s", uuid, error)
-        self._cost_s = self._clock() - start
-        self._next = start + max(LEAST_PAUSE_S, self._cost_s / SHARE)
+        self._unpaid_s += self._clock() - start
+
+    def _advance(self, uuid: str, make: Callable[[], Preview | None]) -> None:
+        preview = make()
+        if preview is None:
+            return
+        self._pending, self._device_s = None, preview.device_s
+        self._unpaid_s += preview.device_s
+        self._write(uuid, preview.image)
+
+    def _write(self, uuid: str, image: Image.Image) -> None:
+        path = self._directory / f"{self._writer}.{uuid}.jpg"
+        draft = path.with_suffix(".tmp")
+        image.convert("RGB").save(draft, format="JPEG", quality=80)
+        draft.replace(path)
+        self._path = path
 
     def remove(self) -> None:
         """Remove the preview, because the job has ended."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
-        elif self._uuid is not None:
-            # Another model's may be cheaper, and only a try can show it.
-            self._cost_s /= 2
-        self._path = self._uuid = None
+        if self._pending is not None:
+            # The device may have worked for it already; the last preview's cost is the best guess.
+            self._unpaid_s += self._device_s
+        self._path = self._uuid = self._pending = None

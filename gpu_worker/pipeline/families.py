@@ -11,7 +11,10 @@ import inspect
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gpu_worker.contract.field_types import Dtype
+
 OwnSize = Literal["any", "network", "area"]
+Stage = Literal["encoding", "decoding"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ class Family:
     `pixel_sample_size`: default_sample_size is in pixels, not in latent pixels.
     `makes_own_sigmas`: its scheduler makes the sigmas.
     `lacks_schedulers`: scheduler classes that fail.
+    `whole_offload`: its layers cannot be offloaded one by one.
     `needs`: libraries whose absence diffusers reports as a NameError.
+    `dtype`: the one of its weights on a GPU, as diffusers' own examples load them. Most families
+    since 2024 leave the range of float16.
+    `part_dtypes`: the parts that need another one.
+    `apart`: the stages of its call, encoding and decoding, that can run apart from its steps.
     """
 
     prefix: str = ""
@@ -47,36 +55,75 @@ class Family:
     pixel_sample_size: bool = False
     makes_own_sigmas: bool = False
     lacks_schedulers: tuple[str, ...] = ()
+    whole_offload: bool = False
     needs: tuple[str, ...] = ()
+    dtype: Dtype = "bfloat16"
+    part_dtypes: dict[str, Dtype] = field(default_factory=dict)
+    apart: tuple[Stage, ...] = ()
 
+
+_WIDE_VAE: dict[str, Dtype] = {"vae": "float32"}
+"""For a VAE that overflows in float16, unless its configuration has `force_upcast` = false."""
 
 FAMILIES = (
-    Family("StableDiffusion3", skipped_layers={"": 1, "_2": 1}, makes_own_sigmas=True),
+    Family(
+        "StableDiffusion3",
+        skipped_layers={"": 1, "_2": 1},
+        makes_own_sigmas=True,
+        dtype="float16",
+    ),
     Family(
         "StableDiffusionXL",
         weighted_prompts=True,
         two_encoders=True,
         skipped_layers={"": 1, "_2": 1},
         ensemble=True,
+        dtype="float16",
+        part_dtypes=_WIDE_VAE,
+        apart=("encoding", "decoding"),
     ),
-    Family("StableDiffusion", weighted_prompts=True),
-    Family("AuraFlow", makes_own_sigmas=True),
+    Family(
+        "StableDiffusion",
+        weighted_prompts=True,
+        dtype="float16",
+        apart=("encoding", "decoding"),
+    ),
+    Family("Amused", dtype="float16"),
+    Family("AuraFlow", makes_own_sigmas=True, dtype="float16", part_dtypes=_WIDE_VAE),
     # diffusers 0.42 calls scale_model_input, which this scheduler lacks.
-    Family("BriaPipeline", lacks_schedulers=("FlowMatchLCMScheduler",)),
+    Family(
+        "BriaPipeline",
+        lacks_schedulers=("FlowMatchLCMScheduler",),
+        part_dtypes=_WIDE_VAE,
+    ),
     # The inpainting of diffusers 0.42 reads a setting that Chroma's transformer lacks.
     Family("Chroma", unusable_pipelines=("ChromaInpaintPipeline",)),
     Family("FluxFill", inpaint_only=True),
     # diffusers 0.42: without this argument it generates one megapixel for every requested size.
     Family("FluxKontextInpaint", call_arguments={"_auto_resize": False}),
     Family("HiDreamImagePipeline", own_size="area"),
-    # diffusers 0.42: without this argument it generates the nearest of its own sizes.
-    Family("HunyuanDiT", call_arguments={"use_resolution_binning": False}),
-    Family("IFImg2Img", own_size="network"),
-    Family("IFInpainting", own_size="network"),
-    Family("Kandinsky", inpaint_needs_own_unet=True),
+    # diffusers 0.42: without this argument it generates the nearest of its own sizes. Its pooling
+    # uses the weights of layers that it does not call, so layer hooks do not fetch them.
+    Family(
+        "HunyuanDiT",
+        call_arguments={"use_resolution_binning": False},
+        whole_offload=True,
+        dtype="float16",
+    ),
+    Family("IFImg2Img", own_size="network", dtype="float16"),
+    Family("IFInpainting", own_size="network", dtype="float16"),
+    Family("IF", dtype="float16"),
+    Family("Kandinsky5", inpaint_needs_own_unet=True),
+    Family("Kandinsky", inpaint_needs_own_unet=True, dtype="float16"),
+    # diffusers 0.42: on MPS its own decoding would convert the VAE to float16, for good.
+    Family("Kolors", dtype="float16", part_dtypes=_WIDE_VAE, apart=("decoding",)),
+    Family("LatentConsistencyModel", dtype="float16"),
     Family("LuminaPipeline", makes_own_sigmas=True),
     Family("OmniGenPipeline", needs=("torchvision",)),
+    Family("PixArt", dtype="float16"),
     Family("PRX", pixel_sample_size=True),
+    Family("SanaSprint"),
+    Family("Sana", dtype="float32", part_dtypes={"text_encoder": "bfloat16"}),
 )
 """The first matching prefix counts, so a longer prefix comes before a shorter one."""
 
@@ -99,11 +146,29 @@ SINGLE_FILES = {
 }
 """Pipelines by diffusers' names of checkpoints with more than a transformer."""
 
+SHIPPED_CONFIGURATIONS = {
+    "v1": "stable-diffusion-1",
+    "inpainting": "stable-diffusion-1-inpainting",
+    "v2": "stable-diffusion-2",
+    "v2_base": "stable-diffusion-2-base",
+    "inpainting_v2": "stable-diffusion-2-inpainting",
+    "xl_base": "stable-diffusion-xl",
+    "xl_inpaint": "stable-diffusion-xl-inpainting",
+    "xl_refiner": "stable-diffusion-xl-refiner",
+}
+"""Directories of gpu_worker/model_configs/ by the same names. v2_base predicts the noise."""
+
 
 def family_of(pipe: Any) -> Family:
     """Return the family of a pipeline, of its class, or of the name of a class."""
     name = pipe if isinstance(pipe, str) else class_of(pipe).__name__
     return next((each for each in FAMILIES if name.startswith(each.prefix)), _PLAIN)
+
+
+def denoiser_of(pipe: Any) -> Any:
+    """Return the network that predicts the noise, a UNet or a transformer; None without one."""
+    unet = getattr(pipe, "unet", None)
+    return getattr(pipe, "transformer", None) if unet is None else unet
 
 
 def call_parameters(pipe: Any) -> dict[str, inspect.Parameter]:

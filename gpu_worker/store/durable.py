@@ -9,10 +9,13 @@ nothing of the content.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _TAIL_FORMAT = b',"crc32":"%08x"}\n'
 TAIL_BYTES = len(_TAIL_FORMAT % 0)
@@ -20,8 +23,48 @@ _LOOK_BACK_BYTES = 1 << 16
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+def open_plain(path: Path, buffering: int = -1) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        OSError: the file cannot be read, or is a link, a pipe or a directory.
+    """
+    # Opening a pipe would block.
+    descriptor = os.open(path, _READ | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return open(descriptor, "rb", buffering=buffering)
+
+
+def read_plain(path: Path) -> bytes:
+    """Return the content of a file. Raises OSError as open_plain() does."""
+    with open_plain(path) as file:
+        return file.read()
+
+
+def refuse_link(path: Path) -> None:
+    """Raises OSError (ELOOP) if the path is a symbolic link. Its parents are the service's own."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a symbolic link, which is not followed", str(path))
+
+
 class DamagedLine(ValueError):
     """A line differs from what was written. It is skipped and counted."""
+
+
+class NewerLine(DamagedLine):
+    """A line is whole, but a newer version of this program wrote it. It is never skipped."""
+
+
+class StoreTooNew(OSError):
+    """A file of the store is of a newer version. Nothing of it was changed."""
+
+    def __init__(self, path: Path, error: object) -> None:
+        super().__init__(
+            f"{path} is from a newer version of this program: it {error}. Start that version, or "
+            "restore a copy of the store from before the upgrade. Nothing was changed"
+        )
 
 
 def with_checksum(body: bytes) -> bytes:
@@ -31,10 +74,18 @@ def with_checksum(body: bytes) -> bytes:
 
 def verify_checksum(line: bytes) -> None:
     """Raises DamagedLine if the line is incomplete or its checksum does not match."""
-    tail = line[-TAIL_BYTES:]
-    if tail == _TAIL_FORMAT % zlib.crc32(memoryview(line)[:-TAIL_BYTES]) and line[:1] == b"{":
+    verify_parts(line[:1], line[-TAIL_BYTES:], zlib.crc32(memoryview(line)[:-TAIL_BYTES]))
+
+
+def verify_parts(head: bytes, tail: bytes, checksum: int) -> None:
+    """Verify a line by its first byte, its last TAIL_BYTES, and the CRC-32 of all before those.
+
+    Raises:
+        DamagedLine: the line is incomplete or its checksum does not match.
+    """
+    if tail == _TAIL_FORMAT % checksum and head == b"{":
         return
-    if not line.startswith(b"{") or tail[:10] != _TAIL_FORMAT[:10] or tail[-3:] != b'"}\n':
+    if head != b"{" or tail[:10] != _TAIL_FORMAT[:10] or tail[-3:] != b'"}\n':
         raise DamagedLine("is not a whole record")
     raise DamagedLine("does not match its checksum")
 

@@ -2,7 +2,7 @@
 
 Each job has one note, without results. A note has no meaning once the log has the job's outcome.
 
-    gpu-0.in_flight.<uuid>.json   {"attempt": 1, "job": {"uuid": ..., "request": {...}}}
+    gpu-0.in_flight.<uuid>.json   {"v": 1, "attempt": 1, "job": {"uuid": ..., "request": {...}}}
 
 In protocol 3 a worker had one note, gpu-0.in_flight.json, which stayed after the end of the job.
 """
@@ -14,19 +14,28 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpu_worker.contract.job import Job
+from gpu_worker.contract.validation_errors import field_name
 from gpu_worker.store import durable
+from gpu_worker.store.durable import StoreTooNew
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"(gpu-\d+)\.in_flight(?:\.([0-9a-f-]{36}))?\.json")
 
 
+VERSION = 1
+"""The version of a note. The notes of protocol 4 and before lack it."""
+
+
 class InFlightJob(BaseModel):
     """A job, and the number of its starts so far."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    v: int = VERSION
     attempt: int
     job: Job
 
@@ -43,14 +52,34 @@ def note_paths(directory: Path) -> list[Path]:
 
 
 def read_note(path: Path) -> InFlightJob | None:
-    """Return a note; None if the file is missing or invalid. An invalid one is logged."""
+    """Return a note; None if the file is missing or invalid. An invalid one is logged.
+
+    Raises:
+        StoreTooNew: a newer version wrote the note.
+        OSError: the note cannot be read. A link is not followed.
+    """
     try:
-        return InFlightJob.model_validate_json(path.read_bytes())
+        note = InFlightJob.model_validate_json(durable.read_plain(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        log.warning("%s is not a note of a job in flight: %s", path, error)
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        where = field_name(details[0]["loc"])
+        if all(each["type"] == "extra_forbidden" for each in details):
+            raise StoreTooNew(path, f"has {where}, which this version does not know") from None
+        log.warning("%s is not a note of a job in flight: %s is invalid", path, where)
         return None
+    if note.v > VERSION:
+        reason = f"has the version {note.v}, and this version reads version {VERSION}"
+        raise StoreTooNew(path, reason)
+    return note
+
+
+def refuse_newer(directory: Path, writer: str) -> None:
+    """Raises StoreTooNew if a newer version wrote a note of this worker, or OSError."""
+    for path in note_paths(directory):
+        if writer_of(path) == writer:
+            read_note(path)
 
 
 class InFlight:
@@ -91,11 +120,12 @@ class InFlight:
         """Return all notes in the order of their jobs. A note of protocol 3 is renamed.
 
         Raises:
+            StoreTooNew: a newer version wrote one of them; none has been renamed.
             OSError: the notes cannot be listed or read.
         """
+        by_path = {path: read_note(path) for path in self._paths()}
         notes = []
-        for path in self._paths():
-            note = read_note(path)
+        for path, note in by_path.items():
             if note is not None:
                 notes.append(note)
                 path.replace(self._path(note.job.uuid))

@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import re
-import uuid as uuids
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from gpu_worker.store import durable
-from gpu_worker.store.durable import DamagedLine
+from gpu_worker.store.durable import DamagedLine, NewerLine
 
 FORMAT = 1
 """The record's version. Readers ignore unknown keys; a change of meaning gets another number."""
@@ -27,13 +26,17 @@ INDEXED_KEYS = ("state", "sequence", "image_index", "num_images", "submission")
 
 _PREFIX = b'{"uuid":"'
 _UUID_CHARS = 36
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DATA = b',"data":'
 # Inside a JSON string a quote is escaped: an unescaped `,"data":` can only be the key.
 _METADATA = re.compile(
-    rb',"format":(\d+),"state":"(succeeded|failed|canceled)","sequence":(\d+)'
+    rb',"format":(\d{1,9}),"state":"(succeeded|failed|canceled)","sequence":(\d{1,18})'
     rb'(?:,"image_index":(\d{1,4}),"num_images":(\d{1,4}))?'
     rb'(?:,"submission":(?:null|"([0-9a-f:]{65})"))?[,}]'
 )
+
+
+_VERSION = re.compile(rb',"format":(\d{1,9})[,}]')
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,16 @@ def parse(line: bytes) -> ParsedLine:
     """Find the values of a line without a JSON parser, and verify its checksum.
 
     Raises:
+        NewerLine: a newer version wrote the record.
         DamagedLine: the line is not a whole record.
     """
     durable.verify_checksum(line)
     end = len(_PREFIX) + _UUID_CHARS
     if line[: len(_PREFIX)] != _PREFIX or line[end : end + 2] != b'",':
         raise DamagedLine("does not begin with a uuid")
-    try:
-        uuid = str(uuids.UUID(line[len(_PREFIX) : end].decode("ascii")))
-    except ValueError:
-        raise DamagedLine("does not begin with a uuid") from None
+    uuid = line[len(_PREFIX) : end].decode("ascii", "replace")
+    if _UUID.fullmatch(uuid) is None:
+        raise DamagedLine("does not begin with a uuid")
     data_at = line.find(_DATA) + len(_DATA)
     if data_at < len(_DATA):
         raise DamagedLine("has no data")
@@ -119,12 +122,25 @@ def parse(line: bytes) -> ParsedLine:
     )
 
 
+def without_data(line: bytes, parsed: ParsedLine) -> bytes:
+    """Return the line with `data` null."""
+    if not parsed.data_length:
+        return line
+    behind = parsed.data_at + parsed.data_length + len('"')
+    return line[: parsed.data_at - len('"')] + b"null" + line[behind:]
+
+
 def image_index(line: bytes, behind_data: int) -> int:
     """Return the index of the line's image, from 0. Raises DamagedLine."""
     return _image_number(_match_metadata(line, behind_data))[0]
 
 
 def _match_metadata(line: bytes, behind_data: int) -> re.Match[bytes]:
+    version = _VERSION.match(line, behind_data)
+    if version is not None and int(version[1]) > FORMAT:
+        raise NewerLine(
+            f"has the record format {int(version[1])}, and this version reads format {FORMAT}"
+        )
     match = _METADATA.match(line, behind_data)
     if match is None or int(match[1]) != FORMAT:
         raise DamagedLine(f"is not of format {FORMAT}")

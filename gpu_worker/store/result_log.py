@@ -12,7 +12,7 @@ from typing import Any
 
 from gpu_worker.contract import output_size
 from gpu_worker.store import durable, outcomes, record_line, segments
-from gpu_worker.store.durable import AppendFile, DamagedLine
+from gpu_worker.store.durable import AppendFile, DamagedLine, NewerLine, StoreTooNew
 from gpu_worker.store.segments import Segment
 
 log = logging.getLogger(__name__)
@@ -45,11 +45,13 @@ class ResultLog:
         """Open the log for appending. An incomplete outcome at its end is cut and logged.
 
         Raises:
+            StoreTooNew: its newest record is of a newer version.
             OSError: a file cannot be opened, read or cut.
         """
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         newest = segments.newest(self._directory, self._writer)
         if newest is not None:
+            refuse_newer(self._directory / newest.name)
             number = newest.last + (newest.first != newest.last)  # not a merged one
             self._segment = Segment(self._writer, number, number)
         self._file = self._file_of(self._segment)
@@ -114,6 +116,22 @@ class ResultLog:
 
     def _file_of(self, segment: Segment) -> AppendFile:
         return AppendFile(self._directory / segment.name, outcomes.complete_length)
+
+
+def refuse_newer(segment: Path) -> None:
+    """Raises StoreTooNew if the last record of a segment is of a newer version, or OSError."""
+    try:
+        record_line.parse(durable.last_line(segment))
+    except NewerLine as error:
+        raise StoreTooNew(segment, error) from None
+    except DamagedLine:
+        return
+
+
+def refuse_newer_in(directory: Path) -> None:
+    """Raises StoreTooNew if a segment that is still written is of a newer version, or OSError."""
+    for segment in segments.open_segments(segments.live_segments(directory)):
+        refuse_newer(directory / segment.name)
 
 
 def _check_whole(records: Sequence[dict[str, Any]]) -> None:

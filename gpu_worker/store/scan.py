@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gpu_worker.contract import output_size
-from gpu_worker.store import record_line
-from gpu_worker.store.durable import DamagedLine
+from gpu_worker.store import durable, record_line
+from gpu_worker.store.durable import DamagedLine, NewerLine
 from gpu_worker.store.record_line import ParsedLine
 
 CHUNK_BYTES = 1 << 20
@@ -20,21 +20,27 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ScannedLine:
-    """A line. `parsed` is None for a damaged line, and `reason` describes the damage."""
+    """A line. `parsed` is None for a damaged line, and `reason` describes the damage.
+
+    `is_newer` says that it is not damaged, but that a newer version wrote it. `metadata` is the
+    line of a record with `data` null.
+    """
 
     offset: int
     length: int
     parsed: ParsedLine | None
     reason: str = ""
+    is_newer: bool = False
+    metadata: bytes = b""
 
 
 def lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[ScannedLine]:
     """Yield every whole line between two offsets, but not a torn last one.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is a link.
     """
-    with open(path, "rb", buffering=CHUNK_BYTES) as file:
+    with durable.open_plain(path, CHUNK_BYTES) as file:
         for offset, length, text in whole_lines(file, start, end):
             if text is None:
                 yield ScannedLine(
@@ -67,6 +73,10 @@ def whole_lines(
 
 def _scan_line(text: bytes, offset: int) -> ScannedLine:
     try:
-        return ScannedLine(offset, len(text), record_line.parse(text))
+        parsed = record_line.parse(text)
+        return ScannedLine(
+            offset, len(text), parsed, metadata=record_line.without_data(text, parsed)
+        )
     except DamagedLine as error:
-        return ScannedLine(offset, len(text), None, str(error))
+        is_newer = isinstance(error, NewerLine)
+        return ScannedLine(offset, len(text), None, str(error), is_newer)

@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+DAMAGED_NAME = "damaged"
+"""The folder for bytes that `sde fsck --fix` has taken out of files, within the results folder."""
+
 _NAME = re.compile(r"([a-z]+(?:-\d+)?)\.(\d{8})(?:-(\d{8}))?\.jsonl")
 
 
@@ -97,3 +100,9 @@ def newest(directory: Path, writer: str) -> Segment | None:
     """Return a writer's newest segment; None when it has none."""
     own = [segment for segment in live_segments(directory) if segment.writer == writer]
     return max(own, key=lambda segment: segment.last, default=None)
+
+
+def has_saved_damage(directory: Path) -> bool:
+    """Return whether `sde fsck --fix` has saved damaged bytes of this directory. Raises OSError."""
+    saved = directory / DAMAGED_NAME
+    return saved.is_dir() and any(saved.iterdir())

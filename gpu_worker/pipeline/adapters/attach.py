@@ -19,9 +19,10 @@ from gpu_worker.pipeline.adapters import (
     textual_inversion,
     vae,
 )
+from gpu_worker.pipeline.execution import offload
 from gpu_worker.pipeline.families import family_of
-from gpu_worker.pipeline.loading import offload, task_pipelines
-from gpu_worker.pipeline.sampling.context import GenerationContext
+from gpu_worker.pipeline.inputs.context import GenerationContext
+from gpu_worker.pipeline.loading import task_pipelines
 
 
 @contextlib.contextmanager
@@ -45,7 +46,7 @@ def attach(context: GenerationContext) -> Iterator[tuple[Any, dict[str, Any], di
     if not (parts or request.image or _has_adapters(request)):
         pipe = task_pipelines.for_request(loaded, request)
         with offload.restored_on_error(pipe), clip_skip.enabled(pipe, request):
-            yield pipe, {}, _with_warnings({}, pipe, request)
+            yield pipe, {}, _with_warnings({}, pipe, context)
         return
     pipe = task_pipelines.copy_for_request(loaded, request, **parts)
     arguments = controlnet.arguments(pipe, context)
@@ -56,13 +57,15 @@ def attach(context: GenerationContext) -> Iterator[tuple[Any, dict[str, Any], di
         arguments |= stack.enter_context(ip_adapter.attach(pipe, context))
         stack.enter_context(offload.applied(pipe, offload_mode, loaded.device))
         stack.enter_context(clip_skip.enabled(pipe, request))
-        yield pipe, arguments, _with_warnings(fields, pipe, request)
+        yield pipe, arguments, _with_warnings(fields, pipe, context)
 
 
-def _with_warnings(fields: dict[str, Any], pipe: Any, request: GenerationRequest) -> dict[str, Any]:
-    """Return the record fields with the warnings about the prompts' syntax, if there are any."""
+def _with_warnings(fields: dict[str, Any], pipe: Any, context: GenerationContext) -> dict[str, Any]:
+    """Return the record fields with the warnings about the prompts, if there are any."""
+    request, vocabulary = context.request, context.loaded.vocabulary
     syntax = prompt_syntax.warnings(request, weighted=family_of(pipe).weighted_prompts)
-    warnings = [*fields.get("warnings", []), *syntax]
+    words = [] if vocabulary is None else vocabulary.warnings(request.prompt)
+    warnings = [*fields.get("warnings", []), *syntax, *words]
     return fields | ({"warnings": warnings} if warnings else {})
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import diffusers
 
-from gpu_worker.pipeline.families import call_parameters
-from gpu_worker.pipeline.loading import machine_size
+from gpu_worker.pipeline.families import call_parameters, denoiser_of
+from gpu_worker.pipeline.inputs.context import GenerationContext
 from gpu_worker.pipeline.loading.loaded_model import LoadedModel, unsupported
-from gpu_worker.pipeline.sampling.context import GenerationContext
 
 NAMES = ("ControlNetModel", "SD3ControlNetModel", "FluxControlNetModel")
 NETWORKS = {name: getattr(diffusers, name) for name in NAMES}
@@ -24,16 +23,16 @@ def load(context: GenerationContext) -> Any:
     """
     loaded, networks = context.loaded, []
     for requested in context.request.controlnets:
-        network = context.assets.network("controlnets", requested.name, NETWORKS, loaded.pipe.dtype)
+        network = context.assets.recent_network(
+            "controlnets", requested.name, NETWORKS, loaded.dtype
+        )
         _check_family(loaded, requested.name, network)
-        if machine_size.SWITCHES[loaded.size].attention_slicing:
-            network.set_attention_slice("auto")
         networks.append(network)
     return networks[0] if len(networks) == 1 else networks
 
 
 def _check_family(loaded: LoadedModel, name: str, network: Any) -> None:
-    denoiser: Any = getattr(loaded.pipe, "unet", None) or loaded.pipe.transformer
+    denoiser = denoiser_of(loaded.pipe)
     for field in ("cross_attention_dim", "joint_attention_dim"):
         model_dim, network_dim = (
             getattr(denoiser.config, field, None),

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.attention_processor import AttnProcessor2_0, SlicedAttnProcessor
+import torch
+from safetensors import safe_open
 from transformers import CLIPVisionModelWithProjection
 
 from gpu_worker.assets.model_library import ModelsError
+from gpu_worker.pipeline.inputs.context import GenerationContext
+from gpu_worker.pipeline.loading import sources
 from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles, check_header
 from gpu_worker.pipeline.loading.loaded_model import unsupported
-from gpu_worker.pipeline.sampling.context import GenerationContext
+from gpu_worker.pipeline.loading.recent_networks import file_states
 
 ENCODER_FOLDERS = ("image_encoder", "../image_encoder", "../models/image_encoder")
 """Paths relative to the adapter's file, in the layout of the h94/IP-Adapter repository."""
+
+_ENCODER_OUTPUTS = {
+    "image_proj.proj.weight": "projection_dim",
+    "image_proj.proj.0.weight": "hidden_size",
+    "image_proj.proj_in.weight": "hidden_size",
+}
+"""The first layer of an adapter of each kind, and the field with the width of its input."""
 
 
 @contextlib.contextmanager
@@ -41,13 +52,8 @@ def attach(pipe: Any, context: GenerationContext) -> Iterator[dict[str, Any]]:
     image = context.images.image(requested.image)
     file = assets.file("ip_adapters", requested.name)
     _check_kind(pipe, requested.name, file)
-    encoder = CLIPVisionModelWithProjection.from_pretrained(
-        str(_encoder_folder(requested.name, file, assets)),
-        use_safetensors=True,
-        local_files_only=True,
-        dtype=pipe.dtype,
-    )
-    pipe.register_modules(image_encoder=encoder)
+    folder = _encoder_folder(requested.name, file, assets, pipe)
+    pipe.register_modules(image_encoder=_encoder(folder, assets, context.loaded.dtype))
     with _processors_restored(unet):
         try:
             pipe.load_ip_adapter(
@@ -72,15 +78,59 @@ def _check_kind(pipe: Any, name: str, file: Path) -> None:
         raise ModelsError(f"ip_adapters.{name}: {file.name} is not an IP-Adapter")
 
 
-def _encoder_folder(name: str, file: Path, assets: AssetFiles) -> Path:
+def _encoder_folder(name: str, file: Path, assets: AssetFiles, pipe: Any) -> Path:
+    """Return the directory of the image encoder whose width the adapter reads.
+
+    Raises:
+        ModelsError: there is no image encoder.
+        Unsupported: those that are there have other widths.
+    """
+    field, width = _encoder_width(file)
+    widths: dict[str, object] = {}
     for subfolder in ENCODER_FOLDERS:
         folder = (file.parent / subfolder).resolve()
         models_folder = assets.folder.resolve()
         if (folder / "config.json").is_file() and (
             folder.is_relative_to(models_folder) or not file.is_relative_to(models_folder)
         ):
-            return folder
-    raise ModelsError(f"ip_adapters.{name}: there is no image_encoder directory beside {file.name}")
+            config = sources.read_config(folder / "config.json", f"{subfolder}/config.json")
+            own_width = config.get("vision_config", config).get(field)
+            if width is None or own_width == width:
+                return folder
+            widths[subfolder] = own_width
+    if not widths:
+        raise ModelsError(
+            f"ip_adapters.{name}: there is no image_encoder directory beside {file.name}"
+        )
+    listed = " and ".join(f"that in {place}/ has {own}" for place, own in widths.items())
+    reason = f"needs an image encoder with {field} {width} for this IP-Adapter, but {listed}"
+    raise unsupported("ip_adapter", name, pipe, reason)
+
+
+def _encoder(folder: Path, assets: AssetFiles, dtype: torch.dtype) -> Any:
+    """Return the image encoder, which may be that of the last job."""
+    load = functools.partial(
+        CLIPVisionModelWithProjection.from_pretrained,
+        str(folder),
+        use_safetensors=True,
+        local_files_only=True,
+        dtype=dtype,
+    )
+    return assets.recent.get("ip_adapters", (dtype, file_states(folder)), load)
+
+
+def _encoder_width(file: Path) -> tuple[str, int | None]:
+    """Return which output of the encoder an adapter reads, and its width; None if it is unknown.
+
+    A plain adapter reads the projected embedding. Plus and full-face adapters read the hidden
+    states (diffusers' `_convert_ip_adapter_image_proj_to_diffusers`).
+    """
+    with safe_open(file, framework="pt") as weights:
+        keys = set(weights.keys())
+        for key, field in _ENCODER_OUTPUTS.items():
+            if key in keys:
+                return field, int(weights.get_slice(key).get_shape()[-1])
+    return "hidden_size", None
 
 
 @contextlib.contextmanager
@@ -91,9 +141,6 @@ def _processors_restored(unet: Any) -> Iterator[None]:
     """
     processors = dict(unet.attn_processors)
     projection, kind = unet.encoder_hid_proj, unet.config.encoder_hid_dim_type
-    if any(isinstance(processor, SlicedAttnProcessor) for processor in processors.values()):
-        # An adapter's attention cannot be sliced, and load_ip_adapter fails on one that is.
-        unet.set_attn_processor(AttnProcessor2_0())
     try:
         yield
     finally:

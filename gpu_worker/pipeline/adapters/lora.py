@@ -10,9 +10,10 @@ from typing import Any
 
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.pipeline.adapters import lora_layers
+from gpu_worker.pipeline.execution import device_errors
+from gpu_worker.pipeline.inputs.context import GenerationContext
 from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS
 from gpu_worker.pipeline.loading.loaded_model import unsupported
-from gpu_worker.pipeline.sampling.context import GenerationContext
 
 
 @contextlib.contextmanager
@@ -35,13 +36,11 @@ def attach(pipe: Any, context: GenerationContext) -> Iterator[None]:
     files = [context.assets.file("loras", name) for name in names]
     # peft makes attributes of adapter names, and a user's name may contain a dot.
     adapters = [f"lora_{number}" for number in range(len(names))]
-    try:
+    with device_errors.undo_at_end(context.loaded.device, pipe.unload_lora_weights):
         for name, adapter, file in zip(names, adapters, files, strict=True):
             _load(pipe, name, adapter, file)
         pipe.set_adapters(adapters, [lora.weight for lora in request.loras])
         yield
-    finally:
-        pipe.unload_lora_weights()
 
 
 def _load(pipe: Any, name: str, adapter: str, file: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 from gpu_worker.contract import prompt_weights
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.pipeline.adapters import learned_words
+from gpu_worker.pipeline.inputs.context import GenerationContext
 from gpu_worker.pipeline.loading import embedding_files
 from gpu_worker.pipeline.loading.loaded_model import unsupported
-from gpu_worker.pipeline.sampling.context import GenerationContext
 
 SUFFIXES = ("", "_2")
 """The suffixes of the text encoders and tokenizers that can get words."""

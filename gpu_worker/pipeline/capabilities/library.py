@@ -18,16 +18,22 @@ from gpu_worker.contract.capabilities import (
 from gpu_worker.contract.field_types import LANCZOS, LATENT
 from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.pipeline.capabilities import model
-from gpu_worker.pipeline.loading import embedding_files, sources
-from gpu_worker.pipeline.loading.asset_files import SUFFIX, AssetFiles, check_config, check_header
+from gpu_worker.pipeline.loading import checkpoints, embedding_files, sources
+from gpu_worker.pipeline.loading.asset_files import (
+    SUFFIX,
+    AssetFiles,
+    check_header,
+    configuration,
+    stored_variant,
+)
 from gpu_worker.pipeline.schedulers import catalog
 from gpu_worker.settings import WorkerSettings
 
 BUILT_IN = {"upscalers": [LATENT, LANCZOS]}
 """Names that always exist."""
 
-_CONFIGURED: tuple[Kind, ...] = ("controlnets", "vaes", "refiners")
-"""Kinds whose single files hold weights only."""
+_NETWORKS: tuple[Kind, ...] = ("controlnets", "vaes", "refiners")
+"""Kinds that are networks of diffusers."""
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +130,14 @@ def _check(kind: Kind, name: str, assets: AssetFiles) -> None:
     elif kind == "upscalers" and path.suffix != SUFFIX:
         raise ModelsError(f"{part.source} is not a {SUFFIX} file")
     if path.suffix == SUFFIX and path.is_file():
-        check_header(path, f"{kind}.{name}")
-        if kind in _CONFIGURED:
-            inner = "unet" if (path.with_suffix("") / "unet").is_dir() else None
-            check_config(path, part.subfolder or inner, f"{kind}.{name}")
+        keys = check_header(path, f"{kind}.{name}")
+        if kind in _NETWORKS:
+            checkpoints.check_weights(keys, f"{kind}.{name}")
+        if kind in ("controlnets", "refiners"):  # a VAE can have that of the loaded model
+            inner = "unet" if kind == "refiners" else None
+            configuration(path, part.subfolder, inner, f"{kind}.{name}")
+    if path.is_dir() and kind in _NETWORKS:
+        inner = part.subfolder or ("unet" if (path / "unet").is_dir() else "")
+        stored_variant(path / inner, part.variant, f"{kind}.{name}")
     if path.suffix != SUFFIX and not path.is_dir():
         raise ModelsError(f"{path.name} is neither a {SUFFIX} file nor a directory")

@@ -50,6 +50,8 @@ def describe_model(source: Source, pipe: Any = None) -> ModelCapabilities:
         _check_defaults(source, scheduler, cls.__name__)
         names = list(catalog.names_for(type(scheduler), cls.__name__))
         defaults["scheduler"] = type(scheduler).__name__
+    words = sources.vocabulary_of(source)
+    vocabulary = {} if words is None else {"vocabulary": list(words.things)}
     return ModelCapabilities(
         **origin,
         pipeline=cls.__name__,
@@ -60,7 +62,7 @@ def describe_model(source: Source, pipe: Any = None) -> ModelCapabilities:
         schedulers=names,
         weighted_prompts=family_of(cls).weighted_prompts,
         defaults=ModelDefaults(**defaults | own_defaults),
-    )
+    ).model_copy(update=vocabulary)
 
 
 def _fields_of_any() -> set[str]:
@@ -139,7 +141,8 @@ def _own_scheduler(source: Source) -> Any | None:
     cls = catalog.by_name(str(named[1])) if named else None
     if cls is None or source.config is None:
         return None
-    return cls.from_config(_read(source.config / "scheduler" / "scheduler_config.json"))
+    config = _read(source.config / "scheduler" / "scheduler_config.json")
+    return cls.from_config(config, **source.scheduling)
 
 
 def _read(path: Path) -> dict[str, Any]:

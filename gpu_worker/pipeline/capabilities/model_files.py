@@ -13,7 +13,7 @@ import transformers
 from gpu_worker.assets import model_library
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.pipeline.loading import checkpoints, sources
-from gpu_worker.pipeline.loading.asset_files import SUFFIX, check_header
+from gpu_worker.pipeline.loading.asset_files import SUFFIX, check_header, stored_variant
 from gpu_worker.pipeline.loading.sources import Source
 
 _CONFIGS = {
@@ -90,7 +90,7 @@ def _check_weights(folder: Path, name: str, variant: str | None) -> None:
         ModelsError: it has not.
     """
     label = f"{name}: {folder.name}"
-    chosen = variant if sources.weights(folder, variant) else None
+    chosen = stored_variant(folder, variant, label)
     files = sources.weights(folder, chosen)
     ending = f"{SUFFIX}.index.json" if chosen is None else f"{SUFFIX}.index.{chosen}.json"
     indices = [path for path in folder.iterdir() if path.name.endswith(ending)]
@@ -101,10 +101,6 @@ def _check_weights(folder: Path, name: str, variant: str | None) -> None:
     if missing:
         raise ModelsError(f"{label} lacks {len(missing)} of its shards, such as {missing[0]}")
     if not files:
-        others = sorted({sources.variant_of(path.name) or "" for path in folder.glob(f"*{SUFFIX}")})
-        if others and any(others):
-            advice = f'set variant = "{others[-1]}" in models.toml'
-            raise ModelsError(f"{label} has only {' and '.join(others)} weights; {advice}")
         raise ModelsError(f"{label} has no {SUFFIX} weights")
     for file in files:
         check_header(file, name)

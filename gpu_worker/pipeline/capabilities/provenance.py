@@ -1,6 +1,6 @@
 """Collects the provenance of an image: digests of weights, libraries, device and attention.
 
-A thread reads the weight files. No file is loaded as a model.
+No file is loaded as a model.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import logging
 import platform
 import re
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,12 @@ import transformers
 from gpu_worker.assets import model_library
 from gpu_worker.assets.file_digests import FileDigests
 from gpu_worker.assets.model_library import Asset, Library, ModelsError
-from gpu_worker.contract.request import GenerationRequest, assets_of
-from gpu_worker.pipeline.loading import alignment, quantization
+from gpu_worker.contract.fields.request_walk import assets_of
+from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline.capabilities.weight_files import loaded_files
+from gpu_worker.pipeline.execution import alignment, rounding
+from gpu_worker.pipeline.families import denoiser_of
+from gpu_worker.pipeline.loading import quantization
 from gpu_worker.pipeline.loading.loaded_model import LoadedModel
 from gpu_worker.pipeline.loading.sources import DEMO_MODEL
 from gpu_worker.settings import WorkerSettings
@@ -35,44 +37,43 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Provenance:
-    """The provenance of one worker. A model's files are read while it loads, to save time."""
+    """The provenance of one worker.
+
+    A model's files are read when it has been loaded, and those of a request's assets before its
+    first step. So no generated image waits for them.
+    """
 
     def __init__(self, settings: WorkerSettings, library: Library) -> None:
         self._settings = settings
         self.library = library
-        self._digests = FileDigests(settings.run_dir / f"weights.gpu-{settings.gpu}.json")
-        self._model: Future[dict[str, Any]] | None = None
+        self._digests = FileDigests(settings.run_dir / "weights.sqlite")
+        self._model: dict[str, Any] = {}
 
-    def loading(self, name: str) -> None:
-        """Start reading the files of a model that is being loaded."""
-        future: Future[dict[str, Any]] = Future()
+    def read_model(self, name: str, variant: str | None = None) -> None:
+        """Read the files of a model that has been loaded.
 
-        def read() -> None:
-            try:
-                future.set_result(self._read_model(name))
-            except Exception as error:
-                future.set_exception(error)
+        Args:
+            variant: the one that was loaded, such as fp16.
+        """
+        part = self.library.models.get(name, Asset(source=name))
+        location, revision = self._location(part, own=name not in self.library.models)
+        digest = None if location is None else self._digest(location, "models", variant)
+        model = {"weights_sha256": digest, "revision": revision}
+        self._model = {key: value for key, value in model.items() if value is not None}
 
-        # A daemon thread does not delay the end of the worker.
-        threading.Thread(target=read, name="weights", daemon=True).start()
-        self._model = future
-
-    def metadata(
-        self, pipe: Any, request: GenerationRequest, device: torch.device
-    ) -> dict[str, Any]:
-        """Return the metadata of a request. Waits until the model's files have been read."""
+    def metadata(self, pipe: Any, device: torch.device) -> dict[str, Any]:
+        """Return the metadata of the loaded model and of what computes."""
         return {
             **environment(pipe),
             **self.device_metadata(device),
             **quantization.metadata(self._settings.quantization),
-            **(self._model.result() if self._model is not None else {}),
-            **self.asset_metadata(request),
+            **self._model,
         }
 
     def device_metadata(self, device: torch.device) -> dict[str, Any]:
         """Return the libraries, instructions and settings on which rounding depends."""
         if device.type == "cuda":
-            return {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+            return rounding.describe(device)
         if device.type != "cpu":
             return {}
         metadata: dict[str, Any] = {
@@ -85,16 +86,6 @@ class Provenance:
             metadata["cpu_rounding"] = self._settings.rounding
         return metadata
 
-    def _read_model(self, name: str) -> dict[str, Any]:
-        part = self.library.models.get(name, Asset(source=name))
-        location, revision = self._location(part, own=name not in self.library.models)
-        metadata: dict[str, Any] = {}
-        if location is not None and (digest := _digest_or_none(self._digests.of, location)):
-            metadata["weights_sha256"] = digest
-        if revision is not None:
-            metadata["revision"] = revision
-        return metadata
-
     def asset_metadata(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the digests of the assets that the request names besides the model."""
         parts: dict[str, str] = {}
@@ -103,11 +94,12 @@ class Provenance:
             # The model has its own digest, and built-in upscalers have no file.
             if kind == "models" or name not in getattr(self.library, kind):
                 continue
-            location, _ = self._location(getattr(self.library, kind)[name])
+            asset = getattr(self.library, kind)[name]
+            location, _ = self._location(asset)
             if location is None:
                 continue
-            location = _only_file(location)
-            if digest := _digest_or_none(self._digests.of, location):
+            location = _only_file(location, kind, asset.variant)
+            if digest := self._digest(location, kind, asset.variant):
                 parts[f"{kind}/{name}"] = digest
             named_by_sites = kind == "loras" and location.suffix == ".safetensors"
             if named_by_sites and (digest := _digest_or_none(self._digests.of_tensors, location)):
@@ -115,6 +107,12 @@ class Provenance:
         return {
             key: value for key, value in (("parts_sha256", parts), ("lora_hashes", loras)) if value
         }
+
+    def _digest(self, location: Path, kind: str, variant: str | None) -> str | None:
+        """Return the digest of what is loaded from a location; None where it cannot be read."""
+        return _digest_or_none(
+            lambda place: self._digests.of(place, loaded_files(place, kind, variant)), location
+        )
 
     def _location(self, part: Asset, own: bool = False) -> tuple[Path | None, str | None]:
         """Return the location of an asset's files and their commit; None where it is unknown.
@@ -155,10 +153,10 @@ class Provenance:
         return Path(folder)
 
 
-def _only_file(location: Path) -> Path:
-    """Return the only weights file of a directory, whose digest is the public one."""
-    files = [path for path in location.glob("*") if path.suffix in model_library.SAFE_SUFFIXES]
-    return files[0] if len(files) == 1 else location
+def _only_file(location: Path, kind: str, variant: str | None) -> Path:
+    """Return the only file that is loaded of a directory, whose digest is the public one."""
+    files = loaded_files(location, kind, variant)
+    return files[0] if len(files) == 1 and files[0].parent == location else location
 
 
 def _digest_or_none(digest: Callable[[Path], str], location: Path) -> str | None:
@@ -193,7 +191,7 @@ def attention(pipe: Any) -> str:
 
     Those that use diffusers' dispatcher also name its backend: `FluxAttnProcessor/native`.
     """
-    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    denoiser = denoiser_of(pipe)
     processors = getattr(denoiser, "attn_processors", {}).values()
     return "+".join(sorted({_processor(each) for each in processors}))
 
@@ -225,7 +223,8 @@ def model_metadata(loaded: LoadedModel) -> dict[str, Any]:
     return {
         "model": loaded.name,
         "pipeline": type(loaded.pipe).__name__,
-        "dtype": str(loaded.pipe.dtype).removeprefix("torch."),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "offload": loaded.offload,
         "scheduler": type(loaded.pipe.scheduler).__name__,
     }
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpu_worker.pipeline.integrity import wider_vae
+from gpu_worker.pipeline.execution import vae_calls, wider_vae
 
 SCHEDULER, TEXT_ENCODER = "scheduler", "text_encoder"
 
@@ -39,8 +39,6 @@ class ValueNotes:
     """The notes of one pass, in the order of the computation."""
 
     def __init__(self) -> None:
-        self.vae_dtype: str | None = None
-        """The wider dtype that the VAE needed, once it did."""
         self._notes: list[Note] = []
         self._is_paused = False
 
@@ -61,11 +59,6 @@ class ValueNotes:
             yield
         finally:
             self._is_paused = False
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether the computation has no part in the image."""
-        return self._is_paused
 
     def cause(self) -> Note | None:
         """Return the first note that is not finite, if such numbers reached the image.
@@ -149,34 +142,28 @@ def _watched_step(scheduler: Any, notes: ValueNotes) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched_vae(name: str, vae: torch.nn.Module, notes: ValueNotes) -> Iterator[None]:
-    def watched(method: str, *, narrows: bool) -> Callable[..., Any]:
-        own = getattr(vae, method)
+    with contextlib.ExitStack() as stack:
+        for method in vae_calls.METHODS:
+            own = getattr(vae, method)
 
-        @functools.wraps(own)
-        def run(value: torch.Tensor, *inputs: Any, **named: Any) -> Any:
-            output = own(value, *inputs, **named)
-            if notes.is_paused:
+            def run(*inputs: Any, own: Any = own, **named: Any) -> Any:
+                output = own(*inputs, **named)
+                notes.add(name, output)
                 return output
-            if wider_vae.is_worth_a_retry(value, output):
-                wider = wider_vae.run(vae, method, value, *inputs, **named)
-                output = wider_vae.cast(wider, value.dtype) if narrows else wider
-                notes.vae_dtype = wider_vae.NAME
-            notes.add(name, output)
-            return output
 
-        return run
-
-    # Latents go on in their own dtype; pixels are converted by the image processor anyway.
-    encode, decode = watched("encode", narrows=True), watched("decode", narrows=False)
-    with replaced(vae, "encode", encode), replaced(vae, "decode", decode):
+            stack.enter_context(replaced(vae, method, functools.wraps(own)(run)))
         yield
 
 
 @contextlib.contextmanager
 def replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
     """Replace a method of one object inside this context. Its class keeps its own."""
-    setattr(owner, name, function)
+    before = vars(owner).get(name)
+    vars(owner)[name] = function
     try:
         yield
     finally:
-        delattr(owner, name)
+        if before is None:
+            del vars(owner)[name]
+        else:
+            vars(owner)[name] = before

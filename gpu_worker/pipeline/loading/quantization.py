@@ -15,7 +15,8 @@ from diffusers.quantizers import PipelineQuantizationConfig
 
 from gpu_worker import quantization_libraries
 from gpu_worker.assets.model_library import ModelsError
-from gpu_worker.pipeline.loading import machine_size
+from gpu_worker.pipeline.execution import machine_size
+from gpu_worker.pipeline.execution.device import choose_device
 from gpu_worker.settings import WorkerSettings
 
 _PARTS = ["unet", "transformer"]
@@ -30,7 +31,7 @@ def config(settings: WorkerSettings, dtype: torch.dtype) -> PipelineQuantization
     setting = settings.quantization
     if setting == "none":
         return None
-    _check(setting, machine_size.choose_device(settings.device, settings.gpu))
+    _check(setting, choose_device(settings.device, settings.gpu))
     if setting == "torchao-int8":
         from torchao.quantization import Int8WeightOnlyConfig
 
@@ -74,7 +75,7 @@ def _check(setting: str, device: torch.device) -> None:
 
 def current_device(settings: WorkerSettings) -> torch.cuda.device:
     """Make the worker's GPU the current one, where bitsandbytes puts quantized weights."""
-    device = machine_size.choose_device(settings.device, settings.gpu)
+    device = choose_device(settings.device, settings.gpu)
     return torch.cuda.device(device.index if device.type == "cuda" else -1)
 
 
@@ -84,17 +85,13 @@ def check_quantized(pipe: Any, name: str, setting: str) -> None:
     Raises:
         ModelsError: nothing of this model is quantized.
     """
-    if setting != "none" and not any(method(getattr(pipe, part, None)) for part in _PARTS):
+    if setting != "none" and not any(
+        machine_size.quantization_method(getattr(pipe, part, None)) for part in _PARTS
+    ):
         raise ModelsError(
             f"{name}: SDE_QUANTIZATION={setting}: {type(pipe).__name__} has nothing that diffusers "
             "can quantize: no UNet and no transformer"
         )
-
-
-def method(part: Any) -> str | None:
-    """Return diffusers' name of a part's quantization: bitsandbytes, torchao, quanto or gguf."""
-    quantizer = getattr(part, "hf_quantizer", None)
-    return None if quantizer is None else str(quantizer.quantization_config.quant_method.value)
 
 
 def metadata(setting: str) -> dict[str, Any]:

@@ -6,16 +6,19 @@ It reads names and folders, no weights. It rejects formats that may hold code.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import huggingface_hub
 
 from gpu_worker.assets import model_library
 from gpu_worker.assets.model_library import INDEX, Library, ModelAsset, ModelsError
-from gpu_worker.pipeline.loading import checkpoints, task_pipelines
+from gpu_worker.assets.repository_files import variant_of
+from gpu_worker.pipeline.loading import checkpoints, task_pipelines, vocabulary
+from gpu_worker.pipeline.loading.asset_files import check_header
 from gpu_worker.settings import WorkerSettings
 
 DEMO_MODEL = Path(__file__).parents[2] / "demo_model"
@@ -23,8 +26,6 @@ DEMO = ModelAsset.model_validate({"source": "demo", "defaults": {"guidance_scale
 
 _LIBRARIES = (None, "diffusers", "transformers")
 """Libraries of a pipeline's components, besides the folders of diffusers' own pipelines."""
-
-_VARIANT = re.compile(r"[\w-]+\.([a-z]\w*?)(?:-\d+-of-\d+)?\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,31 @@ class Source:
     path: Path | None
     has_entry: bool = True
 
-    @property
+    @cached_property
     def config(self) -> Path | None:
         """Return the directory in diffusers' layout; for a single file the one of the same name.
 
-        It is None where only the hub has the configuration.
+        Without it, it is that of gpu_worker/model_configs/. It is None where only the hub has the
+        configuration. Raises ModelsError if the file is not safetensors.
         """
         if self.path is None or self.path.is_dir():
             return self.path
         beside = self.path.with_suffix("")
-        return beside if (beside / INDEX).is_file() else None
+        if (beside / INDEX).is_file():
+            return beside
+        is_gguf = self.path.suffix == ".gguf"
+        return None if is_gguf else checkpoints.shipped_configuration(self.path)
+
+    @cached_property
+    def scheduling(self) -> dict[str, Any]:
+        """Return the values of the scheduler's configuration that a single file itself names."""
+        is_single = self.path is not None and self.path.suffix == ".safetensors"
+        return checkpoints.scheduling(self.path) if self.path and is_single else {}
+
+
+def vocabulary_of(source: Source) -> vocabulary.Vocabulary | None:
+    """Return the words of the built-in model; None for every other model."""
+    return vocabulary.of(source.path) if source.model is DEMO else None
 
 
 def find(name: str, library: Library, settings: WorkerSettings) -> Source:
@@ -60,13 +76,14 @@ def find(name: str, library: Library, settings: WorkerSettings) -> Source:
     """
     if name in library.models:
         model = library.models[name]
-        return _check(Source(name, model, model_library.locate(settings.models_dir, model.source)))
+        path = model_library.locate(settings.models_dir, model.source)
+        return _check(Source(name, model, path), settings.cache_dir)
     if name == "demo":
         return Source(name, DEMO, DEMO_MODEL)
     if name != settings.model:
         choices = ", ".join(names(library, settings))
         raise ModelsError(f"no model has the name {name!r}; the names are: {choices}")
-    return _check(_from_setting(name))
+    return _check(_from_setting(name), settings.cache_dir)
 
 
 def names(library: Library, settings: WorkerSettings) -> list[str]:
@@ -133,12 +150,6 @@ def variant(source: Source) -> str | None:
     return variants.pop() if len(variants) == 1 else None
 
 
-def variant_of(name: str) -> str | None:
-    """Return the variant in the name of a weights file, such as fp16."""
-    match = _VARIANT.fullmatch(name)
-    return None if match is None else match[1]
-
-
 def _is_diffusers(library: Any) -> bool:
     """Return whether diffusers finds a component here: a library, or a pipeline's folder."""
     if library in _LIBRARIES:
@@ -178,9 +189,14 @@ def _from_setting(name: str) -> Source:
     return Source(name, ModelAsset(source=name), path, has_entry=False)
 
 
-def _check(source: Source) -> Source:
-    """Raise ModelsError when the index names code, or a needed directory is missing."""
+def _check(source: Source, cache_dir: str | None) -> Source:
+    """Raise ModelsError when the index names code, or something is not on this machine."""
+    if source.path is None:
+        cache = Path(cache_dir or huggingface_hub.constants.HF_HUB_CACHE)
+        model_library.check_cached(source.model.source, cache)
     if source.path is not None:
+        if source.path.suffix == ".safetensors":
+            checkpoints.check_weights(check_header(source.path, source.name), source.name)
         pipeline_class(source)
         if source.path.suffix == ".gguf" and source.config is None:
             beside = source.path.with_suffix("").name

@@ -19,6 +19,7 @@ from diffusers.pipelines import auto_pipeline
 
 from gpu_worker.contract.checks import Mode, mode_of
 from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline.execution import offload
 from gpu_worker.pipeline.families import (
     call_parameters,
     class_of,
@@ -148,6 +149,7 @@ def for_mode(pipe: Any, mode: Mode, **parts: Any) -> Any | None:
             return None
         new = _copy(pipe, cls, parts)
     new.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
+    offload.share(pipe, new)
     return new
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from gpu_worker.contract.request import call_fields
 from gpu_worker.pipeline.families import call_parameters, family_of
+from gpu_worker.pipeline.inputs.canvas import Canvas
+from gpu_worker.pipeline.inputs.context import GenerationContext
 from gpu_worker.pipeline.loading.loaded_model import unsupported
-from gpu_worker.pipeline.sampling.canvas import Canvas
-from gpu_worker.pipeline.sampling.context import GenerationContext
 
 _COMPUTED = ("negative_prompt", "width", "height")
 """Parameters of diffusers' calls that are not simply the request's values."""

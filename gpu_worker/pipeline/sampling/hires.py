@@ -26,9 +26,9 @@ def steps_after(hires: Hires, first_steps: int) -> int:
     return max(1, min(int(steps * hires.strength), steps))
 
 
-def output(hires: Hires) -> dict[str, str]:
-    """Return the first pass's output arguments: latents for the upscaler `latent`, else images."""
-    return {"output_type": "latent" if hires.upscaler == LATENT else "pil"}
+def starts_from_latents(hires: Hires) -> bool:
+    """Return whether the second pass starts from interpolated latents rather than from an image."""
+    return hires.upscaler == LATENT
 
 
 def upscale_first_pass(

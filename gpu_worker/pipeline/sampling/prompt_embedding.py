@@ -16,6 +16,7 @@ from compel.prompt_parser import FlattenedPrompt
 from gpu_worker.contract import prompt_weights
 from gpu_worker.contract.prompt_weights import Fragment
 from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline.execution import dtypes
 from gpu_worker.pipeline.families import family_of
 
 _LAST = ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
@@ -107,7 +108,9 @@ def _compel(
 ) -> Compel:
     return Compel(
         tokenizer=getattr(pipe, f"tokenizer{suffix}"),
-        text_encoder=_SkippingEncoder(getattr(pipe, f"text_encoder{suffix}"), skip),
+        text_encoder=_CompelEncoder(
+            getattr(pipe, f"text_encoder{suffix}"), skip, pipe._execution_device
+        ),
         dtype_for_device_getter=lambda device: torch.float32,
         truncate_long_prompts=False,
         split_long_text_mode=SplitLongTextMode.PHRASES,
@@ -117,15 +120,17 @@ def _compel(
     )
 
 
-class _SkippingEncoder:
-    """A text encoder without its last layers, skipped as in diffusers' encode_prompt.
+class _CompelEncoder:
+    """A text encoder as compel uses it: without its last layers, on the device that computes.
 
-    compel itself can skip one layer at most.
+    The layers are skipped as in diffusers' encode_prompt. compel itself can skip one at most.
+    compel returns the embeddings on `device`, which is not where offloaded weights rest.
     """
 
-    def __init__(self, encoder: Any, skip: int) -> None:
+    def __init__(self, encoder: Any, skip: int, device: torch.device) -> None:
         self._encoder = encoder
         self._skip = skip
+        self.device = device
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
@@ -165,7 +170,7 @@ def _single(
 ) -> dict[str, Any]:
     compel = _compel(pipe, "", _LAST, request.clip_skip or 0)
     embeds, other = _pair(compel, positive, negative)
-    dtype = pipe.dtype
+    dtype = dtypes.of_denoiser(pipe)
     return {"prompt_embeds": embeds.to(dtype), "negative_prompt_embeds": other.to(dtype)}
 
 
@@ -189,7 +194,7 @@ def _xl(
     if not request.negative_prompt and pipe.config.get("force_zeros_for_empty_prompt"):
         # diffusers' encode_prompt does the same.
         other, pooled[1] = torch.zeros_like(other), torch.zeros_like(pooled[1])
-    dtype = pipe.dtype
+    dtype = dtypes.of_denoiser(pipe)
     return {
         "prompt_embeds": embeds.to(dtype),
         "negative_prompt_embeds": other.to(dtype),

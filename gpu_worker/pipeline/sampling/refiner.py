@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +16,19 @@ import torch
 from torch.nn import functional
 
 from gpu_worker.contract.request import GenerationRequest
+from gpu_worker.pipeline.execution import offload
 from gpu_worker.pipeline.families import call_parameters
-from gpu_worker.pipeline.loading import offload
+from gpu_worker.pipeline.inputs.context import GenerationContext
 from gpu_worker.pipeline.loading.loaded_model import unsupported
-from gpu_worker.pipeline.sampling import prompt_embedding, refiner_loading
-from gpu_worker.pipeline.sampling.context import GenerationContext
-
-MaskBlend = Callable[[Any, int, torch.Tensor], torch.Tensor]
-"""Takes a pipeline, a step from 0 and its latents; returns them with the kept part restored."""
+from gpu_worker.pipeline.sampling import encoding, refiner_loading
+from gpu_worker.pipeline.sampling.denoising import Blend
 
 _BASE_ARGUMENTS = ("num_inference_steps", "guidance_scale", "guidance_rescale", "eta")
 """Arguments of the base's call that the refiner's call gets, too."""
+
+
+_GUIDED = 2.0
+"""A guidance scale at which diffusers encodes the negative prompt too."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class RefinerPipeline:
         start = {"image": latents, "denoising_start": self.switch_at}
         return resolved | base_arguments | self.prompt_arguments | start
 
-    def mask_blend(self, of_base: dict[str, Any], generator: torch.Generator) -> MaskBlend | None:
+    def mask_blend(self, of_base: dict[str, Any], generator: torch.Generator) -> Blend | None:
         """Return a function that restores the image under the mask's black after each step.
 
         Without a mask the method returns None. diffusers' inpainting with denoising_start would
@@ -201,13 +203,8 @@ def split_steps(
 
 def _prompt_arguments(pipe: Any, request: GenerationRequest) -> dict[str, Any]:
     """Return the prompt embeddings of the refiner's text encoder, for all images."""
-    prompt_arguments, _ = prompt_embedding.build(pipe, request)
-    if "prompt_embeds" in prompt_arguments:
-        return prompt_arguments
-    names = ("", "negative_", "pooled_", "negative_pooled_")
-    with torch.no_grad():
-        embeds = pipe.encode_prompt(**prompt_arguments, clip_skip=request.clip_skip)
-    return {f"{name}prompt_embeds": each for name, each in zip(names, embeds, strict=True)}
+    prompt_arguments, _ = encoding.encode(pipe, request, _GUIDED)
+    return prompt_arguments
 
 
 @contextlib.contextmanager

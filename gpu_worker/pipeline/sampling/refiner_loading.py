@@ -12,10 +12,11 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from gpu_worker.assets import model_library
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract.validation_errors import Unsupported
-from gpu_worker.pipeline.loading import machine_size, sources
-from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles
+from gpu_worker.pipeline.execution import machine_size, vae_calls
+from gpu_worker.pipeline.inputs.context import GenerationContext
+from gpu_worker.pipeline.loading import sources
+from gpu_worker.pipeline.loading.asset_files import DEVICE_ERRORS, AssetFiles, stored_variant
 from gpu_worker.pipeline.loading.loaded_model import unsupported
-from gpu_worker.pipeline.sampling.context import GenerationContext
 
 NETWORKS = {"UNet2DConditionModel": UNet2DConditionModel}
 
@@ -47,21 +48,24 @@ def pipeline(pipe: Any, context: GenerationContext) -> Any:
     """
     loaded, request, assets = context.loaded, context.request, context.assets
     name = request.refiner.name if request.refiner else ""
-    dtype = loaded.pipe.dtype
-    unet = assets.network("refiners", name, NETWORKS, dtype, inner="unet")
-    if machine_size.SWITCHES[loaded.size].attention_slicing:
-        unet.set_attention_slice("auto")
+    dtype = loaded.dtype
+    unet = assets.recent_network("refiners", name, NETWORKS, dtype, inner="unet")
     _, folder = assets.part("refiners", name)
     has_index = folder is not None and (folder / model_library.INDEX).is_file()
     index = sources.index(folder) if folder is not None and has_index else {}
-    own = {part: _own(assets, name, part, folder, dtype) for part in _PARTS if has_index}
+    own = {
+        part: _own(assets, name, part, folder, pipe.vae.dtype if part == "vae" else dtype)
+        for part in _PARTS
+        if has_index
+    }
     if own.get("text_encoder_2") is not None and request.embeddings:
         why = f"has its own text_encoder_2 in {name!r}, which does not know the words of embeddings"
         raise unsupported("refiner", name, pipe, f"does not support this refiner: it {why}")
     if request.vae is not None:
         own["vae"] = None
     elif own.get("vae") is not None:
-        machine_size.enable_vae_savings(own["vae"], loaded.size)
+        machine_size.enable_vae_savings(own["vae"], loaded.placement)
+        vae_calls.install(own["vae"])
     parts = {part: own.get(part) or getattr(pipe, part) for part in _PARTS}
     return StableDiffusionXLImg2ImgPipeline(
         **parts,
@@ -80,8 +84,8 @@ def _own(assets: AssetFiles, name: str, part: str, folder: Path | None, dtype: A
     if folder is None or not (folder / part / _CONFIG_FILES.get(part, "config.json")).is_file():
         return None
     options: dict[str, Any] = {"use_safetensors": True, "dtype": dtype}
-    if variant := assets.variant("refiners", name):
-        options["variant"] = variant
+    variant = assets.part("refiners", name)[0].variant
+    options["variant"] = stored_variant(folder / part, variant, f"refiners.{name}: its {part}")
     try:
         return _PARTS[part].from_pretrained(
             str(folder / part), local_files_only=True, **({} if part == "tokenizer_2" else options)

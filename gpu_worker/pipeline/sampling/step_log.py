@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gpu_worker.pipeline.loading import memory
+from gpu_worker.pipeline.execution import memory
 
 
 class StepLog:

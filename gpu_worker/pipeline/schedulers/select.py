@@ -10,8 +10,8 @@ from typing import Any
 
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.contract.validation_errors import Unsupported
+from gpu_worker.pipeline.inputs.context import GenerationContext
 from gpu_worker.pipeline.loading.loaded_model import LoadedModel, unsupported
-from gpu_worker.pipeline.sampling.context import GenerationContext
 from gpu_worker.pipeline.schedulers import dry_run
 from gpu_worker.pipeline.schedulers.dry_run import Pass
 

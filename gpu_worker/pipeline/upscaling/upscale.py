@@ -16,7 +16,7 @@ from PIL import Image
 
 from gpu_worker.assets.model_library import Library, ModelsError
 from gpu_worker.contract.field_types import LANCZOS
-from gpu_worker.pipeline.loading import alignment
+from gpu_worker.pipeline.execution import alignment
 from gpu_worker.pipeline.upscaling import spandrel_models
 
 _TILE_PX, _OVERLAP_PX = 512, 32

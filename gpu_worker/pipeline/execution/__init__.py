@@ -1,0 +1,1 @@
+"""How the device computes: its errors, dtypes, what fits its memory, and what is switched on."""

@@ -1,0 +1,1 @@
+"""What the training images show, and how they are drawn."""

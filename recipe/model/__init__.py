@@ -1,0 +1,1 @@
+"""The model's networks, its words, and its files."""
