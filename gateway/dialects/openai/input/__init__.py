@@ -1,0 +1,1 @@
+"""Reads what clients of the OpenAI images API send, and makes our requests of it."""
