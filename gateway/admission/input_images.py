@@ -7,80 +7,163 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import threading
 from collections.abc import Iterator
 from typing import Any
 
+from PIL import Image
 from pydantic import ValidationError
 
+from gateway.admission.turns import Turns
 from gateway.errors import InvalidRequest
 from gateway.store.input_store import InputFiles
 from gpu_worker.contract import image_codec, output_size
+from gpu_worker.contract.fields.request_walk import image_fields
 from gpu_worker.contract.image_codec import UnreadableImage
-from gpu_worker.contract.request import GenerationRequest, image_fields
+from gpu_worker.contract.limits import RequestLimits
+from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.contract.validation_errors import Unsupported, display_value, field_errors
 
 MIN_SIDE_PX = 16
 
 LARGE_BYTES = 1 << 20
-AT_ONCE = 4
-"""The number of requests above LARGE_BYTES that are read at a time. Each may need 250 MB."""
+
+_WAITING, _PATIENCE_S = 9, 20.0
+"""How many requests wait for each kind of turn, and how long. Each keeps a thread."""
 
 
 class InputImageReader:
     """Reads the images of requests. Thread-safe.
 
+    One large body is parsed at a time, and one image is decoded at a time. So the memory has a
+    bound: a body of 64 MiB takes 250 MB, and a WebP of 16 million pixels takes as much.
+
     Args:
         max_pixels: of one image; a larger one is refused before it is decoded.
+        limits: of each request.
     """
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, limits: RequestLimits | None = None) -> None:
         self._max_pixels = max_pixels
-        self._large = threading.BoundedSemaphore(AT_ONCE)
+        self._limits = limits or RequestLimits()
+        self._bodies = Turns(1, _WAITING, _PATIENCE_S)
+        self._decoding = Turns(1, _WAITING, _PATIENCE_S)
 
     @contextlib.contextmanager
     def room(self, size_bytes: int) -> Iterator[None]:
-        """Hold room for a body of this size while it is read. A large body waits for its turn."""
+        """Hold room for a body of this size while it is read. A large body waits for its turn.
+
+        Raises:
+            TooManyUploads: too many large bodies wait.
+        """
         if size_bytes <= LARGE_BYTES:
             yield
             return
-        with self._large:
+        with self._bodies.turn():
             yield
 
     def request(self, body: object) -> tuple[GenerationRequest, InputFiles]:
         """Return the request in a client's JSON, with digests for its images, and the images.
 
+        Nothing is decoded before all fields and all headers of images are valid.
+
         Raises:
             InvalidRequest: it names every invalid field, images included.
+            TooManyUploads: too many images wait until they are decoded.
         """
         images: InputFiles = {}
-        size: output_size.Size | None = None
+        places: dict[str, str] = {}
         errors: list[dict[str, Any]] = []
         for where, holder, key in image_fields(body):
-            text, image_size = holder[key], None
-            try:
-                content = image_codec.from_base64(text)
-                image_size = image_codec.decode(content, self._check_size).size
-            except UnreadableImage as refusal:
-                errors.append(
-                    {"field": where, "message": str(refusal), "value": display_value(text)}
-                )
-                content = b""
-            if where == "image":
-                size = image_size
-            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            content = self._content(where, holder[key], errors)
+            holder[key] = digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
             images[digest] = content
-            holder[key] = digest
+            places.setdefault(digest, where)
         try:
             request = GenerationRequest.model_validate(body)
-            output_size.check(request, size)
         except ValidationError as error:
             errors += field_errors(error, GenerationRequest.model_fields)
-        except Unsupported as error:
-            errors.append(error.error)
+        if errors:
+            raise InvalidRequest(errors, GenerationRequest.model_fields)
+        sizes = {digest: self._size(places[digest], images[digest], errors) for digest in images}
+        if not errors:
+            self._check_limits(request, sizes.get(request.image or ""), errors)
         if errors:
             raise InvalidRequest(errors, GenerationRequest.model_fields)
         return request, images
+
+    @contextlib.contextmanager
+    def decoded(self, content: bytes) -> Iterator[Image.Image]:
+        """Hold an image, upright, as image_codec.decode() returns it. It waits for its turn.
+
+        Raises:
+            UnreadableImage: it is no image that the service accepts.
+            TooManyUploads: too many images wait until they are decoded.
+        """
+        with self._decoding.turn():
+            yield image_codec.decode(content, self._check_size)
+
+    def check_limits(self, request: GenerationRequest, size: output_size.Size | None) -> None:
+        """Check the sizes of a request and the operator's limits. Raises Unsupported.
+
+        Args:
+            size: of its `image`, upright; None when there is none.
+        """
+        output_size.check(request, size)
+        self._limits.check(request, size)
+
+    def image(self, where: str, text: str) -> Image.Image:
+        """Return an image in base64, upright and decoded, in its own mode.
+
+        Args:
+            where: the field that an error names.
+
+        Raises:
+            InvalidRequest: it is no image that the service accepts.
+            TooManyUploads: too many images wait until they are decoded.
+        """
+        errors: list[dict[str, Any]] = []
+        content = self._content(where, text, errors)
+        try:
+            if not errors:
+                with self._decoding.turn():
+                    return image_codec.decode(content, self._check_size)
+        except UnreadableImage as refusal:
+            errors.append({"field": where, "message": str(refusal), "value": None})
+        raise InvalidRequest(errors)
+
+    def _check_limits(
+        self,
+        request: GenerationRequest,
+        size: output_size.Size | None,
+        errors: list[dict[str, Any]],
+    ) -> None:
+        try:
+            self.check_limits(request, size)
+        except Unsupported as error:
+            errors.append(error.error)
+
+    def _content(self, where: str, text: str, errors: list[dict[str, Any]]) -> bytes:
+        """Return the bytes of an image whose header is valid; else add an error."""
+        try:
+            content = image_codec.from_base64(text)
+            image_codec.inspect(content, self._check_size)
+        except UnreadableImage as refusal:
+            errors.append({"field": where, "message": str(refusal), "value": display_value(text)})
+            return b""
+        return content
+
+    def _size(
+        self, where: str, content: bytes, errors: list[dict[str, Any]]
+    ) -> output_size.Size | None:
+        """Return the upright size of an image, which is decoded; else add an error."""
+        if errors:
+            return None
+        try:
+            with self._decoding.turn():
+                return image_codec.decode(content, self._check_size).size
+        except UnreadableImage as refusal:
+            errors.append({"field": where, "message": str(refusal), "value": None})
+            return None
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:

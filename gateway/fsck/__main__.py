@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from gateway.fsck import locks, repair, scan_store
 from gateway.fsck.report import Finding, Kind, Report
 from gpu_worker.settings import Settings
+from gpu_worker.store import segments
 from gpu_worker.store.process import StoreLocked
 
 EX_FAULTS = 1
@@ -116,7 +117,7 @@ def _fix(settings: Settings) -> int:
         print("the store is sound")
         return 0
     print(f"{faults} faults have been repaired; the store is sound")
-    saved = settings.results_dir / scan_store.DAMAGED_NAME
+    saved = settings.results_dir / segments.DAMAGED_NAME
     if saved.exists():
         print(f"the removed bytes are in {saved}")
     return 0

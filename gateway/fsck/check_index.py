@@ -29,7 +29,8 @@ EXCEPT SELECT {COLUMNS} FROM main.results LIMIT 1
 _LACKING = """
 SELECT uuid, segment, offset FROM main.results JOIN trusted ON name = segment
 WHERE offset < read_to AND uuid NOT IN (SELECT uuid FROM deleted)
-AND (uuid, image_index) NOT IN (SELECT uuid, image_index FROM seen.results) LIMIT 1
+AND (uuid, image_index) NOT IN (SELECT uuid, image_index FROM seen.results)
+AND (uuid, image_index) NOT IN (SELECT uuid, image_index FROM deleted_images) LIMIT 1
 """
 _TOMBSTONES = "SELECT uuid FROM seen.deletions EXCEPT SELECT uuid FROM deleted LIMIT 1"
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from gpu_worker.settings import Settings
-from gpu_worker.store import process
+from gpu_worker.store import private_folder, process
 
 _WORKERS_FILE = re.compile(r"(gpu-\d+)\.")
 
@@ -50,7 +50,8 @@ def hold_all(settings: Settings, locks: ExitStack) -> set[str]:
         StoreLocked: a process of the service is running.
         OSError: a lock file cannot be created.
     """
-    process.make_directories(settings.run_dir, settings.results_dir)
+    private_folder.make(settings.data_dir, follow_links=True)
+    private_folder.make(settings.run_dir, settings.results_dir)
     locks.enter_context(process.lock(_path(settings, "gateway"), "the gateway's lock"))
     locked_workers: set[str] = set()
     while True:

@@ -5,31 +5,13 @@ Memory stays flat, because no line beyond the limit of a scan is held.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from gateway.fsck.report import Kind, Part, Report
 from gpu_worker.contract import output_size
 from gpu_worker.store import durable, scan
-
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe would block
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """Open a file for reading.
-
-    Raises:
-        OSError: the file cannot be read, or is a link, a pipe or a directory.
-    """
-    file = open(path, "rb", buffering=scan.CHUNK_BYTES, opener=lambda name, _: os.open(name, _READ))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "is not a regular file")
-    return file
 
 
 def check_lines(path: Path, writer: str, report: Report) -> Iterator[tuple[int, bytes]]:
@@ -38,7 +20,7 @@ def check_lines(path: Path, writer: str, report: Report) -> Iterator[tuple[int, 
     All other lines, and the end of the last whole line, go into the report.
     """
     try:
-        with open_plain(path) as file:
+        with durable.open_plain(path, scan.CHUNK_BYTES) as file:
             end, size = 0, os.fstat(file.fileno()).st_size
             for offset, length, text in scan.whole_lines(file, end=size):
                 end = offset + length

@@ -14,7 +14,6 @@ from itertools import count
 from pathlib import Path
 
 from gateway.fsck.report import Part, Report
-from gateway.fsck.scan_store import DAMAGED_NAME
 from gateway.store import index_db
 from gateway.store.index_file import INDEX_NAME
 from gpu_worker.store import durable, outcomes, segments
@@ -31,7 +30,7 @@ def store(folder: Path, report: Report) -> None:
     Raises:
         OSError: the disk refuses a write; the remaining faults are unchanged.
     """
-    saved = folder / DAMAGED_NAME
+    saved = folder / segments.DAMAGED_NAME
     files = report.files_to_repair()
     if report.index_is_bad or files:
         # The index goes first, because it is wrong as soon as a line moves.
@@ -59,7 +58,7 @@ def _remove_parts(path: Path, saved: Path, report: Report) -> None:
         if part.offset > last.offset + last.length:
             left = part.offset
         # A deleted result must not be kept under another name.
-        if part.uuid is None or not report.is_deleted(part.uuid):
+        if part.uuid is None or not report.is_image_deleted(part.uuid, part.image_index):
             _quarantine(path, saved / f"{path.name}.{part.offset}", part)
         count_removed, last = count_removed + 1, part
     _start_new_segment(path, left if last.offset + last.length == size else size)

@@ -21,6 +21,9 @@ PRAGMA journal_mode = OFF;
 CREATE TABLE results ({COLUMNS}, PRIMARY KEY (uuid, image_index)) WITHOUT ROWID;
 CREATE TABLE accepted (uuid TEXT PRIMARY KEY, offset INTEGER) WITHOUT ROWID;
 CREATE TABLE deleted (uuid TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE deleted_images (
+    uuid TEXT, image_index INTEGER, PRIMARY KEY (uuid, image_index)
+) WITHOUT ROWID;
 CREATE TABLE parts (
     path TEXT, offset INTEGER, length INTEGER, uuid TEXT, image_index INTEGER,
     PRIMARY KEY (path, offset)
@@ -151,6 +154,10 @@ class Report:
         """Note that the journal has deleted a result."""
         self.db.execute("INSERT OR IGNORE INTO deleted VALUES (?)", (uuid,))
 
+    def delete_image(self, uuid: str, image_index: int) -> None:
+        """Note that one image of a job was deleted."""
+        self.db.execute("INSERT OR IGNORE INTO deleted_images VALUES (?, ?)", (uuid, image_index))
+
     def take_out(self, path: Path, part: Part) -> None:
         """Note the bytes to remove from a file."""
         self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?)", (str(path), *part))
@@ -172,9 +179,11 @@ class Report:
         The values are uuid, number of records, expected number, segment and offset of one.
         """
         yield from self.db.execute(
-            "SELECT uuid, COUNT(*), num_images, segment, MIN(offset) FROM results "
+            "SELECT uuid, COUNT(*), num_images, segment, MIN(offset) FROM results AS here "
             "WHERE num_images > 1 AND uuid NOT IN (SELECT uuid FROM deleted) "
-            "GROUP BY uuid HAVING COUNT(*) < num_images ORDER BY segment, offset"
+            "GROUP BY uuid HAVING COUNT(*) + (SELECT COUNT(*) FROM deleted_images AS gone "
+            "WHERE gone.uuid = here.uuid AND (gone.uuid, gone.image_index) NOT IN "
+            "(SELECT uuid, image_index FROM results)) < num_images ORDER BY segment, offset"
         )
 
     def is_accepted(self, uuid: str) -> bool:
@@ -184,6 +193,12 @@ class Report:
     def is_deleted(self, uuid: str) -> bool:
         """Return whether the journal has deleted the result."""
         return self._is_in("deleted", uuid)
+
+    def is_image_deleted(self, uuid: str, image_index: int | None) -> bool:
+        """Return whether an image was deleted, alone or with its job."""
+        query = "SELECT 1 FROM deleted_images WHERE uuid = ? AND image_index = ?"
+        alone = self.db.execute(query, (uuid, image_index)).fetchone()
+        return alone is not None or self.is_deleted(uuid)
 
     def waiting(self) -> Iterator[tuple[str, int]]:
         """Yield uuid and journal offset of each accepted job without an outcome, in order."""

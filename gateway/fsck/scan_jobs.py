@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from gateway.fsck import raw_lines
 from gateway.fsck.report import Kind, Report
 from gateway.store import journal_event
+from gateway.store.gallery import labels_log
+from gpu_worker.store import durable
 from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.in_flight import InFlightJob, writer_of
 
@@ -36,8 +38,7 @@ def read_notes(folder: Path, names: list[str], report: Report) -> Iterator[Note]
         if writer is None or report.is_live(writer):
             continue
         try:
-            with raw_lines.open_plain(path) as file:
-                note = InFlightJob.model_validate_json(file.read())
+            note = InFlightJob.model_validate_json(durable.read_plain(path))
         except ValidationError as error:
             yield Note(path, writer, None, f"{error.error_count()} of its fields are invalid")
         except OSError as error:
@@ -69,6 +70,21 @@ def _read_events(path: Path, report: Report) -> None:
                 report.accept(uuid, offset)
             case {"event": "deleted", "uuid": str(uuid)}:
                 report.delete(uuid)
+
+
+def read_labels(path: Path, report: Report) -> None:
+    """Add the images that were deleted one by one to the report. A store may have no labels."""
+    if not path.exists() and not path.is_symlink():
+        return
+    for offset, text in raw_lines.check_lines(path, "gateway", report):
+        try:
+            event, names, _ = labels_log.decode(text)
+        except DamagedLine as error:
+            raw_lines.foreign_line(path, offset, error, report)
+            continue
+        if event == labels_log.DELETED:
+            for name in names:
+                report.delete_image(*name)
 
 
 def report_info(folder: Path, journal: Path, report: Report) -> None:
@@ -109,4 +125,5 @@ def _has_lost_lines(note: Note, journal: Path, saved: Path, report: Report) -> b
     """
     files = [path.name for path in (*report.files_to_repair(), *saved.glob("*"))]
     has_damage = any(name.startswith((journal.name, f"{note.writer}.0")) for name in files)
-    return has_damage or not journal.exists()
+    has_newer_lines = bool(report.counts[False, Kind.FOREIGN])
+    return has_damage or has_newer_lines or not journal.exists()

@@ -13,13 +13,10 @@ from gateway.fsck.report import Kind, Part, Report
 from gateway.store import record_reader
 from gateway.store.index_db import Entry
 from gpu_worker.settings import Settings
-from gpu_worker.store import outcomes, record_line, scan, segments
+from gpu_worker.store import durable, outcomes, record_line, scan, segments
 from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.scan import ScannedLine
 from gpu_worker.store.segments import Segment
-
-DAMAGED_NAME = "damaged"
-"""The folder for removed bytes, within the results folder."""
 
 
 def store(settings: Settings, names: list[str], report: Report) -> None:
@@ -41,13 +38,14 @@ def store(settings: Settings, names: list[str], report: Report) -> None:
     for segment in live:
         _segment(folder, segment, segment in growing, report)
     scan_jobs.read_journal(journal, settings.deletions_path, report)
+    scan_jobs.read_labels(settings.labels_path, report)
     for segment in obsolete:
         _replaced(folder, segment, report)
     for uuid, num_found, num_records, name, offset in report.incomplete():
         reason = f"{num_found} of the {num_records} records of {uuid} exist; the others are lost"
         report.find(Kind.INCOMPLETE, folder / name, offset, reason)
     scan_jobs.report_info(folder, journal, report)
-    saved = folder / DAMAGED_NAME
+    saved = folder / segments.DAMAGED_NAME
     for note in notes:
         scan_jobs.check_note(note, journal, saved, report)
     for path in [*(folder / name for name in names), *journal.parent.glob("*"), *saved.glob("*")]:
@@ -110,7 +108,7 @@ def _replaced(folder: Path, segment: Segment, report: Report) -> None:
         report.find(Kind.REPLACED, path, None, reason, is_fault=False)
         return
     try:
-        with raw_lines.open_plain(path) as file:
+        with durable.open_plain(path, scan.CHUNK_BYTES) as file:
             for _, _, text in scan.whole_lines(file):
                 alone += text is not None and _is_nowhere_else(text, report)
     except OSError as error:
@@ -129,13 +127,13 @@ def _is_nowhere_else(text: bytes, report: Report) -> bool:
     except DamagedLine:
         return False
     exists = report.has_image(record.uuid, record.image_index)
-    return not exists and not report.is_deleted(record.uuid)
+    return not exists and not report.is_image_deleted(record.uuid, record.image_index)
 
 
 def _left_over(path: Path, report: Report) -> None:
     """Report a temporary file, which stays for ever if its writer has died."""
     if not path.name.endswith((".jsonl.tmp", ".json.tmp")) and not (
-        path.parent.name == DAMAGED_NAME and path.suffix == ".tmp"
+        path.parent.name == segments.DAMAGED_NAME and path.suffix == ".tmp"
     ):
         return
     if path.is_dir() and not path.is_symlink():

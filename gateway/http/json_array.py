@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import falcon
 
 from gateway.http.concurrency_limit import ConcurrencyLimit
 from gateway.http.params import JSON
+from gateway.http.reply_file import LARGE_BYTES, InMemory, Part, ReplyFile
 from gateway.store.index_db import Entry
 from gateway.store.result_index import ResultIndex
+from gateway.store.stored_bytes import PIECE_BYTES, StoredBytes
 from gpu_worker.store.durable import DamagedLine
 
 log = logging.getLogger(__name__)
@@ -22,8 +26,9 @@ SMALL_BYTES = 1 << 20
 """A smaller array is sent whole, with a Content-Length, so that its connection is reused. A single
 record is always sent whole, because it is in memory at once anyway."""
 
-PIECE_BYTES = 256 << 10
-"""waitress copies each piece more than once, and a record has some megabytes."""
+
+Content = TypeVar("Content", bytes, StoredBytes)
+"""A record: in memory, or read from the log when it is sent."""
 
 
 class RecordArrayResponder:
@@ -48,11 +53,30 @@ class RecordArrayResponder:
         read = self._index.read if with_data else self._index.read_without_data
         resp.content_type = JSON
         if isinstance(entries, list) and is_small(entries, with_data):
-            resp.data = b"".join(array(entries, read))
+            if with_data and any(entry.length > LARGE_BYTES for entry in entries):
+                reply = ReplyFile(*self._parts(entries))
+                resp.set_stream(reply, len(reply))
+            else:
+                resp.data = b"".join(array(entries, read))
         elif req.method == "HEAD":
             resp.stream = []  # falcon sends nothing of a stream, and closes none
         else:
-            resp.stream = RecordStream(array(entries, read), self._streams.acquire())
+            close = self._streams.acquire()
+            resp.stream = RecordStream(self._pieces(entries, with_data), close)
+
+    def _parts(self, entries: Iterable[Entry]) -> Iterator[Part]:
+        """Yield the array in parts that are read from the log when they are sent."""
+        for each in array(entries, self._index.stored):
+            yield InMemory(each) if isinstance(each, bytes) else each
+
+    def _pieces(self, entries: Iterable[Entry], with_data: bool) -> Iterator[bytes]:
+        """Yield the array in pieces. One of them is in memory at a time, not a whole record."""
+        if not with_data:
+            yield from array(entries, self._index.read_without_data)
+            return
+        for part in self._parts(entries):
+            for start in range(0, len(part), PIECE_BYTES):
+                yield part.read(start, start + PIECE_BYTES)
 
 
 def is_small(entries: list[Entry], with_data: bool) -> bool:
@@ -69,13 +93,13 @@ class RecordStream:
         self.close = close
 
     def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._chunks:
-            for at in range(0, len(chunk), PIECE_BYTES):
-                yield chunk[at : at + PIECE_BYTES]
+        yield from self._chunks
 
 
-def array(entries: Iterable[Entry], read: Callable[[Entry], bytes | None]) -> Iterator[bytes]:
-    """Yield the records as one JSON array, a line for each. One is in memory at a time, unparsed.
+def array(
+    entries: Iterable[Entry], read: Callable[[Entry], Content | None]
+) -> Iterator[Content | bytes]:
+    """Yield the records as one JSON array, a line for each, unparsed.
 
     An unreadable record is left out and logged. The others are sent.
     """
@@ -84,10 +108,12 @@ def array(entries: Iterable[Entry], read: Callable[[Entry], bytes | None]) -> It
     for entry in entries:
         try:
             line = read(entry)
-        except (OSError, DamagedLine) as error:
+        except (OSError, DamagedLine, sqlite3.Error) as error:
             log.warning("the result %s is left out of a response: %s", entry.uuid, error)
             continue
         if line is not None:
-            yield separator + line
+            if separator:
+                yield separator
+            yield line
             separator = b",\n"
     yield b"]"

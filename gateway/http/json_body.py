@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import Any
+from typing import Any, TypeVar
 
 import falcon
 import orjson
+from pydantic import BaseModel, ValidationError
 
+from gateway.errors import InvalidRequest
+from gateway.http import json_outline
 from gateway.http.params import JSON
-from gpu_worker.contract.validation_errors import display_value, field_name
+from gpu_worker.contract.validation_errors import display_value, field_errors, field_name
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 PLAIN_BODY_BYTES = 1 << 20
 MAX_SEPARATORS = 20_000
@@ -38,6 +43,7 @@ def json_body(req: falcon.Request, limit_bytes: int) -> object:
 
     Raises:
         falcon.HTTPError: 415, 413 or 400.
+        InvalidRequest: the body is nested too deeply.
     """
     _check_type(req)
     body = req.bounded_stream.read(limit_bytes + 1)
@@ -49,12 +55,30 @@ def json_body(req: falcon.Request, limit_bytes: int) -> object:
             "and brackets, which only images justify"
         )
     try:
-        return orjson.loads(body)
+        value: object = orjson.loads(body)  # up to 1024 levels
+        outline = json_outline.outside_strings(body)
+        json_outline.check_depth(outline)
+        json_outline.check_keys(body, outline, value)
+    except json_outline.DoubledKey as error:
+        raise _broken(f"{_path((None, str(error)))}: is sent more than once") from None
+    except json_outline.Nested as error:
+        raise InvalidRequest([{"field": "body", "message": str(error), "value": None}]) from None
     except orjson.JSONDecodeError as error:
         why = _locate_invalid_value(body) or error
-        raise falcon.HTTPBadRequest(
-            title="Broken JSON", description=f"the body is not valid JSON: {why}"
-        ) from None
+        raise _broken(f"the body is not valid JSON: {why}") from None
+    return value
+
+
+def validated(model: type[ModelT], content: object) -> ModelT:
+    """Return JSON as a model. Raises InvalidRequest, which names every invalid field."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise InvalidRequest(field_errors(error, model.model_fields), model.model_fields) from None
+
+
+def _broken(sentence: str) -> falcon.HTTPBadRequest:
+    return falcon.HTTPBadRequest(title="Broken JSON", description=sentence)
 
 
 def _check_type(req: falcon.Request) -> None:

@@ -19,8 +19,8 @@ def choose(waiting: Sequence[JobEntry], free_slots: Mapping[str, int]) -> Assign
     """Return the next assignment; None when no job waits or no worker is free.
 
     Args:
-        waiting: the jobs in the order of acceptance.
-        free_slots: how many more jobs each worker takes. The first free one gets the oldest job.
+        waiting: the jobs in the order of their turns.
+        free_slots: how many more jobs each worker takes. The first free one gets the first job.
     """
     worker = next((name for name, count in free_slots.items() if count > 0), None)
     if worker is None or not waiting:

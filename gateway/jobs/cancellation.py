@@ -35,6 +35,7 @@ class JobCancellation:
         self._index = index
         self._own_log = own_log
         self._lock = threading.Lock()
+        self._unindexed: list[str] = []
 
     def cancel(self, uuid: str) -> None:
         """End a job: a queued one now, a running one between two of its steps.
@@ -57,7 +58,7 @@ class JobCancellation:
         if entry.worker is None and not entry.state.ended:
             try:
                 self.end_unrun(entry)
-            except OSError as error:
+            except (OSError, sqlite3.Error) as error:
                 # The cancellation is on disk, so the dispatcher that takes the job next ends it.
                 log.error("the outcome of %s cannot be written yet: %s", uuid, error)
                 self._broker.requeue(entry, cancel=True)
@@ -65,7 +66,12 @@ class JobCancellation:
     def end_unrun(
         self, entry: JobEntry, outcome: Outcome = Outcome.CANCELED, reason: str = NEVER_RUN
     ) -> None:
-        """Write the outcome of a job that no worker holds. Raises OSError."""
+        """Write the outcome of a job that no worker holds.
+
+        Raises:
+            OSError: the outcome cannot be written.
+            sqlite3.Error: the index cannot say whether there is one. Nothing is written.
+        """
         uuid = entry.job.uuid
         record = result_record(
             entry.job,
@@ -82,16 +88,31 @@ class JobCancellation:
             },
         )
         with self._lock:
-            if entry.state.ended or self._index.find(uuid) is not None:
+            if entry.state.ended or self._index.has_outcome(uuid):
                 return
             self._own_log.append(record)
             self._broker.end(uuid, record)
+            self._unindexed.append(uuid)
             try:
-                self._index.refresh(*self._own_log.position)
+                self._index_outcomes()
             except (OSError, sqlite3.Error) as error:
                 log.error("the outcome of %s is written but not indexed yet: %s", uuid, error)
-            else:
-                self._journal.end(uuid)
+
+    def index_outcomes(self) -> None:
+        """Index outcomes that were written while the index could not be.
+
+        Raises:
+            OSError, sqlite3.Error: the index cannot be written yet.
+        """
+        if self._unindexed:
+            with self._lock:
+                self._index_outcomes()
+
+    def _index_outcomes(self) -> None:
+        self._index.refresh(*self._own_log.position)
+        for uuid in self._unindexed:
+            self._journal.end(uuid)
+        self._unindexed.clear()
 
     def rotate(self) -> None:
         """Start a new segment of the gateway's own log, so that the old one can be merged.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from gateway.errors import NotEnded, StorageUnavailable, UnknownJob
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
+from gateway.store.gallery.image_name import ImageName
 from gateway.store.index_db import Entry
 from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
@@ -15,16 +17,25 @@ from gateway.store.result_index import ResultIndex
 class ResultDeletion:
     """Deletes results. Thread-safe.
 
+    Args:
+        forget: is called with the images that were deleted.
+
     `rewrite` names the segments that hold what was deleted, for the housekeeping.
     """
 
     def __init__(
-        self, broker: Broker, journal: Journal, index: ResultIndex, inputs: InputStore
+        self,
+        broker: Broker,
+        journal: Journal,
+        index: ResultIndex,
+        inputs: InputStore,
+        forget: Callable[[set[ImageName]], None] = lambda _: None,
     ) -> None:
         self._broker = broker
         self._journal = journal
         self._index = index
         self._inputs = inputs
+        self._forget = forget
         self._lock = threading.Lock()
         self.rewrite: set[str] = set()
 
@@ -39,7 +50,7 @@ class ResultDeletion:
             StorageUnavailable: the disk cannot store the deletion; nothing is deleted.
         """
         with self._lock:
-            entries_of = {uuid: self._index.find_all(uuid) for uuid in dict.fromkeys(uuids)}
+            entries_of = {uuid: self._index.find_records(uuid) for uuid in dict.fromkeys(uuids)}
             existing = {uuid: entries for uuid, entries in entries_of.items() if entries}
             if existing:
                 self._delete(existing)
@@ -47,9 +58,13 @@ class ResultDeletion:
             self.rewrite.update(each.segment for entries in existing.values() for each in entries)
         for uuid in existing:
             self._inputs.remove(uuid)
+        if existing:
+            self._forget(
+                {ImageName(uuid, each.image_index) for uuid in existing for each in existing[uuid]}
+            )
         if not existing:
             for uuid in uuids:
-                self._check_not_pending(uuid)
+                self.check_ended(uuid)
         return len(existing)
 
     def _delete(self, existing: dict[str, list[Entry]]) -> None:
@@ -63,7 +78,8 @@ class ResultDeletion:
             self._broker.forget(uuid)
         self._index.delete(*existing)
 
-    def _check_not_pending(self, uuid: str) -> None:
+    def check_ended(self, uuid: str) -> None:
+        """Raises NotEnded if the job is queued or running."""
         try:
             state = self._broker.view(uuid).state
         except UnknownJob:

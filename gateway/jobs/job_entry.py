@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from gpu_worker.contract.job import Job, Outcome
 from gpu_worker.contract.protocol import SlotStatus
@@ -36,7 +37,8 @@ class JobView:
     """A job as GET /image/jobs/{uuid} shows it: the members of the JSON, in their order.
 
     `position` counts the jobs before it in the queue, None when it does not wait. `eta_s` is the
-    estimated seconds until its end. Times are ISO 8601.
+    estimated seconds until its end. Times are ISO 8601. `owner` names the key that sent the job.
+    `batch_id` and `client_name` are its labels.
     """
 
     uuid: str
@@ -51,6 +53,9 @@ class JobView:
     started_time: str | None
     ended_time: str | None
     errors: list[str]
+    owner: str | None = None
+    batch_id: str | None = None
+    client_name: str | None = None
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> JobView:
@@ -71,6 +76,9 @@ class JobView:
             started_time=record.get("started_time"),
             ended_time=record.get("ended_time"),
             errors=record["errors"],
+            owner=record.get("owner"),
+            batch_id=record.get("batch_id"),
+            client_name=record.get("client_name"),
         )
 
     def json(self) -> dict[str, Any]:
@@ -83,15 +91,51 @@ class JobView:
         return any(getattr(self, name) != getattr(other, name) for name in watched)
 
 
+NATIVE, CLIENT, PAGE = "native", "cli", "page"
+DOORS = (NATIVE, CLIENT, PAGE, "openai", "automatic1111")
+"""Every door of the service. A resource of another dialect has its own in an attribute `door`."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Where a request came from: the door, the id of the HTTP request, and the name of its key.
+
+    The door of a job of the previous run is unknown.
+    """
+
+    door: str | None = None
+    request_id: str | None = None
+    owner: str | None = None
+
+
+UNKNOWN_CALLER = Caller()
+
+
+class JobObserver(Protocol):
+    """Learns of the life of jobs. The broker calls it without its lock."""
+
+    def accepted(self, entry: JobEntry) -> None:
+        """A job has been accepted."""
+
+    def dispatched(self, entry: JobEntry) -> None:
+        """A worker is to run the job."""
+
+    def ended(self, entry: JobEntry, record: dict[str, Any], step_s: float | None) -> None:
+        """The job has its outcome, with the mean seconds of its steps if they are known."""
+
+
 @dataclass(eq=False)
 class JobEntry:
     """A job and the worker that runs it.
 
     `cancel`: a client canceled it; `cancel_sent`: its worker knows that. `dispatched`: the journal
-    has its worker. `ended`: its view once it has its outcome.
+    has its worker. `ended`: its view once it has its outcome. `turn`: its place among all keys'
+    jobs, once it waits. `queued_s`: how long it has waited. `arrival` counts the jobs that came
+    into the table.
     """
 
     job: Job
+    caller: Caller = UNKNOWN_CALLER
     state: JobState = JobState.QUEUED
     worker: str | None = None
     cancel: bool = False
@@ -103,6 +147,15 @@ class JobEntry:
     errors: list[str] = field(default_factory=list)
     started_time: str | None = None
     ended: JobView | None = None
+    turn: int | None = None
+    arrival: int = 0
+    accepted_at: float = field(default_factory=time.monotonic)
+    queued_s: float | None = None
+
+    def start(self, now: datetime) -> None:
+        """Note that a worker is to run it from now on. The time in the queue ends."""
+        self.started_time = iso_time(now)
+        self.queued_s = time.monotonic() - self.accepted_at
 
     def observe(self, slot: SlotStatus, trouble: str | None) -> None:
         """Store what its worker reports of it.
@@ -140,4 +193,7 @@ class JobEntry:
             started_time=self.started_time,
             ended_time=None,
             errors=list(self.errors),
+            owner=self.job.owner,
+            batch_id=self.job.batch_id,
+            client_name=self.job.client_name,
         )

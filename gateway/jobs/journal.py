@@ -18,13 +18,33 @@ from pydantic import ValidationError
 
 from gateway.store.journal_event import Event, decode, encode
 from gpu_worker.contract.job import Job
+from gpu_worker.contract.validation_errors import field_name
 from gpu_worker.store import durable
-from gpu_worker.store.durable import AppendFile
+from gpu_worker.store.durable import AppendFile, DamagedLine, NewerLine, StoreTooNew
 
 log = logging.getLogger(__name__)
 
 COMPACT_BYTES = 1 << 20
 """The journal is compacted above this size when it has doubled since the last time."""
+
+
+def read_job(content: dict[str, Any]) -> Job:
+    """Return the job of an event.
+
+    Raises:
+        NewerLine: the job has fields of a newer version.
+        DamagedLine: this version cannot run the job.
+    """
+    try:
+        return Job.model_validate(content)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        names = [field_name(each["loc"]) for each in details]
+        if all(each["type"] == "extra_forbidden" for each in details):
+            raise NewerLine(
+                f"has a job with {names[0]}, which this version does not know"
+            ) from None
+        raise DamagedLine(f"has a job that cannot be run: {names[0]} is invalid") from None
 
 
 @dataclass
@@ -64,7 +84,12 @@ class Journal:
         self.submissions: dict[str, tuple[str, str]] = {}
         self.deleted: set[str] = set()
         self.last_sequence = 0
-        self.damaged_lines = 0
+        self._unusable_lines: list[bytes] = []
+
+    @property
+    def damaged_lines(self) -> int:
+        """Return how many lines cannot be used. A compaction copies them unchanged."""
+        return len(self._unusable_lines)
 
     def open(self) -> None:
         """Read the journal. A torn tail is cut and a damaged line skipped; both are logged.
@@ -72,15 +97,19 @@ class Journal:
         A disk that refuses writes is not an error yet.
 
         Raises:
+            StoreTooNew: a newer version wrote the journal.
             OSError: the journal exists but cannot be read.
         """
-        if self._file.path.exists():
-            for event in self._read():
-                self._apply(event)
+        self.read()
         try:
             self._open_file()
         except OSError as error:
             log.error("the journal cannot be written: %s", error)
+
+    def read(self) -> None:
+        """Read the journal, and write nothing. Raises StoreTooNew, OSError."""
+        if self._file.path.exists() or self._file.path.is_symlink():
+            self._read()
 
     def accept(self, job: Job) -> None:
         """Record an accepted job. It will have an outcome from now on."""
@@ -127,15 +156,17 @@ class Journal:
         if cut:
             log.warning("a torn line of %d bytes was cut from the journal", cut)
 
-    def _read(self) -> Iterator[Event]:
-        with open(self._file.path, "rb") as file:
+    def _read(self) -> None:
+        with durable.open_plain(self._file.path) as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield decode(line)
-                except durable.DamagedLine as error:
-                    self.damaged_lines += 1
+                    self._apply(decode(line))
+                except NewerLine as error:
+                    raise StoreTooNew(self._file.path, f"{error} (line {number})") from None
+                except DamagedLine as error:
+                    self._unusable_lines.append(line)
                     log.warning("line %d of the journal is skipped: it %s", number, error)
 
     def _apply(self, event: Event) -> None:
@@ -155,13 +186,7 @@ class Journal:
                 self.last_sequence = max(self.last_sequence, event["sequence"])
 
     def _accepted(self, event: Event) -> None:
-        try:
-            job = Job.model_validate(event["job"])
-        except ValidationError as error:
-            # The checksum is right, so another version with other fields wrote it.
-            self.damaged_lines += 1
-            log.error("the journal has a job that this version cannot run: %s", error)
-            return
+        job = read_job(event["job"])
         self.pending[job.uuid] = PendingJob(job)
         self.last_sequence = max(self.last_sequence, job.sequence)
         self._remember(job.uuid, job.submission)
@@ -175,7 +200,8 @@ class Journal:
         """Replace the journal by its live events."""
         if self._write_tombstones is not None and self.deleted:
             self._move_deleted(self._write_tombstones)
-        content = b"".join(encode(event) for event in self._live_events())
+        events = (encode(event) for event in self._live_events())
+        content = b"".join((*self._unusable_lines, *events))
         # The next append opens the journal again, whether the replacement succeeds or not.
         self._file.close()
         try:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 import falcon
 import orjson
 
+from gateway.access.authentication import Authentication
 from gateway.errors import ResultDeleted, UnknownJob
+from gateway.http.access_control import principal
 from gateway.http.concurrency_limit import ConcurrencyLimit
 from gateway.http.params import parse_uuid
 from gateway.jobs.job_entry import JobState, JobView
@@ -59,7 +61,7 @@ class EventStream:
 
     def __init__(
         self,
-        uuid: str,
+        preview_url: str,
         last_id: int,
         look: Callable[[float, JobView | None], JobView],
         preview: Callable[[], int | None],
@@ -67,7 +69,7 @@ class EventStream:
         stopping: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = f"/image/jobs/{uuid}/preview"
+        self._url = preview_url
         self._id = last_id
         self._look = look
         self._preview = preview
@@ -138,8 +140,13 @@ class EventsResource:
     """Serves at most MAX_STREAMS streams at a time."""
 
     def __init__(
-        self, lookup: JobLookup, previews: PreviewReader, stopping: threading.Event
+        self,
+        lookup: JobLookup,
+        previews: PreviewReader,
+        authentication: Authentication,
+        stopping: threading.Event,
     ) -> None:
+        self._authentication = authentication
         self._lookup = lookup
         self._previews = previews
         self._stopping = stopping
@@ -153,6 +160,7 @@ class EventsResource:
         if self._lookup.view(uuid).state.ended and last_id >= END_ID:
             resp.status = falcon.HTTP_NO_CONTENT
             return
+        sender = principal(req)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")
@@ -160,10 +168,10 @@ class EventsResource:
             resp.stream = []  # falcon neither sends nor closes a stream here
             return
         resp.stream = EventStream(
-            uuid,
+            f"{req.root_path}/image/jobs/{uuid}/preview",
             min(last_id, END_ID - 1),
             lambda wait_s, sent: self._lookup.view(uuid, wait_s, sent),
             lambda: self._previews.version(uuid),
             self._streams.acquire(),
-            self._stopping.is_set,
+            lambda: self._stopping.is_set() or not self._authentication.is_valid(sender),
         )

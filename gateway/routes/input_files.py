@@ -5,6 +5,7 @@ It is looked up among the digests of the record, so a client's string never beco
 
 from __future__ import annotations
 
+import os
 import re
 
 import falcon
@@ -15,7 +16,7 @@ from gateway.http.params import invalid_parameter, parse_uuid
 from gateway.jobs.lookup import JobLookup
 from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
-from gpu_worker.contract.request import image_fields
+from gpu_worker.contract.fields.request_walk import image_fields
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -46,13 +47,15 @@ class InputFileResource:
         if f"sha256:{sha256}" not in digests:
             raise NoImage(f"the job {uuid} has no input image sha256:{sha256}")
         try:
-            content = self._inputs.read(uuid, sha256)
+            file = self._inputs.open(uuid, sha256)
+            head, size = file.read(4), file.seek(0, os.SEEK_END)
+            file.seek(0)
         except OSError as error:
             raise NoImage(
                 f"the input image sha256:{sha256} of {uuid} cannot be read: {error.strerror}"
             ) from None
-        kinds = [kind for head, kind in _KINDS if content.startswith(head)]
+        kinds = [kind for begin, kind in _KINDS if head.startswith(begin)]
         resp.content_type = kinds[0] if kinds else "application/octet-stream"
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Cache-Control", "private, max-age=31536000, immutable")
-        resp.data = content
+        resp.set_stream(file, size)

@@ -8,6 +8,7 @@ import falcon
 import orjson
 
 from gateway.errors import AlreadyEnded, TooManyStreams, UnknownJob
+from gateway.http.access_control import principal
 from gateway.http.concurrency_limit import ConcurrencyLimit
 from gateway.http.params import number_param, parse_uuid
 from gateway.jobs.broker import Broker
@@ -68,6 +69,7 @@ class JobResource:
     def on_delete(self, req: falcon.Request, resp: falcon.Response, uuid: str) -> None:
         """Cancel the job; answer 200 when it has ended, 202 while it runs to its next step."""
         uuid = parse_uuid(uuid, "uuid")
+        principal(req).check_owner(self._lookup.view(uuid).owner)
         try:
             self._cancellation.cancel(uuid)
         except UnknownJob:

@@ -1,4 +1,4 @@
-"""Resources under /server: version 1's status, the workers, the storage; and /healthz."""
+"""Resources under /server: version 1's status, the workers, the storage; and /openapi.json."""
 
 from __future__ import annotations
 
@@ -9,35 +9,64 @@ import orjson
 
 from gateway.jobs.broker import Broker
 from gateway.jobs.journal import Journal
+from gateway.jobs.worker_table import state_of, step_age_s
 from gateway.store.disk_space import DiskSpace
 from gateway.store.index_db import IndexDb
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract.protocol import WorkerStatus
+from gpu_worker.contract.validation_errors import error_text
 from gpu_worker.store import segments
+from gpu_worker.store.exit_report import ExitReport
 
 _MEMBERS = (
     *("boot_id", "model", "loaded", "load_error", "device", "dtype", "machine_size"),
-    *("memory_bytes", "versions", "uuid", "step", "steps", "step_s"),
+    *("memory_bytes", "gpu_memory_bytes", "gpu_memory_total_bytes", "versions"),
+    *("uuid", "step", "steps", "step_s", "step_age_s"),
     *("log", "committed", "trouble"),
 )
 """The members of a worker after its name and state; uuid, step and steps are its first job's."""
 
 
-def worker_view(name: str, status: WorkerStatus | None) -> dict[str, Any]:
-    """Return a worker as GET /server/workers shows it; of a silent one, all else is null."""
-    slot = status.slots[0] if status and status.slots else None
-    first_job = {
-        "uuid": slot.uuid if slot else None,
-        "step": slot.step if slot else 0,
-        "steps": slot.steps if slot else 0,
-    }
-    members = {**dict(status), **first_job} if status else {}
+def worker_view(
+    name: str,
+    status: WorkerStatus | None,
+    report: ExitReport,
+    mismatch: str | None,
+) -> dict[str, Any]:
+    """Return a worker as GET /server/workers shows it; of a silent one, most is null.
+
+    Args:
+        report: how its process ended last.
+        mismatch: why the worker cannot be used although it answers, or None.
+    """
+    members = {**dict(status), **_first_job(status)} if status else {}
+    present_error = members.get("load_error") or mismatch
     return {
         "worker": name,
         "name": name,
-        "state": status.state if status else "unreachable",
+        "state": state_of(status, report),
         **{member: members.get(member) for member in _MEMBERS},
+        "last_error": present_error or _sentence(report.reason),
+        "last_error_time": None if present_error else report.time,
+        "restarts": report.restarts,
     }
+
+
+def _first_job(status: WorkerStatus) -> dict[str, Any]:
+    if not status.slots:
+        return {"uuid": None, "step": 0, "steps": 0, "step_age_s": None}
+    slot = status.slots[0]
+    age_s = step_age_s(slot)
+    return {
+        "uuid": slot.uuid,
+        "step": slot.step,
+        "steps": slot.steps,
+        "step_age_s": None if age_s is None else round(age_s, 3),
+    }
+
+
+def _sentence(reason: str | None) -> str | None:
+    return None if reason is None else error_text(reason)
 
 
 class StatusResource:
@@ -53,6 +82,15 @@ class StatusResource:
         resp.data = orjson.dumps({"is_available": available})
 
 
+def worker_views(broker: Broker) -> list[dict[str, Any]]:
+    """Return the array of GET /server/workers."""
+    exits, mismatches = broker.exits(), broker.mismatches()
+    return [
+        worker_view(name, status, exits[name], mismatches.get(name))
+        for name, status in broker.workers().items()
+    ]
+
+
 class WorkersResource:
     """GET /server/workers: the last status of each worker."""
 
@@ -60,10 +98,11 @@ class WorkersResource:
         self._broker = broker
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer with an array. A worker that does not answer is `unreachable`."""
-        resp.data = orjson.dumps(
-            [worker_view(name, status) for name, status in self._broker.workers().items()]
-        )
+        """Answer with an array.
+
+        A worker that does not answer is `unreachable`, and `failed` if it cannot be started.
+        """
+        resp.data = orjson.dumps(worker_views(self._broker))
 
 
 class StorageResource:
@@ -89,9 +128,12 @@ class StorageResource:
         )
 
 
-class HealthResource:
-    """GET /healthz: shows that this process answers. It asks no worker."""
+class OpenApiResource:
+    """GET /openapi.json: one document, which does not change while the process runs."""
+
+    def __init__(self, document: dict[str, object]) -> None:
+        self._content = orjson.dumps(document)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer `{"status": "ok"}`."""
-        resp.data = orjson.dumps({"status": "ok"})
+        """Answer with the document."""
+        resp.data = self._content

@@ -11,9 +11,12 @@ import orjson
 from PIL import Image
 from pydantic import Field, ValidationError
 
+from gateway.admission import submission_options
+from gateway.admission.input_images import InputImageReader
 from gateway.errors import InvalidRequest, ResultDeleted
-from gateway.http.json_body import json_body
+from gateway.http.json_body import json_body, validated
 from gateway.http.params import idempotency_key, parse_uuid
+from gateway.http.request_log import caller
 from gateway.jobs.lookup import JobLookup
 from gateway.jobs.submission import JobSubmission
 from gateway.routes.image_files import find_image, read_image
@@ -36,7 +39,14 @@ class UpscaleRequest(Upscale):
 class UpscaleResource:
     """Submits a job whose input image is the stored one."""
 
-    def __init__(self, submission: JobSubmission, lookup: JobLookup, index: ResultIndex) -> None:
+    def __init__(
+        self,
+        submission: JobSubmission,
+        lookup: JobLookup,
+        index: ResultIndex,
+        reader: InputImageReader,
+    ) -> None:
+        self._reader = reader
         self._submission = submission
         self._lookup = lookup
         self._index = index
@@ -44,30 +54,30 @@ class UpscaleResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer 200 `{"generation_uuid": ...}` of the new job, or as POST /image/generate does."""
         key = idempotency_key(req)
-        try:
-            body = UpscaleRequest.model_validate(json_body(req, MAX_BODY_BYTES))
-        except ValidationError as error:
-            fields = UpscaleRequest.model_fields
-            raise InvalidRequest(field_errors(error, fields), fields) from None
+        options, content = submission_options.split(json_body(req, MAX_BODY_BYTES))
+        body = validated(UpscaleRequest, content)
         uuid = parse_uuid(body.generation_uuid, "generation_uuid")
         entry = find_image(self._index, self._lookup, uuid, body.image_index + 1)
-        content = read_image(self._index, entry)
+        png = read_image(self._index, entry)
         line = self._index.read_without_data(entry)
         if line is None:
             raise ResultDeleted(uuid)
         prompt = orjson.loads(line)["prompt"]
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        digest = f"sha256:{hashlib.sha256(png).hexdigest()}"
         upscale = Upscale(scale=body.scale, upscaler=body.upscaler)
         try:
             request = GenerationRequest(prompt=prompt, image=digest, upscale=upscale)
         except ValidationError as error:  # an older version accepted more in a prompt
             raise InvalidRequest(field_errors(error)) from None
         try:
-            output_size.upscaled_size(_size(content), body.scale, field="scale")
+            output_size.upscaled_size(_size(png), body.scale, field="scale")
+            self._reader.check_limits(request, _size(png))
         except Unsupported as error:
             raise InvalidRequest([error.error]) from None
         source = Source(uuid=uuid, image_index=body.image_index)
-        new_uuid = self._submission.submit(request, key, {digest: content}, source)
+        req.context.generation = request
+        images = {digest: png}
+        new_uuid = self._submission.submit(request, key, images, source, caller(req), options)
         resp.data = orjson.dumps({"generation_uuid": new_uuid})
 
 

@@ -18,6 +18,7 @@ from gateway.store.index_db import Entry, IndexDb
 from gateway.store.record_reader import SegmentFiles
 from gateway.store.result_index import ResultIndex
 from gpu_worker.store import durable, segments
+from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.segments import Segment
 
 log = logging.getLogger(__name__)
@@ -75,12 +76,35 @@ def runs(
             yield run
 
 
-def merge(index: ResultIndex, run: list[Segment]) -> None:
-    """Merge a run into one segment. Readers find every record before, during and after.
+class DamagedRecord(Exception):
+    """A record of this segment has been damaged since it was indexed."""
+
+    def __init__(self, segment: str, error: DamagedLine) -> None:
+        super().__init__(f"{segment} has a record that {error}")
+        self.segment = segment
+
+
+def merge(index: ResultIndex, run: list[Segment]) -> bool:
+    """Merge a run into one segment, and return whether it was merged.
+
+    Readers find every record before, during and after. Nothing is merged when a record has been
+    damaged since it was indexed. Then its segment is indexed again, so that the damage is counted
+    and the segment is left alone from now on. The bytes stay where they are.
 
     Raises:
         OSError: the merge failed; nothing has changed for readers.
     """
+    try:
+        _merge(index, run)
+    except DamagedRecord as error:
+        log.warning("the segments from %s on are not merged: %s", run[0].name, error)
+        index.reread(error.segment)
+        return False
+    return True
+
+
+def _merge(index: ResultIndex, run: list[Segment]) -> None:
+    """Merge a run. Raises DamagedRecord, OSError."""
     merged = Segment(run[0].writer, run[0].first, run[-1].last)
     entries = [entry for segment in run for entry in _records(index, segment)]
     temporary = index.directory / f"{merged.name}.tmp"
@@ -97,7 +121,7 @@ def merge(index: ResultIndex, run: list[Segment]) -> None:
             size,
             publish=lambda: _publish(temporary, index.directory / merged.name),
         )
-    except OSError:
+    except (OSError, DamagedRecord):
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
@@ -118,14 +142,13 @@ def _records(index: ResultIndex, segment: Segment) -> list[Entry]:
 
 
 def _copy(source: SegmentFiles, entries: list[Entry], target: int, name: str) -> Iterator[Entry]:
-    """Copy the lines, each verified. A damaged one is left out and logged."""
+    """Copy the lines, each verified. Raises DamagedRecord, OSError."""
     offset = 0
     for entry in entries:
         try:
             text = record_reader.whole(source, entry) + b"\n"
-        except durable.DamagedLine as error:
-            log.warning("a record is left out of a merge: %s", error)
-            continue
+        except DamagedLine as error:
+            raise DamagedRecord(entry.segment, error) from None
         durable.write_all(target, text)
         yield entry._replace(segment=name, offset=offset)
         offset += len(text)

@@ -30,29 +30,45 @@ class DiskSpace:
 
     def free_bytes(self) -> int | None:
         """Return the bytes that are free for users; None when the disk cannot be asked."""
+        filesystem = self._filesystem()
+        return None if filesystem is None else _free_bytes(filesystem)
+
+    def _filesystem(self) -> os.statvfs_result | None:
         try:
-            filesystem = os.statvfs(self._directory)
+            return os.statvfs(self._directory)
         except OSError:
             return None
-        return filesystem.f_bavail * filesystem.f_frsize
 
-    def trouble(self) -> str | None:
-        """Return why a result could not be stored now, or None."""
+    def trouble(self, new_bytes: int = 0) -> str | None:
+        """Return why a result could not be stored now, or None.
+
+        Args:
+            new_bytes: of the input images that are stored before.
+        """
         for status in self._statuses():
             if status is not None and status.trouble:
                 return status.trouble
-        free = self.free_bytes()
-        if free is None:
+        filesystem = self._filesystem()
+        if filesystem is None:
             return "the disk that holds the results cannot be reached"
-        if free < self._min_free_bytes:
+        if filesystem.f_flag & os.ST_RDONLY:
+            return "the disk that holds the results is read-only"
+        free = _free_bytes(filesystem)
+        if free - new_bytes < self._min_free_bytes:
+            size_mib = -(-new_bytes >> 20)  # rounded up
+            images = f", and the images of the request take {size_mib} MiB" if new_bytes else ""
             return (
-                f"the disk has {free >> 20} MiB free, less than the {self._min_free_bytes >> 20} "
-                "of SDE_MIN_FREE_MIB"
+                f"the disk has {free >> 20} MiB free{images}; "
+                f"{self._min_free_bytes >> 20} must stay free (SDE_MIN_FREE_MIB)"
             )
         return None
 
-    def check(self) -> None:
+    def check(self, new_bytes: int = 0) -> None:
         """Raises StorageUnavailable when there is trouble."""
-        trouble = self.trouble()
+        trouble = self.trouble(new_bytes)
         if trouble is not None:
             raise StorageUnavailable(trouble)
+
+
+def _free_bytes(filesystem: os.statvfs_result) -> int:
+    return filesystem.f_bavail * filesystem.f_frsize

@@ -5,12 +5,19 @@ It holds SQL and rows only and reads no segment. Not thread-safe: IndexFile hold
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-VERSION = 4
+from gateway.store.gallery import image_table, label_table
+from gateway.store.gallery.image_search import ImageSearch
+from gateway.store.gallery.label_table import LabelTable
+from gateway.store.tombstones import TombstoneTable
+from gpu_worker.store import durable
+
+VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE results (
@@ -18,6 +25,7 @@ CREATE TABLE results (
     sequence INTEGER NOT NULL, state TEXT NOT NULL, segment TEXT NOT NULL,
     offset INTEGER NOT NULL, length INTEGER NOT NULL,
     data_at INTEGER NOT NULL, data_length INTEGER NOT NULL, submission TEXT,
+    hidden INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (uuid, image_index)
 ) WITHOUT ROWID;
 CREATE INDEX results_in_order ON results (sequence, uuid, image_index);
@@ -30,7 +38,8 @@ CREATE TABLE deletions (uuid TEXT PRIMARY KEY, submission TEXT) WITHOUT ROWID;
 CREATE INDEX deletions_of_submission ON deletions (submission) WHERE submission IS NOT NULL;
 CREATE TABLE deletions_read (read_to INTEGER NOT NULL);
 INSERT INTO deletions_read VALUES (0);
-"""
+""" + "".join((image_table.SCHEMA, label_table.SCHEMA))
+"""`hidden` says that the image is in the trash, where no reader of results finds it."""
 
 
 def files(path: Path) -> list[Path]:
@@ -46,9 +55,12 @@ def connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:
             (sqlite.org/wal.html, "use of WAL without shared-memory"), so a full disk can be read.
 
     Raises:
+        OSError: the file is a symbolic link, which SQLite would follow.
         sqlite3.DatabaseError: the file is damaged or of another version.
         sqlite3.OperationalError: the disk refuses it.
     """
+    for part in files(path):
+        durable.refuse_link(part)
     db = sqlite3.connect(path, check_same_thread=False, timeout=10)
     try:
         if alone:
@@ -98,11 +110,17 @@ class Totals(NamedTuple):
 
 
 COLUMNS = ", ".join(Entry._fields)
-_FIND = f"SELECT {COLUMNS} FROM results WHERE uuid = ? ORDER BY image_index"
-_WHERE = "SELECT segment, offset, length FROM results WHERE uuid = ? ORDER BY image_index LIMIT 1"
-_FIND_IMAGE = f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND image_index = ?"
+_FIND = f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND NOT hidden ORDER BY image_index"
+_FIND_RECORDS = f"SELECT {COLUMNS} FROM results WHERE uuid = ? ORDER BY image_index"
+_WHERE = (
+    "SELECT segment, offset, length FROM results "
+    "WHERE uuid = ? AND NOT hidden ORDER BY image_index LIMIT 1"
+)
+_FIND_IMAGE = f"""SELECT {COLUMNS} FROM results
+WHERE uuid = ? AND image_index = ? AND (NOT hidden OR ?)"""
 _REST = (
-    f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND image_index < ? ORDER BY image_index DESC"
+    f"SELECT {COLUMNS} FROM results WHERE uuid = ? AND image_index < ? AND NOT hidden "
+    "ORDER BY image_index DESC"
 )
 _MARKS = ", ".join(f"?{number}" for number in range(1, len(Entry._fields) + 1))
 INSERT_FIRST = (
@@ -110,6 +128,12 @@ INSERT_FIRST = (
     "(SELECT 1 FROM results WHERE uuid = ?1 AND (image_index = ?2 OR num_images != ?3))"
 )
 """The first outcome of a job counts: neither the same record once more, nor one of another kind."""
+
+_MOVE = (
+    "UPDATE results SET num_images = ?3, sequence = ?4, state = ?5, segment = ?6, offset = ?7, "
+    "length = ?8, data_at = ?9, data_length = ?10, submission = ?11 "
+    "WHERE uuid = ?1 AND image_index = ?2"
+)
 
 
 class IndexDb:
@@ -121,12 +145,15 @@ class IndexDb:
     Args:
         alone: as for connect().
 
-    `tombstones` are the deletions that it has read.
+    `tombstones` are the deletions that it has read. `images` searches, and `labels` are the copy of
+    the log of labels.
     """
 
     def __init__(self, path: Path, *, alone: bool = False) -> None:
         self._db = connect(path, alone=alone)
-        self.tombstones = Tombstones(self._db)
+        self.tombstones = TombstoneTable(self._db)
+        self.images = ImageSearch(self._db)
+        self.labels = LabelTable(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -157,9 +184,19 @@ class IndexDb:
         """Move the WAL into the file, because a lookup in a long WAL is slow."""
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write all that the block writes, or nothing. Within another one it is a part of it."""
+        if self._db.in_transaction:
+            yield
+            return
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+
     def forget_segment(self, name: str) -> None:
         """Drop a segment and its records."""
-        with self._db:
+        with self.transaction():
             self._db.execute("DELETE FROM results WHERE segment = ?", (name,))
             self._db.execute("DELETE FROM segments WHERE name = ?", (name,))
 
@@ -173,16 +210,25 @@ class IndexDb:
         query = "SELECT segment, SUM(length) FROM results GROUP BY segment"
         return dict(self._db.execute(query).fetchall())
 
-    def add(self, name: str, entries: Iterable[Entry], read_to: int, damaged: int) -> list[Entry]:
+    def add(
+        self, name: str, records: Iterable[tuple[Entry, bytes]], read_to: int, damaged: int
+    ) -> list[Entry]:
         """Add what was read of a segment in one transaction. A job's first outcome counts.
+
+        Args:
+            records: each entry with its line, in which `data` is null.
 
         Returns:
             The entries that are new.
         """
-        with self._db:
-            new_entries = [
-                entry for entry in entries if self._db.execute(INSERT_FIRST, entry).rowcount
-            ]
+        new_entries: list[Entry] = []
+        with self.transaction():
+            for entry, metadata in records:
+                if self._db.execute(INSERT_FIRST, entry).rowcount:
+                    new_entries.append(entry)
+                    image_table.insert(
+                        self._db, entry.uuid, entry.image_index, entry.num_images, metadata
+                    )
             self._db.execute(
                 "INSERT INTO segments VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
                 "read_to = excluded.read_to, damaged = damaged + excluded.damaged",
@@ -192,12 +238,13 @@ class IndexDb:
 
     def move(self, old: Iterable[str], name: str, entries: Iterable[Entry], size: int) -> None:
         """Replace the segments `old` by `name` in one transaction; readers see one of them."""
-        insert = f"INSERT INTO results ({COLUMNS}) VALUES ({_MARKS})"
         with self._db:
             for segment in old:
-                self._db.execute("DELETE FROM results WHERE segment = ?", (segment,))
+                # What is not moved is removed, with its image. A moved row keeps its image.
+                self._db.execute("UPDATE results SET segment = '' WHERE segment = ?", (segment,))
                 self._db.execute("DELETE FROM segments WHERE name = ?", (segment,))
-            self._db.executemany(insert, entries)
+            self._db.executemany(_MOVE, entries)
+            self._db.execute("DELETE FROM results WHERE segment = ''")
             self._db.execute("INSERT INTO segments VALUES (?, ?, 0)", (name, size))
 
     # ---- results ------------------------------------------------------------------------------
@@ -206,9 +253,24 @@ class IndexDb:
         """Return the entries of a job in their order."""
         return [Entry._make(row) for row in self._db.execute(_FIND, (uuid,))]
 
-    def find_image(self, uuid: str, image_index: int) -> Entry | None:
-        """Return the entry of one image of a job."""
-        row = self._db.execute(_FIND_IMAGE, (uuid, image_index)).fetchone()
+    def find_records(self, uuid: str) -> list[Entry]:
+        """Return the entries of a job in their order, those in the trash too."""
+        return [Entry._make(row) for row in self._db.execute(_FIND_RECORDS, (uuid,))]
+
+    def is_hidden(self, uuid: str, image_index: int) -> bool:
+        """Return whether an image is in the trash."""
+        query = "SELECT hidden FROM results WHERE uuid = ? AND image_index = ?"
+        row = self._db.execute(query, (uuid, image_index)).fetchone()
+        return bool(row and row[0])
+
+    def is_trashed(self, uuid: str) -> bool:
+        """Return whether a job has images and all of them are in the trash."""
+        query = "SELECT MIN(hidden) FROM results WHERE uuid = ?"
+        return bool(self._db.execute(query, (uuid,)).fetchone()[0])
+
+    def find_image(self, uuid: str, image_index: int, *, trash: bool) -> Entry | None:
+        """Return the entry of one image of a job; with `trash` also one in the trash."""
+        row = self._db.execute(_FIND_IMAGE, (uuid, image_index, trash)).fetchone()
         return Entry._make(row) if row else None
 
     def location(self, uuid: str) -> tuple[str, int, int] | None:
@@ -234,7 +296,7 @@ class IndexDb:
         """Return the records after (sequence, uuid, image_index), oldest first."""
         query = (
             f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid, image_index) > (?, ?, ?) "
-            "ORDER BY sequence, uuid, image_index LIMIT ?"
+            "AND NOT hidden ORDER BY sequence, uuid, image_index LIMIT ?"
         )
         return [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
 
@@ -245,7 +307,7 @@ class IndexDb:
         """
         query = (
             f"SELECT {COLUMNS} FROM results WHERE (sequence, uuid) < (?, ?) "
-            "ORDER BY sequence DESC, uuid DESC, image_index DESC LIMIT ?"
+            "AND NOT hidden ORDER BY sequence DESC, uuid DESC, image_index DESC LIMIT ?"
         )
         page = [Entry._make(row) for row in self._db.execute(query, (*mark, limit))]
         if page and page[-1].image_index > 0:
@@ -267,35 +329,3 @@ class IndexDb:
         results, size = self._db.execute("SELECT COUNT(*), SUM(length) FROM results").fetchone()
         damaged = self._db.execute("SELECT SUM(damaged) FROM segments").fetchone()[0]
         return Totals(results, size or 0, damaged or 0)
-
-
-class Tombstones:
-    """The tables of deletions in an open index. Raises as IndexDb does."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def read_to(self) -> int:
-        """Return how far the file of tombstones has been read, in bytes."""
-        return int(self._db.execute("SELECT read_to FROM deletions_read").fetchone()[0])
-
-    def add(self, deleted: Sequence[tuple[str, str | None]], read_to: int) -> None:
-        """Add uuids with their submissions and remove their records, in one transaction."""
-        with self._db:
-            self._db.executemany("INSERT OR IGNORE INTO deletions VALUES (?, ?)", deleted)
-            uuid_rows = [(uuid,) for uuid, _ in deleted]
-            self._db.executemany("DELETE FROM results WHERE uuid = ?", uuid_rows)
-            self._db.execute("UPDATE deletions_read SET read_to = ?", (read_to,))
-
-    def has(self, uuid: str) -> bool:
-        """Return whether a job was deleted."""
-        query = "SELECT 1 FROM deletions WHERE uuid = ?"
-        return self._db.execute(query, (uuid,)).fetchone() is not None
-
-    def find_submission(self, key: str) -> tuple[str, str] | None:
-        """Return the uuid and the submission of the deleted job with this key's digest."""
-        query = (
-            "SELECT uuid, submission FROM deletions WHERE submission > ? AND submission < ? LIMIT 1"
-        )
-        row = self._db.execute(query, (f"{key}:", f"{key};")).fetchone()
-        return (row[0], row[1]) if row else None

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
+from gpu_worker.contract.job import UUID
 from gpu_worker.store import durable
 
 InputFiles = dict[str, bytes]
@@ -18,6 +21,7 @@ InputFiles = dict[str, bytes]
 
 log = logging.getLogger(__name__)
 
+_UUID = re.compile(UUID)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -46,9 +50,10 @@ class InputStore:
             self.remove(uuid)
             raise
 
-    def read(self, uuid: str, sha256: str) -> bytes:
-        """Return the bytes of one image as they came. Both names are canonical. Raises OSError."""
-        return (self._directory / uuid / sha256).read_bytes()
+    def open(self, uuid: str, sha256: str) -> IO[bytes]:
+        """Open one image as it came, unbuffered. Both names are canonical. Raises OSError."""
+        durable.refuse_link(self._directory / uuid)
+        return durable.open_plain(self._directory / uuid / sha256, 0)
 
     def remove(self, uuid: str) -> None:
         """Remove the images of a job. What cannot be removed is logged, and sweep() tries again."""
@@ -60,14 +65,17 @@ class InputStore:
             log.warning("the input images of %s cannot be removed yet: %s", uuid, error)
 
     def sweep(self, is_known: Callable[[str], bool]) -> None:
-        """Remove, at the start, the images of unknown jobs: not accepted, or deleted in part."""
+        """Remove, at the start, the images of unknown jobs: not accepted, or deleted in part.
+
+        What has another name than a job's folder is left alone, because it is not the service's.
+        """
         try:
             names = sorted(path.name for path in self._directory.iterdir())
         except OSError as error:
             log.warning("the input images cannot be listed: %s", error)
             return
         for name in names:
-            if not is_known(name):
+            if _UUID.fullmatch(name) and not is_known(name):
                 log.info("the input images of %s are removed, because that job is unknown", name)
                 self.remove(name)
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 
 from gateway.store.index_db import Entry
-from gpu_worker.store import record_line
+from gateway.store.stored_bytes import Descriptor, StoredBytes
+from gpu_worker.store import durable, record_line
 from gpu_worker.store.durable import DamagedLine
 from gpu_worker.store.record_line import ParsedLine
 
 _NULL = b"null"
+
+_HEAD_BYTES, _INDEXED_BYTES = 64, 1024
+"""More than a record has before its prompt, and between its image and its other metadata."""
+
+_RECENT_S, _MAX_RECENT = 60.0, 1024
+"""How long, and of how many records, a check of a checksum counts while the file is unchanged."""
 
 
 def entry(segment: str, offset: int, length: int, parsed: ParsedLine) -> Entry:
@@ -76,6 +85,61 @@ def data(segments: SegmentFiles, at: Entry) -> bytes:
     return text[at.data_at : at.data_at + at.data_length]
 
 
+def stored(segments: SegmentFiles, at: Entry) -> StoredBytes:
+    """Return the verified record as whole() does, without having all of it in memory.
+
+    Raises:
+        DamagedLine, OSError: as for whole().
+    """
+    line = segments.stored(at.segment, at.offset, at.length)
+    head = line.read(0, _HEAD_BYTES)
+    _recent.verify(line, head)
+    if not record_line.begins(head, at.uuid):
+        raise DamagedLine(f"is another record than {at.uuid}")
+    behind = _behind_data(at)
+    _check_number(line.read(behind, behind + _INDEXED_BYTES), 0, at)
+    return line.part(0, at.length - 1)
+
+
+class _RecentChecks:
+    """Verifies large records, two at a time, and each once a minute. Thread-safe.
+
+    Many clients that read one image at once would else keep every core busy with its checksum.
+    """
+
+    def __init__(self) -> None:
+        self._turns = threading.BoundedSemaphore(2)
+        self._verified: dict[tuple[int, ...], float] = {}
+
+    def verify(self, line: StoredBytes, head: bytes) -> None:
+        """Raises DamagedLine if the record differs from what was written, OSError."""
+        identity, now = line.identity(), time.monotonic()
+        if now - self._verified.get(identity, -_RECENT_S) < _RECENT_S:
+            return
+        with self._turns:
+            # Another thread may have verified it meanwhile, and one may have dropped the table.
+            if now - self._verified.get(identity, -_RECENT_S) >= _RECENT_S:
+                _verify(line, head)
+        if len(self._verified) >= _MAX_RECENT:
+            self._verified = {}
+        self._verified[identity] = now
+
+
+def _verify(line: StoredBytes, head: bytes) -> None:
+    end, checksum = max(0, len(line) - durable.TAIL_BYTES), 0
+    for piece in line.part(0, end).pieces():
+        checksum = zlib.crc32(piece, checksum)
+    durable.verify_parts(head[:1], line.read(end, len(line)), checksum)
+
+
+_recent = _RecentChecks()
+
+
+def stored_data(segments: SegmentFiles, at: Entry) -> StoredBytes:
+    """Return the base64 text of the image as data() does. Raises DamagedLine, OSError."""
+    return stored(segments, at).part(at.data_at, at.data_at + at.data_length)
+
+
 def _behind_data(at: Entry) -> int:
     return at.data_at + (at.data_length + len('"') if at.data_length else len(_NULL))
 
@@ -89,26 +153,13 @@ def _check_number(text: bytes, behind_data: int, at: Entry) -> None:
 _MAX_OPEN = 64
 
 
-class _Descriptor:
-    """A file descriptor that its last user closes: a segment may be removed while it is read."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
-
-
 class SegmentFiles:
     """The segments of one directory. Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
         self._prefix = f"{directory}/"
         self._lock = threading.Lock()
-        self._open: dict[str, _Descriptor] = {}
+        self._open: dict[str, Descriptor] = {}
 
     def read(self, name: str, *parts: tuple[int, int]) -> list[bytes]:
         """Return `(offset, length)` parts of a segment. A part is shorter where the segment ends.
@@ -124,14 +175,18 @@ class SegmentFiles:
         segment = self._open.get(name) or self._opened(name)
         return os.pread(segment.number, length, offset)
 
+    def stored(self, name: str, offset: int, length: int) -> StoredBytes:
+        """Return a part of a segment that is read later. Raises OSError."""
+        return StoredBytes(self._open.get(name) or self._opened(name), offset, length)
+
     def forget(self, *names: str) -> None:
         """Close segments that were replaced or removed; without names, all of them."""
         with self._lock:
             for name in names or list(self._open):
                 self._open.pop(name, None)
 
-    def _opened(self, name: str) -> _Descriptor:
-        descriptor = _Descriptor(self._prefix + name)
+    def _opened(self, name: str) -> Descriptor:
+        descriptor = Descriptor(self._prefix + name)
         with self._lock:
             while len(self._open) >= _MAX_OPEN:
                 self._open.pop(next(iter(self._open)))

@@ -6,10 +6,12 @@ No other thread speaks to the worker. The broker decides the order of jobs.
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import orjson
 
@@ -21,10 +23,17 @@ from gateway.jobs.journal import Journal
 from gateway.store.index_db import Entry
 from gateway.store.result_index import ResultIndex
 from gateway.workers.model_commands import CommandQueue
-from gateway.workers.worker_link import WorkerLink, WorkerRefused, WorkerUnavailable
+from gateway.workers.worker_link import (
+    WorkerLink,
+    WorkerMismatch,
+    WorkerRefused,
+    WorkerUnavailable,
+)
 from gpu_worker.contract.job import Outcome
 from gpu_worker.contract.protocol import ModelCommand, Reply, WorkerState, WorkerStatus
+from gpu_worker.store import process
 from gpu_worker.store.durable import DamagedLine
+from gpu_worker.store.exit_report import NO_EXIT, ExitReport
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +61,7 @@ class Dispatcher:
         cancellation: JobCancellation,
         capabilities: WorkerCapabilities,
         commands: CommandQueue,
+        exit_reports: Callable[[], ExitReport] = lambda: NO_EXIT,
     ) -> None:
         self._worker = worker
         self._link = link
@@ -61,15 +71,18 @@ class Dispatcher:
         self._cancellation = cancellation
         self._capabilities = capabilities
         self._commands = commands
+        self._exit_reports = exit_reports
+        self._exit_read_at = -math.inf
         self._rotate_after: str | None = None
         self._offers: Counter[str] = Counter()
         self._first_round_over = threading.Event()
+        self._mismatch: str | None = None
         self._progress: object = None
         self._progress_at = time.monotonic()
 
     def start(self) -> None:
-        """Run in a daemon thread, which owns the socket."""
-        threading.Thread(target=self.run, name=f"dispatch-{self._worker}", daemon=True).start()
+        """Run in a daemon thread, which owns the socket. The process ends with it."""
+        process.start_thread(f"dispatch-{self._worker}", self.run)
 
     def wait_for_first_round(self, timeout_s: float) -> bool:
         """Wait for the first round with the worker; return whether it is over."""
@@ -82,6 +95,7 @@ class Dispatcher:
     def run(self) -> None:
         """Ask, collect, submit and wait, forever. A worker that does not answer is asked again."""
         while True:
+            self._read_exit_report()
             status = self._round()
             self._first_round_over.set()
             if status is None:
@@ -89,13 +103,23 @@ class Dispatcher:
             else:
                 self._broker.wait_for_work(self._worker, self._pause_s(status))
 
+    def _read_exit_report(self) -> None:
+        """Learn how the worker's process ended last, at most once in IDLE_POLL_S."""
+        now = time.monotonic()
+        if now - self._exit_read_at >= IDLE_POLL_S:
+            self._exit_read_at = now
+            self._broker.observe_exit(self._worker, self._exit_reports())
+
     def _round(self) -> WorkerStatus | None:
         try:
+            self._cancellation.index_outcomes()
             return self._speak()
         except WorkerUnavailable as error:
-            if self._broker.workers()[self._worker] is not None:
+            mismatch = str(error) if isinstance(error, WorkerMismatch) else None
+            if self._broker.workers()[self._worker] is not None or mismatch != self._mismatch:
                 log.warning("the worker %s does not answer: %s", self._worker, error)
-            self._broker.observe(self._worker, None)
+            self._mismatch = mismatch
+            self._broker.observe(self._worker, None, mismatch)
             self._commands.reject_all()
         except (OSError, sqlite3.Error) as error:
             # The log or its index failed. Nothing is lost, and the next round tries again.
@@ -151,7 +175,7 @@ class Dispatcher:
         if self._broker.wants_end(uuid):
             return True
         is_own = any(entry.job.uuid == uuid for entry in self._broker.running(self._worker))
-        return not is_own and self._index.find(uuid) is not None
+        return not is_own and self._index.has_outcome(uuid)
 
     def _next(self, status: WorkerStatus) -> JobEntry | None:
         """Return the next job for a free slot; the journal then has its worker.
@@ -179,7 +203,7 @@ class Dispatcher:
     def _end_instead(self, entry: JobEntry) -> bool:
         """Return whether there is nothing to run: the job has an outcome, or gets one now."""
         uuid = entry.job.uuid
-        outcome = self._index.find(uuid)
+        outcome = next(iter(self._index.find_records(uuid)), None)  # it may be in the trash
         if outcome is not None:
             self._end(outcome)
             return True
@@ -204,14 +228,14 @@ class Dispatcher:
         # All results of a job are committed together, so it ends once.
         ended = {entry.uuid: entry for entry in self._index.refresh(status.log, status.committed)}
         for entry in ended.values():
-            self._end(entry)
+            self._end(entry, status.step_s)
         progress = [(slot.uuid, slot.step) for slot in status.slots]
         if progress != self._progress:
             self._progress, self._progress_at = progress, time.monotonic()
         self._broker.observe(self._worker, status)
         return status
 
-    def _end(self, entry: Entry) -> None:
+    def _end(self, entry: Entry, step_s: float | None = None) -> None:
         self._journal.end(entry.uuid)
         self._offers.pop(entry.uuid, None)
         try:
@@ -224,7 +248,7 @@ class Dispatcher:
                 return  # it was deleted meanwhile, and its deletion removed the job
             record = orjson.loads(line)
         indexed = {"uuid": entry.uuid, "state": entry.state, "created_time": ""}
-        self._broker.end(entry.uuid, indexed | record)
+        self._broker.end(entry.uuid, indexed | record, step_s)
 
     def _pause_s(self, status: WorkerStatus) -> float:
         if status.state is not WorkerState.BUSY:

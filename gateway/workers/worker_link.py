@@ -11,7 +11,7 @@ import zmq
 
 from gpu_worker.contract import protocol
 from gpu_worker.contract.job import Job
-from gpu_worker.contract.protocol import ProtocolError, Reply, Request
+from gpu_worker.contract.protocol import ProtocolError, Reply, Request, VersionMismatch
 
 SEND_TIMEOUT_S = 0.5
 REPLY_TIMEOUT_S = 2.0
@@ -22,14 +22,28 @@ class WorkerUnavailable(RuntimeError):
     """The worker did not answer in time, or in another protocol."""
 
 
+class WorkerMismatch(WorkerUnavailable):
+    """The worker speaks another version of the protocol. The text names both versions."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"the worker speaks protocol {version} and the gateway protocol {protocol.VERSION}: "
+            "install the same version of both, and restart them"
+        )
+
+
 class WorkerRefused(WorkerUnavailable):
     """The worker answered with an error."""
 
 
 class WorkerLink:
-    """A link that reuses its socket while the worker answers, and replaces it after a miss."""
+    """A link that reuses its socket while the worker answers, and replaces it after a miss.
+
+    Raises ValueError for an endpoint that is not a Unix socket.
+    """
 
     def __init__(self, endpoint: str) -> None:
+        protocol.check_endpoint(endpoint)
         self._endpoint = endpoint
         self._socket: zmq.Socket[bytes] | None = None
 
@@ -76,10 +90,13 @@ class WorkerLink:
         return time.monotonic() + REPLY_TIMEOUT_S / 2
 
     def _request(self, request: Request) -> Reply:
-        socket = self._socket or self._open()
         try:
+            socket = self._socket or self._open()
             socket.send(protocol.encode(request))
             reply = protocol.decode_reply(socket.recv())
+        except VersionMismatch as error:
+            self.close()
+            raise WorkerMismatch(error.version) from None
         except (zmq.ZMQError, ProtocolError) as error:
             # A REQ socket that missed its reply stays out of step, and a late reply would answer
             # the next request. So the socket is replaced.

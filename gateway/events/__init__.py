@@ -1,0 +1,1 @@
+"""One stream of events for every page: what happens to jobs, results and workers."""

@@ -1,0 +1,1 @@
+"""The HTTP server: waitress with limits on time, connections, headers and bodies."""

@@ -1,0 +1,1 @@
+"""What an operator sees of the gateway: lines of the log, and metrics."""

@@ -1,0 +1,1 @@
+"""Resources of a gallery: search, thumbnails, stars, the trash, zip files, the stream of events."""

@@ -1,0 +1,1 @@
+"""What a gallery needs beside the records: searchable rows, labels, thumbnails."""
