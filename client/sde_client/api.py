@@ -17,6 +17,7 @@ from sde_client.errors import (
     GatewayUnreachable,
     GenerationCanceled,
     GenerationFailed,
+    InvalidRequest,
     NoImage,
     SdeError,
     UnexpectedReply,
@@ -41,18 +42,24 @@ class Client(HttpApi):
     Every method raises GatewayUnreachable when the gateway cannot be reached.
 
     Args:
-        url: `http://host:port`; the scheme is optional.
+        url: `http://host:port`; the scheme is optional. It may end with `#key=KEY`.
         timeout_s: the timeout for connecting and for each read, not for a whole generation.
         patience_s: for how many seconds submit() and wait() retry while the gateway is away.
+        key: the service's key, which precedes the one in `url`; None sends the latter or none.
 
     Raises:
-        BadAddress: `url` is not an HTTP address.
+        BadAddress: `url` is not an HTTP address, or no HTTP header can carry the key.
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, timeout_s: float = 30, patience_s: float = PATIENCE_S
+        self,
+        url: str = DEFAULT_URL,
+        timeout_s: float = 30,
+        patience_s: float = PATIENCE_S,
+        *,
+        key: str | None = None,
     ) -> None:
-        super().__init__(Connection(url, timeout_s))
+        super().__init__(Connection(url, timeout_s, key))
         self._patience_s = patience_s
 
     def __enter__(self) -> Client:
@@ -70,7 +77,14 @@ class Client(HttpApi):
         """Close the connection. The next call opens a new one."""
         self._connection.close()
 
-    def submit(self, prompt: str, *, idempotency_key: str | None = None, **parameters: Any) -> str:
+    def submit(
+        self,
+        prompt: str,
+        *,
+        idempotency_key: str | None = None,
+        queue: bool = True,
+        **parameters: Any,
+    ) -> str:
         """Submit a generation and return its uuid at once.
 
         The server creates exactly one job. If the connection fails after the request may have
@@ -79,6 +93,7 @@ class Client(HttpApi):
         Args:
             idempotency_key: the server creates one job for a key, and returns its uuid from then
                 on. 1 to 255 printable ASCII characters; None generates a key.
+            queue: the job may wait in the queue; otherwise it must be able to start at once.
             parameters: the request fields of docs/http-api.md, such as negative_prompt, width
                 (pixels) or seed. Each `image` and `mask_image`, also in a nested object, is a path
                 or a file's bytes. None leaves a field out.
@@ -87,16 +102,22 @@ class Client(HttpApi):
             UnreadableFile: an input image cannot be read.
             GatewayUnreachable: the first attempt found no connection, or the patience ran out.
                 In the second case the message names the key.
-            NotAvailable: the queue is full.
+            NotAvailable: the queue is full, or no worker is idle and the job may not wait.
             WorkerUnavailable: no worker can accept a job.
             StorageUnavailable: the server's disk cannot store anything now.
             InvalidRequest: the server rejected a field; the message names it and its value.
             Conflict: the key belongs to another request.
         """
-        return self._submit(body(prompt, parameters), idempotency_key, "/image/generate")
+        return self._submit(body(prompt, parameters), idempotency_key, "/image/generate", queue)
 
     def upscale(
-        self, uuid: str, *, image_index: int = 0, idempotency_key: str | None = None, **options: Any
+        self,
+        uuid: str,
+        *,
+        image_index: int = 0,
+        idempotency_key: str | None = None,
+        queue: bool = True,
+        **options: Any,
     ) -> str:
         """Submit the upscaling of a stored image and return the new job's uuid at once.
 
@@ -104,6 +125,7 @@ class Client(HttpApi):
 
         Args:
             image_index: the index of the image in the job, from 0.
+            queue: as for submit().
             options: `scale`, above 1 and at most 4; `upscaler`, lanczos or a name of
                 models()["upscalers"].
 
@@ -112,9 +134,20 @@ class Client(HttpApi):
             Deleted: the result has been deleted.
         """
         request = fields({"generation_uuid": uuid, "image_index": image_index, **options})
-        return self._submit(request, idempotency_key, "/image/upscale")
+        return self._submit(request, idempotency_key, "/image/upscale", queue)
 
-    def _submit(self, request: dict[str, Any], idempotency_key: str | None, path: str) -> str:
+    def _submit(
+        self, request: dict[str, Any], idempotency_key: str | None, path: str, queue: bool
+    ) -> str:
+        if queue:
+            try:
+                return self._send({**request, "queue": True}, idempotency_key, path)
+            except InvalidRequest as error:
+                if not _is_unknown("queue", error):
+                    raise  # otherwise the server is older, and its operator decides who waits
+        return self._send(request, idempotency_key, path)
+
+    def _send(self, request: dict[str, Any], idempotency_key: str | None, path: str) -> str:
         key = str(uuid4()) if idempotency_key is None else idempotency_key
         try:
             return self._submit_once(request, key, path)
@@ -208,7 +241,7 @@ class Client(HttpApi):
         finally:
             if not keep:
                 with contextlib.suppress(SdeError):
-                    self.delete(uuid)
+                    self.delete(uuid, trash=False)
 
     def save(self, result: Result, path: str | Path) -> Path:
         """Write the image to `path`, replacing an existing file, and return the path.
@@ -227,6 +260,10 @@ class Client(HttpApi):
                 return job
             # The estimate changes all the time; that is not a change of the job.
             poller.after(replace(job, eta_s=None), job.eta_s)
+
+
+def _is_unknown(field: str, error: InvalidRequest) -> bool:
+    return bool(error.errors) and all(each.get("field") == field for each in error.errors)
 
 
 def _with_image(uuid: str, last: Job | None, results: list[Result]) -> list[Result]:

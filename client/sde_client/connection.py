@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -33,11 +34,18 @@ _IS_PLAIN_HTTP = re.compile(r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
 
 SUCCESSES = {
     "GET": (HTTPStatus.OK,),
-    "POST": (HTTPStatus.OK, HTTPStatus.ACCEPTED),
+    "POST": (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED),
     "DELETE": (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT),
 }
 
 Query = dict[str, str]
+
+
+def _version() -> str:
+    try:
+        return version("sde-client")
+    except PackageNotFoundError:  # it runs from its source
+        return "0"
 
 
 class Connection:
@@ -46,12 +54,24 @@ class Connection:
     Each method raises NotFound or an SdeError. No method sends a request twice.
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self.url = _address(url)
+    def __init__(self, url: str, timeout_s: float, key: str | None = None) -> None:
+        address, _, fragment = url.partition("#")
+        self.url = _address(address)
         self._timeout_s = timeout_s
         self._session = requests.Session()
+        self._session.headers["User-Agent"] = f"sde-client/{_version()}"
         # HTTP_PROXY is for other hosts: no proxy can reach this machine's loopback address.
-        self._session.trust_env = not _is_loopback(self.url)
+        self._session.trust_env = not self.is_local
+        link_key = fragment.removeprefix("key=") if fragment.startswith("key=") else None
+        secret = key or link_key
+        self.has_key = bool(secret)
+        if secret:
+            self._session.auth = _bearer(secret)
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether the address is one of this machine's loopback."""
+        return _is_loopback(self.url)
 
     def close(self) -> None:
         """Close the sockets."""
@@ -165,6 +185,18 @@ class Connection:
             # The environment (HTTP_PROXY and so on) names it, and the user may not know.
             reason = f"{reason}, through the proxy {_without_password(proxy)}"
         return GatewayUnreachable(self.url, reason, _reached(error))
+
+
+def _bearer(key: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """Return what adds the key to each request, so that no .netrc replaces it."""
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise BadAddress("the key is not printable ASCII without spaces; copy it again")
+
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {key}"
+        return request
+
+    return authorize
 
 
 def _address(url: str) -> str:

@@ -9,6 +9,9 @@ SdeError
 ├── UnknownJob              404: the uuid is unknown
 ├── NoImage                 404: the image does not exist
 ├── UnknownModel            404: the model is unknown
+├── UnknownKey              404: no key has this name
+├── KeyRequired             401: the service needs a valid key
+├── NotAllowed              403, 421: the sender may not do this
 ├── Conflict                409: the job's state or an earlier request forbids it
 ├── Deleted                 410: the result has been deleted
 ├── StorageUnavailable      507: the server's disk cannot store anything now
@@ -87,6 +90,18 @@ class NoImage(SdeError):
 
 class UnknownModel(SdeError):
     """The server has no model with this name. Its message lists the known models."""
+
+
+class UnknownKey(SdeError):
+    """The service has no key with this name."""
+
+
+class KeyRequired(SdeError):
+    """The service needs a valid key, and the request had none."""
+
+
+class NotAllowed(SdeError):
+    """The key lacks a scope, the job is another key's, or the service knows no such host."""
 
 
 class Conflict(SdeError):

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 from sde_client import records
 from sde_client.connection import Connection
-from sde_client.errors import NoImage, SdeError, UnexpectedReply, UnknownJob, UnknownModel
+from sde_client.errors import (
+    InvalidRequest,
+    NoImage,
+    SdeError,
+    UnexpectedReply,
+    UnknownJob,
+    UnknownKey,
+    UnknownModel,
+)
 from sde_client.http_errors import NotFound
 from sde_client.png_text import PNG_SIGNATURE
 from sde_client.records import Job, Result, Storage, Worker
 
 MAX_PAGE = 1000
 """The largest number of results or jobs that the server sends in one reply."""
+
+
+_AT_ONCE = {"trash": "false"}
 
 
 class HttpApi:
@@ -29,6 +40,16 @@ class HttpApi:
     def url(self) -> str:
         """Return the gateway's address, with its scheme."""
         return self._connection.url
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether the gateway's address is one of this machine's loopback."""
+        return self._connection.is_local
+
+    @property
+    def has_key(self) -> bool:
+        """Return whether requests carry a key."""
+        return self._connection.has_key
 
     # ---- jobs ---------------------------------------------------------------------------------
 
@@ -152,8 +173,51 @@ class HttpApi:
         except NotFound as error:
             raise NoImage(str(error) or f"{uuid!r} has no input image {sha256}") from None
 
-    def delete(self, uuid: str) -> None:
-        """Delete a job's results and images. They cannot be restored.
+    def search(
+        self,
+        words: str = "",
+        *,
+        limit: int = 100,
+        offset: int = 0,
+        **filters: str,
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Return how many images match, and a page of them as the server describes them.
+
+        Args:
+            words: words of the prompt; all of them must occur, and the last may be a beginning.
+            limit: the number of images, from 1 to 1000.
+            filters: further conditions of GET /image/results, such as `model` or `star="true"`.
+        """
+        query = {"limit": str(limit), "offset": str(offset), **filters}
+        if words:
+            query["q"] = words
+        with self._require_route("/image/results"):
+            reply = self._connection.get("/image/results", query)
+        results = reply.get("results") if isinstance(reply, dict) else None
+        total = reply.get("total") if isinstance(reply, dict) else None
+        if not isinstance(results, list) or not isinstance(total, int):
+            raise UnexpectedReply(f"{self.url}/image/results sent no 'results' and 'total'")
+        return total, [each for each in results if isinstance(each, dict)]
+
+    def restore(self, *images: str) -> int:
+        """Move images, `UUID` or `UUID-N`, out of the trash, and return how many.
+
+        Raises:
+            StorageUnavailable: the server's disk cannot store the change.
+        """
+        with self._require_route("/image/restore"):
+            reply = self._connection.post("/image/restore", {"images": list(images)})
+        changed = reply.get("changed") if isinstance(reply, dict) else None
+        if not isinstance(changed, int):
+            raise UnexpectedReply(f"{self.url}/image/restore sent no 'changed'")
+        return changed
+
+    def delete(self, uuid: str, *, trash: bool = True) -> None:
+        """Move a job's results and images into the trash.
+
+        Args:
+            trash: False deletes them at once and for good. A service without a trash and an older
+                one always do so.
 
         Raises:
             UnknownJob: the server does not know the job.
@@ -162,7 +226,13 @@ class HttpApi:
             StorageUnavailable: the server's disk cannot store the deletion; nothing is deleted.
         """
         with _raise_on_404(UnknownJob(uuid)):
-            self._connection.delete("/image/generate", {"generation_uuid": uuid})
+            query = {"generation_uuid": uuid}
+            try:
+                self._connection.delete("/image/generate", query | _AT_ONCE if not trash else query)
+            except InvalidRequest:
+                if trash:
+                    raise
+                self._connection.delete("/image/generate", query)
 
     # ---- the server ---------------------------------------------------------------------------
 
@@ -210,6 +280,38 @@ class HttpApi:
             self._connection.post(f"/server/models/{quote(model, safe='')}/{action}", {})
         except NotFound as error:
             raise UnknownModel(str(error) or f"there is no model {model!r}") from None
+
+    def keys(self) -> list[dict[str, Any]]:
+        """Return the names, scopes and times of the service's keys. It needs the scope admin."""
+        return [key for key in self._list("/server/keys") if isinstance(key, dict)]
+
+    def add_key(self, name: str, scopes: Sequence[str] = ("generate",)) -> str:
+        """Make a key and return it; nobody can read it again. It needs the scope admin.
+
+        Args:
+            scopes: `generate`, and `admin` for a key that manages models, keys and all jobs.
+
+        Raises:
+            InvalidRequest: the name or a scope is invalid.
+            Conflict: a key has this name already.
+        """
+        with self._require_route("/server/keys"):
+            reply = self._connection.post("/server/keys", {"name": name, "scopes": list(scopes)})
+        key = reply.get("key") if isinstance(reply, dict) else None
+        if not isinstance(key, str):
+            raise UnexpectedReply(f"{self.url} sent no 'key'")
+        return key
+
+    def revoke_key(self, name: str) -> None:
+        """Revoke a key of the service. It needs the scope admin.
+
+        Raises:
+            UnknownKey: the service has no such key, or it is one of SDE_KEYS.
+        """
+        try:
+            self._connection.delete(f"/server/keys/{quote(name, safe='')}")
+        except NotFound as error:
+            raise UnknownKey(str(error) or f"there is no key {name!r}") from None
 
     def storage(self) -> Storage:
         """Return the state of the server's result log and disk."""

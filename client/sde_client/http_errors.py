@@ -12,6 +12,8 @@ from sde_client.errors import (
     Deleted,
     GatewayUnreachable,
     InvalidRequest,
+    KeyRequired,
+    NotAllowed,
     NotAvailable,
     SdeError,
     StorageUnavailable,
@@ -36,6 +38,9 @@ WAITABLE: dict[int, tuple[type[NotAvailable], str]] = {
     HTTPStatus.SERVICE_UNAVAILABLE: (WorkerUnavailable, "no worker is available"),
 }
 PLAIN: dict[int, tuple[type[SdeError], str]] = {
+    HTTPStatus.UNAUTHORIZED: (KeyRequired, "the server needs a valid key"),
+    HTTPStatus.FORBIDDEN: (NotAllowed, "the server does not allow this"),
+    HTTPStatus.MISDIRECTED_REQUEST: (NotAllowed, "the server does not have this name"),
     HTTPStatus.CONFLICT: (Conflict, "the state of the server forbids this"),
     HTTPStatus.GONE: (Deleted, "the result has been deleted"),
     HTTPStatus.INSUFFICIENT_STORAGE: (
@@ -43,6 +48,8 @@ PLAIN: dict[int, tuple[type[SdeError], str]] = {
         "the server's disk cannot store anything now",
     ),
 }
+
+KEY_HINT = ". Set SDE_KEY, or use the link that the service printed as the address."
 
 
 class NotFound(Exception):
@@ -65,7 +72,8 @@ def refusal(reply: requests.Response, url: str, path: str) -> SdeError | NotFoun
         return waitable(text or default, _retry_after_s(reply))
     if status in PLAIN:
         plain, default = PLAIN[status]
-        return plain(text or default)
+        hint = KEY_HINT if plain is KeyRequired else ""
+        return plain(f"{text or default}{hint}")
     if status in GATEWAY_AWAY:
         # The proxy may have forwarded the request before the gateway went away.
         return GatewayUnreachable(url, f"a proxy in front of it answered {status}", reached=True)

@@ -71,9 +71,10 @@ class Job:
 class Worker:
     """A worker process.
 
-    `state` is loading, idle, busy or unreachable. `trouble` is the error of its disk while the
-    worker waits for it. `load_error` says why a model could not be loaded. Unknown values are
-    None.
+    `state` is loading, idle, busy, unreachable, or failed if it cannot be started. `trouble` is the
+    error of its disk while the worker waits for it. `load_error` says why a model could not be
+    loaded. `last_error` says that, or how its process last ended, until it has finished a job.
+    `step_age_s` is the seconds since its present step began. Unknown values are None.
     """
 
     name: str
@@ -86,6 +87,10 @@ class Worker:
     steps: int | None
     trouble: str | None = None
     load_error: str | None = None
+    last_error: str | None = None
+    last_error_time: datetime | None = None
+    restarts: int = 0
+    step_age_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,10 @@ def worker(raw: object) -> Worker:
         steps=_get(fields, "steps", int, NoneType),
         trouble=_get(fields, "trouble", str, NoneType),
         load_error=_get(fields, "load_error", str, NoneType),
+        last_error=_get(fields, "last_error", str, NoneType),
+        last_error_time=_optional_time(fields, "last_error_time"),
+        restarts=_get(fields, "restarts", int, NoneType) or 0,
+        step_age_s=_get(fields, "step_age_s", float, int, NoneType),
     )
 
 

@@ -14,7 +14,13 @@ import typer
 
 from sde_client import errors
 from sde_client.api import DEFAULT_URL, Client
-from sde_client.commands import generate, jobs, models, rendering, server_tools, upscale, verify
+from sde_client.commands import (
+    generate,
+    jobs,
+    rendering,
+    upscale,
+    verify,
+)
 from sde_client.commands.console import (
     BROKEN_PIPE,
     CANNOT_WRITE,
@@ -22,6 +28,7 @@ from sde_client.commands.console import (
     exit_code,
     say,
 )
+from sde_client.commands.service import keys, models, tools
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,8 +62,11 @@ def root(
         ),
     ] = False,
 ) -> None:
-    """Create the Client that all commands use."""
-    context.obj = context.with_resource(Client(url))
+    """Create the Client that all commands use. A key as an option would be in the process list."""
+    source = context.get_parameter_source("url")
+    if "#" in url and source is not None and source.name == "COMMANDLINE":
+        raise errors.BadAddress("every user of this machine sees a key in --url; set SDE_URL")
+    context.obj = context.with_resource(Client(url, key=os.environ.get("SDE_KEY")))
 
 
 generate.register(app)
@@ -64,7 +74,8 @@ upscale.register(app)
 verify.register(app)
 jobs.register(app)
 models.register(app)
-server_tools.register(app)
+keys.register(app)
+tools.register(app)
 
 
 def main() -> NoReturn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import textwrap
 from typing import Annotated
 
 import typer
@@ -29,6 +31,7 @@ EXIT_CODES: dict[type[errors.SdeError], int] = {
     errors.UnreadableFile: 66,
     errors.NoImage: 66,
     errors.Deleted: 66,
+    errors.UnknownKey: 66,
     errors.GatewayUnreachable: 69,
     errors.GenerationFailed: 70,
     errors.NotSaved: 73,
@@ -36,6 +39,8 @@ EXIT_CODES: dict[type[errors.SdeError], int] = {
     errors.NotAvailable: 75,
     errors.WaitTimeout: 75,
     errors.UnexpectedReply: 76,
+    errors.KeyRequired: 77,
+    errors.NotAllowed: 77,
 }
 """Exit codes of sysexits.h. A subclass has the code of its parent; a usage error exits with 2."""
 
@@ -52,9 +57,22 @@ err = Console(stderr=True)
 
 
 def say(text: str) -> None:
-    """Print a message for the user to stderr, without wrapping; stdout is for scripts."""
+    """Print a message for the user to stderr; stdout is for scripts."""
     with contextlib.suppress(OSError):  # nobody can be told that nobody can be told
-        err.print(text, markup=False, highlight=False, soft_wrap=True)
+        err.print(wrapped(text, err), markup=False, highlight=False, soft_wrap=True)
+
+
+def wrapped(text: str, console: Console = out) -> str:
+    """Return the text in lines as long as the terminal, unchanged where there is none.
+
+    A longer word, such as a path or an address, stays whole, so that it can be copied.
+    """
+    if not console.is_terminal:
+        return text
+    fill = functools.partial(
+        textwrap.fill, width=console.width, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(map(fill, text.splitlines()))
 
 
 def exit_code(error: errors.SdeError) -> int:

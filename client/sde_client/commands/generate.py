@@ -22,7 +22,8 @@ from sde_client.records import Result
 
 T = TypeVar("T")
 
-Retry = Annotated[bool, typer.Option("--retry", help="Wait while the server is busy.")]
+Retry = Annotated[bool, typer.Option("--retry", help="Wait while the server's queue is full.")]
+NoQueue = Annotated[bool, typer.Option("--no-queue", help="Fail if the job cannot start at once.")]
 Key = Annotated[
     str | None, typer.Option(help="Idempotency key: the same key always gets the same job.")
 ]
@@ -71,7 +72,8 @@ def generate(
     images: Annotated[int | None, typer.Option("-n", "--images", help="Number of images.")] = None,
     model: Annotated[str | None, typer.Option(help="A model listed by `sde models`.")] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Class name of a diffusers scheduler.")
+        str | None,
+        typer.Option(help="A scheduler: Euler a, dpmpp_2m_karras, or a class of diffusers."),
     ] = None,
     scheduler_option: Annotated[
         list[Any] | None,
@@ -87,6 +89,9 @@ def generate(
     eta: Annotated[float | None, typer.Option(help="Eta of DDIM, 0 to 1.")] = None,
     guidance_rescale: Annotated[
         float | None, typer.Option(help="Guidance rescale factor, 0 to 1.")
+    ] = None,
+    true_cfg_scale: Annotated[
+        float | None, typer.Option(help="Guidance of models like Qwen-Image, 0 to 50.")
     ] = None,
     lora: Annotated[
         list[Any] | None,
@@ -153,6 +158,7 @@ def generate(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Print the uuid and exit at once.")
     ] = False,
+    no_queue: NoQueue = False,
     retry: Retry = False,
     key: Key = None,
 ) -> None:
@@ -161,15 +167,13 @@ def generate(
         raise typer.BadParameter("give a PROMPT, or --like JOB to repeat a result")
     check_output(output)
     client: Client = context.obj
-    width, height = size or (None, None)
     options = {
         "prompt": prompt,
         "negative_prompt": negative,
         "model": model,
         "num_inference_steps": steps,
         "guidance_scale": guidance,
-        "width": width,
-        "height": height,
+        **dict(zip(("width", "height"), size or (), strict=False)),
         "seed": seed,
         "num_images_per_prompt": images,
         "scheduler": scheduler,
@@ -177,6 +181,7 @@ def generate(
         "clip_skip": clip_skip,
         "eta": eta,
         "guidance_rescale": guidance_rescale,
+        "true_cfg_scale": true_cfg_scale,
         "image": image,
         "mask_image": mask,
         "strength": strength,
@@ -192,7 +197,7 @@ def generate(
     parameters = _fetch_parameters(client, resolve(client, like)) if like is not None else {}
     parameters |= {name: value for name, value in options.items() if value is not None}
     requests = [parameters] if prompt != "-" else _each_prompt(parameters, key, output, force)
-    for uuid in _submit_each(client, requests, retry, key):
+    for uuid in _submit_each(client, requests, not no_queue, retry, key):
         if no_wait:
             print(uuid)
         else:
@@ -220,19 +225,19 @@ def _each_prompt(
 
 
 def _submit_each(
-    client: Client, requests: list[dict[str, Any]], retry: bool, key: str | None
+    client: Client, requests: list[dict[str, Any]], queue: bool, retry: bool, key: str | None
 ) -> Iterator[str]:
     """Submit the requests one after another and yield their uuids.
 
     With several of them, each but the first waits while the server is busy with another.
     """
     for index, request in enumerate(requests):
-        send = partial(_submit, client, request)
+        send = partial(_submit, client, request, queue)
         yield send_with_key(send, key, retry=retry or index > 0)
 
 
-def _submit(client: Client, request: dict[str, Any], key: str) -> str:
-    return client.submit(**request, idempotency_key=key)
+def _submit(client: Client, request: dict[str, Any], queue: bool, key: str) -> str:
+    return client.submit(**request, idempotency_key=key, queue=queue)
 
 
 def send_with_key(send: Callable[[str], str], key: str | None, *, retry: bool) -> str:

@@ -34,7 +34,7 @@ def resolve(client: Client, handle: str) -> str:
         UnknownJob: no job matches.
         InvalidRequest: several jobs match.
     """
-    if _is_uuid(handle):
+    if is_uuid(handle):
         return str(UUID(handle))
     if position := _NEWEST.fullmatch(handle):
         number = int(position[1])
@@ -57,7 +57,7 @@ def resolve(client: Client, handle: str) -> str:
     return matches[0]
 
 
-def _is_uuid(text: str) -> bool:
+def is_uuid(text: str) -> bool:
     """Return whether the text is a whole uuid, with or without dashes."""
     try:
         return UUID(text).hex == text.lower().replace("-", "")

@@ -12,10 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sde_client.commands.console import wrapped
 from sde_client.records import Job, Result, Storage, Worker
 
 SHOWN_DIGITS = 8
 """The digits of a uuid that are shown on a terminal."""
+
+SLOW_STEP_S = 10
+"""The age of a step from which `sde status` shows it."""
 
 RESULT_COLUMNS = ("uuid", "created", "state", "seed", "size", "prompt")
 JOB_COLUMNS = ("uuid", "created", "state", "position", "steps", "left")
@@ -39,6 +43,23 @@ def result_row(result: Result) -> tuple[str, ...]:
         "" if result.seed is None else str(result.seed),
         f"{width}x{height}" if width and height else "",
         plain(result.prompt),
+    )
+
+
+def match_row(image: dict[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one row of `sde list WORDS`."""
+    try:
+        created = _local(datetime.fromisoformat(str(image.get("created_time"))))
+    except ValueError:
+        created = ""
+    seed, width, height = (image.get(name) for name in ("seed", "width", "height"))
+    return (
+        plain(image.get("name", "")),
+        created,
+        plain(image.get("state", "")),
+        "" if seed is None else str(seed),
+        f"{width}x{height}" if width and height else "",
+        plain(image.get("prompt", "")),
     )
 
 
@@ -84,25 +105,40 @@ def _short(column: str, cell: str) -> str:
     return cell[: len("2026-01-01 00:00")] if column == "created" else cell
 
 
+def _print(text: str) -> None:
+    print(wrapped(text))
+
+
+def times(count: int) -> str:
+    """Return `1 time`, `2 times` and so on."""
+    return "1 time" if count == 1 else f"{count} times"
+
+
 def print_workers(workers: Iterable[Worker]) -> None:
     """Print one line for each GPU worker."""
     for worker in workers:
         metadata = [worker.model, worker.device, worker.machine_size]
         about = f" ({', '.join(plain(value) for value in metadata if value)})"
         progress = f" step {worker.step} of {worker.steps} of {worker.uuid}" if worker.uuid else ""
-        print(
-            f"{plain(worker.name)}: {plain(worker.state)}{progress}{about if any(metadata) else ''}"
-        )
+        if worker.step_age_s is not None and worker.step_age_s >= SLOW_STEP_S:
+            progress += f", for {worker.step_age_s:.0f} s"
+        state = f"{plain(worker.state)}{progress}{about if any(metadata) else ''}"
+        _print(f"{plain(worker.name)}: {state}")
         if worker.load_error:
-            print(f"{plain(worker.name)}: cannot load {plain(worker.load_error)}")
+            _print(f"{plain(worker.name)}: cannot load {plain(worker.load_error)}")
+        elif worker.last_error:
+            when = f" ({_local(worker.last_error_time)})" if worker.last_error_time else ""
+            _print(f"{plain(worker.name)}: {plain(worker.last_error)}{when}")
+        if worker.restarts:
+            _print(f"{plain(worker.name)}: started again {times(worker.restarts)}")
 
 
 def print_trouble(storage: Storage) -> None:
     """Print one line for each storage problem that an operator should look at."""
     if storage.trouble:
-        print(f"storage: {plain(storage.trouble)}")
+        _print(f"storage: {plain(storage.trouble)}")
     if storage.damaged_lines:
-        print(f"storage: damaged lines that are skipped: {storage.damaged_lines}")
+        _print(f"storage: damaged lines that are skipped: {storage.damaged_lines}")
 
 
 def print_fields(fields: dict[str, Any]) -> None:
@@ -151,11 +187,11 @@ def merged_fields(results: list[Result]) -> dict[str, Any]:
     return {**shared, "images": differing}
 
 
-def job_fields(job: Job) -> dict[str, Any]:
-    """Return the fields of a job, ready for JSON."""
+def fields_of(record: Job | Worker) -> dict[str, Any]:
+    """Return the fields of a job or a worker, ready for JSON."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in dataclasses.asdict(job).items()
+        for name, value in dataclasses.asdict(record).items()
     }
 
 

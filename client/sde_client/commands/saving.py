@@ -44,6 +44,7 @@ def wait_and_save(client: Client, uuid: str, output: Path | None, force: bool = 
     try:
         with progress.display(err) as display:
             results = client.wait(uuid, on_progress=display.show)
+        say_warnings(results)
         if output == STDOUT:
             _write_to_stdout(results)
             return
@@ -61,6 +62,14 @@ def wait_and_save(client: Client, uuid: str, output: Path | None, force: bool = 
     except (errors.GatewayUnreachable, errors.NotSaved):
         say(f"job {uuid} is still on the server; to fetch it: sde save {uuid}")
         raise
+
+
+def say_warnings(results: list[Result]) -> None:
+    """Say on standard error what the server warns of, once for all images of the job."""
+    lists = (result.extra.get("warnings") for result in results)
+    texts = [str(text) for each in lists if isinstance(each, list) for text in each]
+    for text in dict.fromkeys(texts):
+        say(f"note: {rendering.plain(text)}")
 
 
 def _write_to_stdout(results: list[Result]) -> None:

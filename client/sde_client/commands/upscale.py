@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sde_client.api import Client
-from sde_client.commands.generate import Key, Retry, send_with_key
+from sde_client.commands.generate import Key, NoQueue, Retry, send_with_key
 from sde_client.commands.handles import resolve
 from sde_client.commands.saving import Force, Output, check_output, wait_and_save
 
@@ -33,6 +33,7 @@ def upscale(
     ] = None,
     output: Output = None,
     force: Force = False,
+    no_queue: NoQueue = False,
     retry: Retry = False,
     key: Key = None,
 ) -> None:
@@ -48,9 +49,13 @@ def upscale(
     def send(key: str) -> str:
         if is_stored:
             index = (image or 1) - 1
-            return client.upscale(job, image_index=index, idempotency_key=key, **options)
+            return client.upscale(
+                job, image_index=index, idempotency_key=key, queue=not no_queue, **options
+            )
         file = Path(source)
-        return client.submit(_title(file), image=file, upscale=options, idempotency_key=key)
+        return client.submit(
+            _title(file), image=file, upscale=options, idempotency_key=key, queue=not no_queue
+        )
 
     uuid = send_with_key(send, key, retry=retry)
     wait_and_save(client, uuid, output, force)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 import typer
@@ -22,10 +21,19 @@ def register(app: typer.Typer) -> None:
     app.command()(unload)
 
 
-def models(context: typer.Context, as_json: AsJson = False) -> None:
+def models(
+    context: typer.Context,
+    words: Annotated[
+        bool, typer.Option("--words", help="List what the built-in model can draw.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the models and everything else in models.toml."""
     client: Client = context.obj
     library = client.models()
+    if words:
+        _print_words(library)
+        return
     if as_json:
         rendering.print_json(library)
         return
@@ -43,6 +51,14 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
             "models.toml has an error, so its previous version stays in use: "
             f"{rendering.plain(str(library['models_error']))}"
         )
+
+
+def _print_words(library: dict[str, Any]) -> None:
+    """Print the vocabulary of each model that has one, a word a line."""
+    for _, model in _items(library.get("models")):
+        vocabulary = model.get("vocabulary")
+        for word in vocabulary if isinstance(vocabulary, list) else []:
+            print(rendering.plain(str(word)))
 
 
 def _items(table: object) -> list[tuple[str, dict[str, Any]]]:
@@ -74,7 +90,7 @@ def workers(context: typer.Context, as_json: AsJson = False) -> None:
     client: Client = context.obj
     descriptions = client.workers()
     if as_json:
-        rendering.print_json([dataclasses.asdict(worker) for worker in descriptions])
+        rendering.print_json([rendering.fields_of(worker) for worker in descriptions])
     else:
         rendering.print_workers(descriptions)
 
