@@ -20,7 +20,7 @@ import torch
 
 from bench import architectures, demo_model
 from bench.table import markdown, number, ratio
-from gpu_worker.pipeline.loading import alignment
+from gpu_worker.pipeline.execution import alignment
 from gpu_worker.pipeline.loading.sources import DEMO_MODEL
 
 OFF_BYTES = 8
@@ -53,10 +53,10 @@ def measure(what: str, rounds: int) -> dict[str, float]:
     """Median seconds with misplaced and aligned weights, and what aligning them took."""
     if what == "demo":
         pipe: Any = demo_model.load(DEMO_MODEL)
-        pair = demo_model.make_pairs(1)[0]
+        question = demo_model.make_questions(1)[0]
 
         def call() -> object:
-            return demo_model.generate(pipe, pair, 20, 4.0)
+            return demo_model.generate(pipe, question, 20, 4.0)
     else:
         known = architectures.ARCHITECTURES[what]
         pipe = architectures.build(known, torch.float32)

@@ -22,8 +22,9 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from gpu_worker.demo_model import shapes
-from gpu_worker.demo_model.tokenizer import build_tokenizer
+from gpu_worker.pipeline.execution import dtypes
+from gpu_worker.pipeline.families import family_of
+from recipe.model import tokens
 
 VOCABULARY = 49408
 """Of CLIP; the tokenizer made here knows fewer words, the embedding is as large as theirs."""
@@ -119,9 +120,14 @@ ARCHITECTURES = {
 }
 
 
+def dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype of Stable Diffusion's weights on a device, as the worker chooses it."""
+    return dtypes.choose(family_of("StableDiffusionPipeline"), device).default
+
+
 def build(known: Architecture, dtype: torch.dtype) -> Any:
     """The pipeline on the CPU, the weights random, finite and none of them denormal."""
-    tokenizer = build_tokenizer(shapes.vocabulary())
+    tokenizer = tokens.build_tokenizer(tokens.vocabulary(), max_tokens=77)
     ends = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -194,7 +200,8 @@ def _filled(make: Callable[[], Any], dtype: torch.dtype) -> Any:
     """
     with torch.device("meta"):
         module = make().to(dtype)
-    module.to_empty(device="cpu").eval()
+    # A card fills in a second what takes the CPU half a minute.
+    module.to_empty(device="cuda" if torch.cuda.is_available() else "cpu").eval()
     with torch.no_grad():
         for name, weight in module.named_parameters():
             if weight.ndim > 1:
@@ -204,7 +211,7 @@ def _filled(make: Callable[[], Any], dtype: torch.dtype) -> Any:
                 weight.fill_(1.0 if name.endswith("weight") else 0.0)
         for _, buffer in module.named_buffers():
             _count(buffer)
-    return module.requires_grad_(False)
+    return module.to("cpu").requires_grad_(False)
 
 
 def _count(buffer: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ import torch
 from bench import architectures
 from bench.architectures import Architecture
 from bench.memory import Figures
-from gpu_worker.pipeline.loading import loader, machine_size
-from gpu_worker.pipeline.loading.memory import PeakMemory, bytes_in_use
+from gpu_worker.pipeline.execution import dtypes, machine_size, vae_calls
+from gpu_worker.pipeline.execution.device import choose_device
+from gpu_worker.pipeline.execution.memory import PeakMemory, bytes_in_use
+from gpu_worker.pipeline.families import family_of
+from gpu_worker.pipeline.loading import loader
 
 GIB = 1 << 30
 SPARE_BYTES = 2 * GIB
@@ -92,13 +96,20 @@ def call(pipe: Any, known: Architecture, steps: int, marks: Marks | None = None)
 
 
 def measure(
-    known: Architecture, size: machine_size.Size, steps: int | None, slice_attention: bool
+    known: Architecture,
+    size: machine_size.Size,
+    steps: int | None,
+    slice_attention: bool,
+    build: Callable[[Architecture, torch.dtype], Any] = architectures.build,
 ) -> Figures:
     """The figures of one case on the device that the worker would take."""
-    device = machine_size.choose_device("auto", 0)
+    device = choose_device("auto", 0)
     loader.silence_libraries()
-    pipe = architectures.build(known, machine_size.choose_dtype(device))
+    pipe = build(known, architectures.dtype(device))
     pipe.set_progress_bar_config(disable=True)
+    # As the worker loads it: the VAE has its own dtype, which no call changes.
+    dtypes.settle(pipe, dtypes.choose(family_of(pipe), device))
+    vae_calls.install_all(pipe)
     weights = architectures.weights_bytes(pipe)
     machine_size.apply(pipe, size, device)
     if slice_attention:

@@ -25,9 +25,12 @@ from gpu_worker import pipeline
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.output.preview_file import SHARE, PreviewFile
-from gpu_worker.pipeline.loading import loader, machine_size
-from gpu_worker.pipeline.loading.latent_rgb import Projection, decode
+from gpu_worker.pipeline.execution import machine_size
+from gpu_worker.pipeline.execution.device import choose_device
+from gpu_worker.pipeline.loading import loader
+from gpu_worker.pipeline.loading.latent_rgb import Projection, encoder_copy
 from gpu_worker.pipeline.sampling.latent_preview import LatentPreviews
+from gpu_worker.pipeline_api import Preview
 from gpu_worker.settings import WorkerSettings, load
 
 STEPS = 20
@@ -40,12 +43,13 @@ class Counted(PreviewFile):
     made = 0
     spent_s = 0.0
 
-    def offer(self, uuid: str, make: Callable[[], Image.Image]) -> None:
+    def offer(self, uuid: str, make: Callable[[], Preview | None]) -> None:
         """As the worker does it."""
 
-        def counted() -> Image.Image:
-            self.made += 1
-            return make()
+        def counted() -> Preview | None:
+            preview = make()
+            self.made += preview is not None
+            return preview
 
         begun = time.perf_counter()
         super().offer(uuid, counted)
@@ -67,7 +71,8 @@ def built_in(rounds: int, folder: Path) -> list[str]:
             def on_step(
                 step: int,
                 steps: int,
-                preview: Callable[[], Image.Image] | None = None,
+                preview: Callable[[], Preview | None] | None = None,
+                partial: Callable[[], Image.Image] | None = None,
                 offered: bool = with_previews,
                 uuid: str = uuid,
             ) -> None:
@@ -78,7 +83,7 @@ def built_in(rounds: int, folder: Path) -> list[str]:
             ours.generate(job, on_step)
             seconds[with_previews].append(time.perf_counter() - begun)
             previews.remove()
-        if not place:  # the first round finds the model's projection
+        if not place:  # the first round fits the model's map
             seconds, previews.made, previews.spent_s = {True: [], False: []}, 0, 0.0
     there, without = (statistics.median(seconds[kind]) for kind in (True, False))
     print(
@@ -93,9 +98,9 @@ def built_in(rounds: int, folder: Path) -> list[str]:
 def real_size(steps: int, folder: Path) -> list[str]:
     """A row: the preview that each model with a nearly linear VAE has, beside a step."""
     known = architectures.ARCHITECTURES[MODEL]
-    device = machine_size.choose_device("auto", 0)
+    device = choose_device("auto", 0)
     loader.silence_libraries()
-    pipe = architectures.build(known, machine_size.choose_dtype(device))
+    pipe = architectures.build(known, architectures.dtype(device))
     pipe.set_progress_bar_config(disable=True)
     machine_size.apply(pipe, "big", device)
     marks = Marks(device)
@@ -104,14 +109,17 @@ def real_size(steps: int, folder: Path) -> list[str]:
     side = known.side_px // int(pipe.vae_scale_factor)
     generator = torch.Generator("cpu").manual_seed(0)
     latents = torch.randn(1, 4, side, side, generator=generator).to(device, pipe.unet.dtype)
-    fit_s = _seconds(lambda: Projection.from_vae(pipe.vae, int(pipe.vae_scale_factor)), device)
+    factor = int(pipe.vae_scale_factor)
+    published_s = _seconds(lambda: Projection.published(pipe.vae, factor), device)
+    fit_s = _seconds(lambda: Projection.from_vae(encoder_copy(pipe.vae), factor), device)
     # Random weights make no linear VAE: a map of the same size stands for the fitted one.
     linear = Projection(torch.randn(5, 3, generator=generator))
-    cheap_s = min(_offered(pipe, latents, linear.image, device, folder) for _ in range(5))
-    dear_s = _offered(pipe, latents, lambda z: decode(pipe, z), device, folder)
+    cheap_s = min(_offered(pipe, latents, linear, device, folder) for _ in range(5))
+    dear_s = _offered(pipe, latents, pipe, device, folder)
     print(
         f"{known.title}, {known.side_px} px on {device}: a step {number(step_s)} s; a preview "
-        f"{cheap_s * 1e3:.1f} ms; once a loaded model, to find the map, {number(fit_s)} s; "
+        f"{cheap_s * 1e3:.1f} ms; once a loaded model, its map: published "
+        f"{published_s * 1e3:.1f} ms, fitted {number(fit_s)} s; "
         f"through the whole VAE, where it is not linear, {number(dear_s)} s"
     )
     title = f"{known.title}, one preview a step, share of a step"
@@ -119,19 +127,21 @@ def real_size(steps: int, folder: Path) -> list[str]:
 
 
 def _offered(
-    pipe: Any,
-    latents: torch.Tensor,
-    draw: Callable[[torch.Tensor], Image.Image],
-    device: torch.device,
-    folder: Path,
+    pipe: Any, latents: torch.Tensor, colors: Any, device: torch.device, folder: Path
 ) -> float:
-    """Seconds of one preview from the latents to the file."""
-    previews = LatentPreviews(pipe.scheduler, int(pipe.vae_scale_factor), draw)
-    previews.after(0, latents)
-    make = previews.after(0, latents * 0.99)
+    """Seconds of one preview from the latents to the file, the wait for the device included."""
+    previews = LatentPreviews(pipe, colors)
+    file = Counted(folder, "bench")
+    timestep = pipe.scheduler.timesteps[0]
+    previews.after(0, timestep, latents)
+    make = previews.after(1, timestep, latents * 0.99)
     assert make is not None
-    file = PreviewFile(folder, "bench")
-    return _seconds(lambda: file.offer("a", make), device)
+
+    def draw() -> None:
+        while not file.made:
+            file.offer("a", make)
+
+    return _seconds(draw, device)
 
 
 def _seconds(what: Callable[[], object], device: torch.device) -> float:

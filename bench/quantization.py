@@ -24,7 +24,7 @@ HEAD = (
     *("SDE_QUANTIZATION", "linear layers, MiB", "whole UNet, MiB", "s a step"),
     *("built-in model: PSNR, dB", "largest difference of 255"),
 )
-PROMPT = "a large red circle on a blue background"
+PROMPT = "a rocket on a blue background"
 
 
 def size_bytes(weights: Any) -> int:

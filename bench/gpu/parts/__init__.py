@@ -1,0 +1,1 @@
+"""The parts, each a module whose `part()` returns its cases."""
