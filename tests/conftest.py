@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from gpu_worker import quantization_libraries
+from tests.support import network
 from tests.support.service import Service, running
 
 # Torch's threads spin while they wait; beside other processes on few cores that costs ten times
 # the work. The processes that tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+network.guard_all()
 
 # A shell's background jobs ignore SIGINT, and what they start inherits that: `make test &`.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -28,6 +31,13 @@ quantization_libraries.hide_unused("none")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/ anew")
+
+
+@pytest.fixture(autouse=True)
+def _no_connection_leaves_this_machine() -> Iterator[None]:
+    """Row 47: neither a test nor a process that it starts speaks to another machine."""
+    yield
+    assert network.refused_connections() == []
 
 
 @pytest.fixture

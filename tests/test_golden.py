@@ -18,12 +18,18 @@ from sde_client.commands.app import app as cli
 from typer.testing import CliRunner
 
 from gateway import errors
+from gateway.admission.submission_options import SubmissionOptions
 from gateway.http import problems
 from gateway.jobs.job_entry import JobEntry, JobState, JobView
 from gateway.store import journal_event, tombstones
+from gateway.store.gallery import labels_log
+from gateway.store.gallery.image_name import ImageName
+from gateway.store.gallery.image_search import Filters
+from gateway.store.result_index import ResultIndex
 from gpu_worker import pipeline
 from gpu_worker.contract import protocol
 from gpu_worker.contract.capabilities import Capabilities
+from gpu_worker.contract.fields.field_table import fields_of
 from gpu_worker.contract.job import Job, Outcome, Source, result_record
 from gpu_worker.contract.protocol import Reply, Request, WorkerStatus
 from gpu_worker.contract.request import GenerationRequest, Upscale
@@ -68,6 +74,7 @@ def full_request() -> GenerationRequest:
         model="xl",
         num_inference_steps=30,
         guidance_scale=7.0,
+        true_cfg_scale=3.0,
         width=512,
         height=768,
         seed=7,
@@ -228,6 +235,36 @@ def test_a_deletion(golden: Check) -> None:
     durable.verify_checksum(tombstones.encode(UUID, None))
 
 
+def test_labels_of_images(golden: Check) -> None:
+    names = [ImageName(UUID, 0), ImageName(OTHER, 1)]
+    for event in labels_log.EVENTS:
+        time = CREATED if event == labels_log.TRASH else None
+        line = labels_log.encode(event, names, time)
+        golden(f"journal/label-{event}.jsonl", line)
+        assert labels_log.decode(line) == (event, names, time)
+
+
+def test_the_fields_of_a_request(golden: Check) -> None:
+    golden("fields.json", pretty(fields_of(GenerationRequest) | fields_of(SubmissionOptions)))
+
+
+def test_an_item_of_the_gallery(golden: Check, tmp_path: Path) -> None:
+    record = result_record(
+        job(full_request(), owner="owner", batch_id="night", client_name="tester"),
+        outcome=Outcome.SUCCEEDED,
+        errors=[],
+        data="eA==",
+        metadata={**FACTS, "num_images": 1},
+    )
+    (tmp_path / "gpu-0.00000001.jsonl").write_bytes(record_line.encode(record))
+    index = ResultIndex(tmp_path)
+    index.open()
+    total, rows = index.search(Filters(words="red large"), 10)
+    index.close()
+    assert total == 1 and str(rows[0].cursor) == f"12.{UUID}.0"
+    golden("gallery/item.json", pretty(rows[0].members))
+
+
 def test_job_views(golden: Check) -> None:
     entry = JobEntry(job(full_request()))
     views = {"queued": entry.view(2, 12.5)}
@@ -277,6 +314,8 @@ def test_the_description(golden: Check, tmp_path: Path, monkeypatch: pytest.Monk
 
 REFUSALS: dict[str, Exception] = {
     "queue-full": errors.QueueFull(4),
+    "may-not-wait": errors.NoIdleWorker(4),
+    "image-deleted": errors.ResultDeleted(f"{UUID}-2", is_image=True),
     "no-worker": errors.NoWorker(5),
     "storage": errors.StorageUnavailable("the disk is full"),
     "invalid": errors.InvalidRequest(
@@ -320,7 +359,7 @@ def test_problem_documents(golden: Check) -> None:
 
 
 def test_the_help_of_each_command(golden: Check) -> None:
-    runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "SDE_URL": None})
+    runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "SDE_KEY": None, "SDE_URL": None})
     names = [
         str(each.name or getattr(each.callback, "__name__", "")) for each in cli.registered_commands
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from sde_client import request_body
+from sde_client.commands import console
 
 from gateway.settings import GatewaySettings
 from gpu_worker.contract.request import (
@@ -75,7 +78,7 @@ def test_each_setting_is_documented(name: str) -> None:
 
 def test_the_names_are_those_of_the_tables() -> None:
     fields = [*WorkerSettings.model_fields.values(), *GatewaySettings.model_fields.values()]
-    known = {str(field.alias) for field in fields} | {"SDE_URL", "SDE_PYTHON"}
+    known = {str(field.alias) for field in fields} | {"SDE_KEY", "SDE_URL", "SDE_PYTHON"}
     assert known == {
         *NAMES,
         "MACHINE_SIZE",
@@ -100,6 +103,25 @@ def test_each_route_is_documented() -> None:
     documented = (ROOT / "docs/http-api.md").read_text()
     assert len(routes()) >= 15 and "/image/jobs/{uuid}/inputs/{sha256}" in routes()
     assert [route for route in routes() if route not in documented] == []
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=lambda path: path.name
+)
+def test_a_page_has_short_lines_and_free_headings(path: Path) -> None:
+    """The list of tests in security.md alone is wider, because their names are."""
+    lines = path.read_text().splitlines()
+    wide = [line for line in lines if len(line) > 120]
+    assert [line for line in wide if path.name != "security.md" or "`tests/" not in line] == []
+    before = itertools.pairwise(lines)
+    assert [line for above, line in before if re.match("#+ ", line) and above] == []
+
+
+def test_each_exit_code_of_the_command_is_documented() -> None:
+    table = (ROOT / "docs/operations.md").read_text().partition("| exit code of `sde` |")[2]
+    codes = set(re.findall(r"(?m)^\| (\d+) \|", table))
+    own = {*console.EXIT_CODES.values(), console.INTERRUPTED, console.BROKEN_PIPE}
+    assert {str(code) for code in (*own, console.CANNOT_WRITE, 0, 1, 2)} == codes
 
 
 BANNED = frozenset(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from gateway.settings import GatewaySettings
 from gpu_worker.contract import protocol
-from gpu_worker.settings import SettingsError, WorkerSettings, load
-from tests.support.service import ROOT, environment, free_port
+from gpu_worker.settings import Settings, SettingsError, WorkerSettings, load
+from tests.support.service import LEAK, run_module
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -23,7 +23,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         None,
         1,
     )
-    assert (gateway.host, gateway.port, gateway.queue_size) == ("127.0.0.1", 9090, 0)
+    assert (gateway.host, gateway.port, gateway.queue_size) == ("127.0.0.1", 9090, 64)
     assert worker.data_dir == gateway.data_dir == Path("data").absolute()
 
 
@@ -33,11 +33,16 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("MACHINE_SIZE", "huge", "'big', 'medium', 'little' or 'tiny'"),
         ("MACHINE_SIZE", "", "'big', 'medium', 'little' or 'tiny'"),
         ("SDE_DEVICE", "gpu", "'auto', 'cpu', 'cuda' or 'mps'"),
-        ("SDE_PIPELINE", "no-colon", "pattern"),
-        ("SDE_MODEL", "", "at least 1 character"),
+        ("SDE_PIPELINE", "no-colon", "must be a module and a function, as MODULE:NAME"),
+        ("SDE_MODEL", "", "must not be empty"),
         ("SDE_STEP_TIMEOUT_S", "0", "greater than 0"),
         ("SDE_STEP_TIMEOUT_S", "nan", "SDE_STEP_TIMEOUT_S"),
-        ("SDE_GPUS", "0", "greater than or equal to 1"),
+        ("SDE_GPUS", "0", "must be at least 1"),
+        ("SDE_ALLOW_ANONYMOUS", "yess", "SDE_ALLOW_ANONYMOUS='yess': must be 0 or 1 (1 admits"),
+        ("SDE_MAX_MPIX_STEPS", "nan", "SDE_MAX_MPIX_STEPS='nan': must be"),
+        ("SDE_MAX_MPIX_STEPS", "inf", "must be a finite number"),
+        ("SDE_MAX_MPIX", "many", "must be a number"),
+        ("SDE_PATH_PREFIX", "sd", "must be a path of plain words, such as /sd"),
         ("SDE_GPUS", "one", "must be a whole number"),
         ("SDE_GPUS", "2.0", "must be a whole number"),
         ("SDE_GPUS", "1_0", "must be a whole number"),
@@ -56,17 +61,37 @@ def test_a_bad_value_stops_the_process(module: str, name: str, value: str, said:
     assert name in str(caught.value) and said in str(caught.value)
 
 
+ODD_VALUES = (
+    *("", "x", "yess", "nan", "-inf", "inf", "1e999", "-1", "0", "1.5", "9" * 5000, "x" * 5000),
+    *("\udcff", "a b", "tcp://x:1", "..", "*", "é:x", ":", ",", "/" * 300, "true", "none"),
+)
+
+
+@pytest.mark.parametrize(
+    "table", [WorkerSettings, GatewaySettings], ids=lambda table: table.__name__
+)
+def test_each_refusal_is_a_plain_sentence(table: type[Settings]) -> None:
+    refused = set()
+    for field in table.model_fields.values():
+        for value in ODD_VALUES:
+            try:
+                load(table, {str(field.alias): value})
+            except SettingsError as error:
+                text = str(error)
+                refused.add(field.alias)
+                assert text.startswith(f"{field.alias}="), text
+                assert not LEAK.search(text) and "nable to" not in text and ": Input" not in text
+                assert (
+                    re.search(r": (must|is|entry|'.* is not) ?", text)
+                    and "1 characters" not in text
+                )
+                assert text.endswith(f" ({field.description})") and len(text) < 400, text
+    assert len(refused) >= len(table.model_fields) - 6
+
+
 @pytest.mark.parametrize("module", ["gpu_worker", "gateway"])
 def test_the_process_says_so_in_one_sentence(module: str, folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module],
-        cwd=ROOT,
-        env=environment(folder, free_port(), SDE_QUEUE="5"),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = run_module(folder, module, timeout_s=30, SDE_QUEUE="5")
     assert done.returncode == 78
     assert "unknown setting SDE_QUEUE (did you mean SDE_QUEUE_SIZE?)" in done.stderr
     assert "Traceback" not in done.stderr
@@ -74,15 +99,7 @@ def test_the_process_says_so_in_one_sentence(module: str, folder: Path) -> None:
 
 def start(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """A process that does not stay; what it says is no traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=environment(folder, free_port()) | settings,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = run_module(folder, *command, timeout_s=30, **settings)
     assert "Traceback" not in done.stderr
     return done
 

@@ -65,7 +65,12 @@ def test_the_servers_wheel_has_every_module(tmp_path: Path) -> None:
     copy_source(tmp_path / "source", ROOT, "gateway", "gpu_worker")
     inside, tops = wheel_of(tmp_path, tmp_path / "source")
     assert tops == {"gateway", "gpu_worker"}
-    data = {path.relative_to(ROOT) for path in (ROOT / "gpu_worker/demo_model").rglob("*.*")}
+    folders = (
+        ROOT / "gateway/web",
+        ROOT / "gpu_worker/demo_model",
+        ROOT / "gpu_worker/model_configs",
+    )
+    data = {path.relative_to(ROOT) for folder in folders for path in folder.rglob("*.*")}
     kept = {path for path in data if "__pycache__" not in path.parts}
     assert {path for path in kept if not (inside / path).is_file()} == set()
     import_all(inside, "gateway", "gpu_worker")

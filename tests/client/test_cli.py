@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sde_client import errors
+from sde_client import errors, records
+from sde_client.commands import saving
 from sde_client.commands.console import EXIT_CODES, exit_code
 from sde_client.commands.rendering import plain
 
@@ -144,10 +145,10 @@ def test_busy_is_75_and_retry_waits(folder: Path, tmp_path: Path) -> None:
     with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=HELD) as service:
         uuid = service.submit("first", num_inference_steps=2)
         service.wait_step(uuid)
-        refused = sde(service.url, "generate", "second")
+        refused = sde(service.url, "generate", "second", "--no-queue")
         assert refused.returncode == 75 and "try again in" in refused.stderr
         retrying = subprocess.Popen(
-            [*COMMAND, "generate", "second", "--retry", "--steps", "2"],
+            [*COMMAND, "generate", "second", "--no-queue", "--retry", "--steps", "2"],
             cwd=tmp_path,
             env=options(service.url),
             stderr=subprocess.PIPE,
@@ -342,3 +343,22 @@ def test_ctrl_c_before_the_answer_says_how_to_ask_again() -> None:
     key = next(line for line in sent.splitlines() if line.lower().startswith("idempotency-key:"))
     assert child.returncode == 130 and "Traceback" not in said
     assert f"--key {key.split(': ')[1]}" in said and "may have accepted the job" in said
+
+
+def test_the_words_of_the_built_in_model_are_listed() -> None:
+    models = {"demo": {"vocabulary": ["cat", "ice cream\x1b"]}, "other": {}}
+    body = json.dumps({"default": "demo", "models": models}).encode()
+    replies = {"GET /server/models": (200, {"Content-Type": "application/json"}, body)}
+    with answering(replies) as url:
+        done = sde(url, "models", "--words")
+    assert (done.returncode, done.stdout) == (0, "cat\nice cream \n"), done.stderr
+
+
+def test_a_records_warnings_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    warning = "The built-in model draws emoji. It does not know: lighthouse."
+    record = {
+        "uuid": "u", "prompt": "p", "created_time": "2026-01-01T00:00:00Z", "errors": [],
+        "data": None, "warnings": [warning, "another"],
+    }  # fmt: skip
+    saving.say_warnings([records.result(record), records.result(record | {"warnings": None})])
+    assert capsys.readouterr().err.splitlines() == [f"note: {warning}", "note: another"]

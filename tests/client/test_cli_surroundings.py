@@ -130,6 +130,38 @@ def test_one_line_names_file_id_seed_and_seconds(service: Service, tmp_path: Pat
     assert service.result(uuid)["seed"] == 7
 
 
+def on_a_terminal(url: str, *arguments: str) -> list[str]:
+    """The lines of a command on a terminal of 80 columns, without colours."""
+    main, side = pty.openpty()
+    environment = options(url) | {"COLUMNS": "80", "TERM": "xterm"}
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdout=side, stderr=side, env=environment
+    ) as child:
+        os.close(side)
+        text = b""
+        with open(main, "rb", buffering=0) as screen:
+            while True:
+                try:
+                    chunk = screen.read(4096)
+                except OSError:  # the other end is closed
+                    break
+                if not chunk:
+                    break
+                text += chunk
+        child.wait(DEADLINE_S)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text.decode())
+    return [line.rstrip() for line in plain.replace("\r", "").splitlines()]
+
+
+class TestEightyColumns:
+    def test_a_message_breaks_between_words_and_keeps_an_address(self) -> None:
+        url = f"http://127.0.0.1:{free_port()}/{'path/' * 20}end"
+        lines = on_a_terminal(url, "status")
+        assert len(lines) > 2 and url + ":" in lines
+        assert all(len(line) <= 80 for line in lines if url not in line)
+        assert "\n" not in sde(url, "status").stderr.rstrip("\n")
+
+
 class TestHandles:
     def test_first_digits_newest_and_a_picture_are_the_job(
         self, service: Service, tmp_path: Path
@@ -161,25 +193,7 @@ class TestHandles:
 
     def test_a_list_fits_a_terminal_of_80_columns(self, service: Service) -> None:
         service.result(service.submit("word " * 60))
-        main, side = pty.openpty()
-        environment = options(service.url) | {"COLUMNS": "80", "TERM": "xterm"}
-        with subprocess.Popen(
-            [*COMMAND, "list"], stdout=side, stderr=side, env=environment
-        ) as child:
-            os.close(side)
-            text = b""
-            with open(main, "rb", buffering=0) as screen:
-                while True:
-                    try:
-                        chunk = screen.read(4096)
-                    except OSError:  # the other end is closed
-                        break
-                    if not chunk:
-                        break
-                    text += chunk
-            child.wait(DEADLINE_S)
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", text.decode())
-        lines = [line.rstrip() for line in plain.replace("\r", "").splitlines()]
+        lines = on_a_terminal(service.url, "list")
         assert len(lines) >= 2 and max(map(len, lines)) <= 80
         assert lines[0].split()[:2] == ["uuid", "created"] and len(lines[1].split()[0]) == 8
         assert "word word" in lines[-1]

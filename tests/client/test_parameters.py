@@ -131,8 +131,9 @@ def test_every_option_becomes_a_field(pictures: dict[str, Path]) -> None:
             },
             "refiner": {"name": "xl", "switch_at": 0.7},
             "step_log": True,
+            "queue": True,
         },
-        {"prompt": "a fox", "hires": {"scale": 2.0}},
+        {"prompt": "a fox", "hires": {"scale": 2.0}, "queue": True},
     ]
 
 
@@ -149,8 +150,14 @@ def test_a_file_of_ones_own_is_made_larger(pictures: dict[str, Path]) -> None:
     assert wrong.returncode == 2 and "--image needs a job" in wrong.stderr
     how = {"scale": 2.0, "upscaler": "sharp"}
     assert received == [
-        {"prompt": "photo.png", "image": coded("photo"), "upscale": how},
-        {"generation_uuid": NEVER, "image_index": 1, "scale": 3.0, "upscaler": "lanczos"},
+        {"prompt": "photo.png", "image": coded("photo"), "upscale": how, "queue": True},
+        {
+            "generation_uuid": NEVER,
+            "image_index": 1,
+            "scale": 3.0,
+            "upscaler": "lanczos",
+            "queue": True,
+        },
     ]
 
 

@@ -22,7 +22,7 @@ from tests.support.service import Service, running
 
 REAL = {"SDE_PIPELINE": "gpu_worker.pipeline:load", "SDE_DEVICE": "cpu"}
 ASKED: dict[str, Any] = {
-    "prompt": "a large red circle on a blue background",
+    "prompt": "a large red apple on a blue background",
     "negative_prompt": "blurry",
     "num_inference_steps": 3,
     "guidance_scale": 4.0,
@@ -100,7 +100,7 @@ def test_like_makes_the_same_but_for_what_is_said(
 
 def test_a_second_pass_by_default_is_made_again(remote: Client, real: Service) -> None:
     first = made(remote, hires={}, step_log=None, num_inference_steps=2)
-    assert first.extra["request"]["hires"] == {} and first.extra["width"] == 128
+    assert first.extra["request"]["hires"] == {} and first.extra["width"] == 192
     done = sde(real.url, "verify", first.uuid)
     assert (done.returncode, done.stdout) == (0, "identical\n"), done
 
@@ -114,7 +114,7 @@ def test_a_picture_made_larger_is_made_again_and_says_of_what(
     said = larger.extra
     assert said["source"] == {"uuid": parent.uuid, "image_index": 1}
     assert said["upscale"] == {"scale": 2.0, "upscaler": "lanczos"}
-    assert (larger.prompt, said["width"], said["height"]) == (parent.prompt, 128, 128)
+    assert (larger.prompt, said["width"], said["height"]) == (parent.prompt, 192, 192)
     assert said["request"] == {"image": said["image"], "upscale": {}}
     for name in ("torch", "pillow", "device", "cpu_threads", "peak_memory_bytes", "seconds"):
         assert said[name], name
@@ -122,8 +122,8 @@ def test_a_picture_made_larger_is_made_again_and_says_of_what(
         assert name not in said, name
     assert larger.seed is None
     texts = [Image.open(io.BytesIO(each.png or b"")).text for each in (parent, larger)]  # type: ignore[attr-defined]
-    assert "Size: 64x64, " in texts[0]["parameters"]
-    assert texts[1]["parameters"] == texts[0]["parameters"].replace("64x64", "128x128")
+    assert "Size: 96x96, " in texts[0]["parameters"]
+    assert texts[1]["parameters"] == texts[0]["parameters"].replace("96x96", "192x192")
     real.wait_available()
     done = sde(real.url, "verify", larger.uuid)
     assert (done.returncode, done.stdout) == (0, "identical\n"), done
@@ -134,10 +134,10 @@ def test_a_picture_made_larger_is_made_again_and_says_of_what(
     own = sde(real.url, "upscale", "again.png", "--scale", "1.5", "-o", "own.png", cwd=tmp_path)
     assert own.returncode == 0, own
     (found,) = (each for each in remote.results(limit=1))
-    assert (found.prompt, found.extra["width"]) == ("again.png", 192)
+    assert (found.prompt, found.extra["width"]) == ("again.png", 288)
     assert "source" not in found.extra
     text = Image.open(tmp_path / "own.png").text["parameters"]  # type: ignore[attr-defined]
-    assert text == texts[0]["parameters"].replace("64x64", "192x192")
+    assert text == texts[0]["parameters"].replace("96x96", "288x288")
 
 
 def test_what_cannot_be_compared_is_told(remote: Client, real: Service) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,6 @@ from PIL import Image
 
 from gateway.jobs.job_entry import JobState, JobView
 from gateway.routes.events import END_ID, HEARTBEAT_S, LOOK_S, MAX_STREAMS, EventStream, event_id
-from gpu_worker.output.preview_file import LEAST_PAUSE_S, PreviewFile
 from tests.support.service import Service, eventually, running
 
 HELD = "tests.pipelines.held:load"
@@ -282,80 +281,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def test_previews_cost_at_most_a_fiftieth_of_the_time(folder: Path) -> None:
-    clock = Clock()
-    previews = PreviewFile(folder, "gpu-0", clock)
-    made: list[float] = []
-
-    def make(cost_s: float) -> Callable[[], Image.Image]:
-        def draw() -> Image.Image:
-            made.append(clock.now)
-            clock.now += cost_s
-            return Image.new("L", (8, 8))
-
-        return draw
-
-    previews.offer("a", make(0.1))
-    assert [path.name for path in folder.iterdir()] == ["gpu-0.a.jpg"]
-    clock.now = 104.9
-    previews.offer("a", make(0.1))  # fifty times 0.1 s have not passed since 100.0
-    assert made == [100.0]
-    clock.now = 105.0
-    previews.offer("a", make(0.0))
-    clock.now += LEAST_PAUSE_S / 2
-    previews.offer("a", make(0.0))  # even one that costs nothing has a pause
-    assert made == [100.0, 105.0]
-    previews.remove()
-    assert list(folder.iterdir()) == []
-    begun, spent = clock.now, 0.0
-    while clock.now < begun + 100:  # a minute and more of steps of 0.03 s
-        before = clock.now
-        previews.offer("b", make(0.02))
-        spent += clock.now - before
-        clock.now += 0.03
-    assert 0.01 <= spent / (clock.now - begun) <= 0.0205
-
-
-def test_a_short_job_has_no_preview_that_costs_more_than_its_share(folder: Path) -> None:
-    clock = Clock()
-    previews = PreviewFile(folder, "gpu-0", clock)
-    made: list[str] = []
-
-    def job(uuid: str, cost_s: float, lasts_s: float) -> None:
-        def draw() -> Image.Image:
-            made.append(uuid)
-            clock.now += cost_s
-            return Image.new("L", (8, 8))
-
-        ends = clock.now + lasts_s
-        while clock.now < ends:
-            previews.offer(uuid, draw)
-            clock.now += 0.5
-        previews.remove()
-
-    job("first", cost_s=1.0, lasts_s=10.0)  # nobody knew what it costs
-    job("short", cost_s=1.0, lasts_s=20.0)
-    assert made == ["first"]
-    job("long", cost_s=1.0, lasts_s=60.0)
-    assert made == ["first", "long"]
-    for uuid in "abcdef":  # a cheap model is found out, however dear the one before was
-        job(uuid, cost_s=0.01, lasts_s=10.0)
-    assert {"e", "f"} <= set(made)
-
-
-def test_a_preview_that_fails_costs_no_picture_and_old_ones_go(folder: Path) -> None:
-    (folder / "gpu-0.old.jpg").write_bytes(b"x")
-    (folder / "gpu-0.old.tmp").write_bytes(b"x")
-    (folder / "gpu-1.other.jpg").write_bytes(b"x")
-    previews = PreviewFile(folder, "gpu-0", Clock())
-
-    def fails() -> Image.Image:
-        raise RuntimeError("on purpose")
-
-    previews.offer("a", fails)
-    assert [path.name for path in folder.iterdir()] == ["gpu-1.other.jpg"]
 
 
 QUEUED = JobView(

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import typer
-from sde_client.commands import server_tools as command
+from sde_client.commands.service import tools as command
 
 from gateway.fsck import __main__
 from gateway.jobs.journal import Journal
@@ -33,7 +33,7 @@ from gpu_worker.store.in_flight import InFlight, InFlightJob
 from gpu_worker.store.record_line import encode
 from gpu_worker.store.result_log import ResultLog
 from tests.support.disk import Crash, FaultyDisk
-from tests.support.service import ROOT, environment, free_port, running
+from tests.support.service import ROOT, run_module, running
 
 FIRST, NEWEST, OTHER = "gpu-0.00000001.jsonl", "gpu-0.00000002.jsonl", "gpu-1.00000001.jsonl"
 
@@ -785,15 +785,7 @@ def test_a_mending_that_dies_anywhere_is_finished_by_the_next(
 
 
 def sde_fsck(data: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gateway.fsck", *options],
-        cwd=ROOT,
-        env=environment(data, free_port()),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_module(data, "gateway.fsck", *options)
 
 
 class TestBesideAService:
@@ -915,6 +907,6 @@ class TestCommand:
     def test_without_the_server_it_says_where_to_run_it(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(command, "_SERVER_PACKAGES", ("a_package_that_nobody_has",))
+        monkeypatch.setattr(command, "SERVER_PACKAGES", ("a_package_that_nobody_has",))
         assert self.sde("fsck") == 69
         assert "fsck needs the server's packages" in capsys.readouterr().err

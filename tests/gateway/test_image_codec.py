@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from gpu_worker.contract import image_codec
 from gpu_worker.contract.image_codec import UnreadableImage
-from gpu_worker.pipeline.sampling.input_images import InputImages
+from gpu_worker.pipeline.inputs.input_images import InputImages
 from tests.support.builders import tiny_adapters
 from tests.support.input_images import GOOD, picture
 

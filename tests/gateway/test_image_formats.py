@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from gpu_worker.contract import image_codec
 from gpu_worker.contract.image_codec import UnreadableImage
-from gpu_worker.pipeline.sampling.input_images import InputImages
+from gpu_worker.pipeline.inputs.input_images import InputImages
 from tests.support.builders import tiny_adapters
 
 SIZE = (72, 48)

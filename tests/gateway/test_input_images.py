@@ -196,7 +196,7 @@ def test_pictures_go_with_their_result(service: Service) -> None:
     uuid = service.submit(image=GOOD)
     service.result(uuid)
     assert uuid in folders(service)
-    target = f"{service.url}/image/generate?generation_uuid={uuid}"
+    target = f"{service.url}/image/generate?generation_uuid={uuid}&trash=false"
     assert requests.delete(target, timeout=30).status_code == 204
     assert uuid not in folders(service)
 

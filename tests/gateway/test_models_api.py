@@ -18,7 +18,8 @@ DESCRIBES = "tests.pipelines.describes:load"
 KEYS = {
     *("worker", "name", "state", "boot_id", "model", "loaded", "load_error", "device", "dtype"),
     *("machine_size", "memory_bytes", "versions", "uuid", "step", "steps", "step_s", "log"),
-    *("committed", "trouble"),
+    *("committed", "trouble", "last_error", "last_error_time", "restarts", "step_age_s"),
+    *("gpu_memory_bytes", "gpu_memory_total_bytes"),
 }
 
 

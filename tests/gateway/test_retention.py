@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from gateway.errors import StorageUnavailable
 from gateway.jobs.broker import Broker
 from gateway.jobs.deletion import ResultDeletion
 from gateway.jobs.journal import Journal
 from gateway.jobs.retention import Housekeeping, Retention
+from gateway.store import consolidation
 from gateway.store.input_store import InputStore
 from gateway.store.result_index import ResultIndex
+from gateway.store.retention_clock import RetentionClock
 from gpu_worker.store.result_log import ResultLog
 from tests.support.log_records import record
 
@@ -114,3 +119,64 @@ def test_a_deletion_in_the_newest_segment_has_its_writer_leave_it(tmp_path: Path
     store.housekeeping.run_once()
     assert store.records[9]["uuid"] not in store.text()
     assert store.left() == list(range(9))
+
+
+def _refuses(error: Exception) -> Callable[..., None]:
+    def refuses(*_: object, **__: object) -> None:
+        raise error
+
+    return refuses
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "full"), sqlite3.OperationalError("full"), KeyError()]
+)
+@pytest.mark.parametrize("place", [(RetentionClock, "read"), (ResultDeletion, "delete")])
+def test_a_step_that_fails_stops_no_other_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, place: tuple[type, str]
+) -> None:
+    """On a full disk a merge makes room, and so does the deletion by number."""
+    store = Store(tmp_path, Retention(days=3, results=4), NOON_OF_DAY_10)
+    count = len(list(store.folder.glob("*.jsonl")))
+    with monkeypatch.context() as patched:
+        patched.setattr(*place, _refuses(error))
+        store.housekeeping.run_once()
+    by_number = place[1] == "read"
+    assert store.left() == ([6, 7, 8, 9] if by_number else list(range(10)))
+    assert len(list(store.folder.glob("*.jsonl"))) < count, "segments are merged"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), StorageUnavailable("full"), KeyError()])
+def test_a_trash_that_cannot_be_emptied_stops_no_other_step(
+    tmp_path: Path, error: Exception
+) -> None:
+    store = Store(tmp_path, Retention(results=4), NOON_OF_DAY_10)
+    store.housekeeping._empty_trash = _refuses(error)
+    store.housekeeping.run_once()
+    assert store.left() == [6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("error", [OSError(5), RuntimeError()])
+def test_a_rotation_that_fails_stops_no_other_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    store = Store(tmp_path, Retention(), NOON_OF_DAY_10)
+    monkeypatch.setattr(Housekeeping, "_mostly_garbage", lambda _: iter(("a", "b")))
+
+    def rotate(name: str) -> None:
+        store.rotated.append(name)
+        raise error
+
+    store.housekeeping._rotate = rotate
+    assert store.housekeeping.run_once() is True
+    assert sorted(store.rotated) == ["a", "b"]
+
+
+def test_a_merge_that_cannot_begin_stops_no_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, Retention(), NOON_OF_DAY_10)
+    monkeypatch.setattr(consolidation, "runs", _refuses(OSError(5)))
+    monkeypatch.setattr(Housekeeping, "_mostly_garbage", lambda _: iter(("a",)))
+    store.housekeeping.run_once()
+    assert store.rotated == ["a"]

@@ -21,9 +21,15 @@ import waitress.wasyncore
 from gateway.errors import TooManyStreams
 from gateway.http.concurrency_limit import ConcurrencyLimit
 from gateway.http.json_array import MAX_STREAMS
-from gateway.http.waitress_channel import STALLED_S, STALLED_UNDER_PRESSURE_S, maintenance
-from gateway.http.waitress_server import SERVER_THREADS, listen
+from gateway.http.server.limits import HttpLimits
+from gateway.http.server.listener import (
+    SERVER_THREADS,
+    STALLED_S,
+    STALLED_UNDER_PRESSURE_S,
+    listen,
+)
 from gpu_worker.store import record_line
+from tests.support.attacks import rest
 from tests.support.gateway_short_timeouts import PATIENCE_S
 from tests.support.service import Service, eventually, free_port, running
 
@@ -85,18 +91,11 @@ def who_never_read(port: int, path: str, count: int) -> Iterator[list[socket.soc
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             one.connect(("127.0.0.1", port))
             one.settimeout(30)
-            one.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            one.sendall(
+                f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+            )
             asked.append(one)
         yield asked
-
-
-def what_came(one: socket.socket) -> bytes:
-    """All that is still to be read until the other side ends it."""
-    parts = []
-    with contextlib.suppress(ConnectionError):
-        while part := one.recv(1 << 16):
-            parts.append(part)
-    return b"".join(parts)
 
 
 def list_status(service: Service) -> int:
@@ -117,7 +116,7 @@ def test_who_does_not_read_stops_nobody(impatient: Service) -> None:
         assert [record["uuid"] for record in found] == [uuid_of(3)]
         assert memory_bytes(impatient) - before < 200_000_000
         eventually(lambda: list_status(impatient) == 200, "they are let go of")
-        came = [what_came(one) for one in stalled]
+        came = [rest(one) for one in stalled]
     answers = sorted(text.partition(b"\r\n")[0] for text in came)
     assert answers.count(b"HTTP/1.1 200 OK") == MAX_STREAMS
     assert answers.count(b"HTTP/1.1 503 Service Unavailable") == len(stalled) - MAX_STREAMS
@@ -173,7 +172,7 @@ def test_who_does_not_read_a_picture_loses_the_connection(impatient: Service) ->
 @contextlib.contextmanager
 def serving(app: Callable[..., Any]) -> Iterator[tuple[Any, int]]:
     """waitress as the gateway runs it, in this process."""
-    server = listen(app, "127.0.0.1", free_port(), 1 << 20)
+    server = listen(app, "127.0.0.1", free_port(), HttpLimits(max_body_bytes=1 << 20))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -217,19 +216,19 @@ def test_patience_ends_sooner_when_much_waits(count: int, seconds: float, loses_
 
         connections = eventually(waiting, "the replies wait for their readers")
         since = min(one.last_activity for one in connections)
-        maintenance(server, since + seconds)
+        server.maintenance(since + seconds)
         assert not any(one.stalled_since for one in connections)
-        maintenance(server, time.time() + seconds + 1)
+        server.maintenance(time.time() + seconds + 1)
         assert loses_one or not any(one.stalled_since for one in connections)
         if loses_one:
 
             def gone() -> bool:
-                maintenance(server, time.time() + seconds + 1)
+                server.maintenance(time.time() + seconds + 1)
                 return len(server.active_channels) < count
 
             # No more of them than it takes to be below the limit again.
             eventually(gone, "one has lost its connection")
-            assert any(len(what_came(one)) < REPLY_BYTES for one in stalled)
+            assert any(len(rest(one)) < REPLY_BYTES for one in stalled)
 
 
 def test_a_place_is_given_back_once() -> None:

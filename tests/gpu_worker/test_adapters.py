@@ -17,7 +17,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract.validation_errors import Unsupported
-from gpu_worker.pipeline.loading import machine_size
+from gpu_worker.pipeline.execution import machine_size
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.pipeline_bench import PROMPT, Bench, direct, reference, write_library
 
@@ -214,8 +214,6 @@ def test_fifty_jobs_with_loras_leave_nothing_behind(sd: Bench, plain: bytes) -> 
 def test_smaller_sizes_take_adapters_too(folder: Path, size: machine_size.Size) -> None:
     """On a GPU with offload; on a CPU the VAE's slicing and tiling remain."""
     bench = Bench(folder, "sd", MACHINE_SIZE=size, SDE_DEVICE="auto")
-    if machine_size.SWITCHES[size].attention_slicing:
-        bench.pipe.enable_attention_slicing("max")  # a CPU leaves it out
     before = bench.pixels()
     image = bench.put(EDGES)
     everything = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from gpu_worker.pipeline.loading import alignment
+from gpu_worker.pipeline.execution import alignment
 from tests.support.misplaced import misplaced
 from tests.support.service import ROOT
 
@@ -117,7 +117,7 @@ def test_quantised_weights_are_made_of_aligned_ones() -> None:
     program = """
 import torch
 from optimum.quanto import QLinear, freeze, qint8
-from gpu_worker.pipeline.loading import alignment
+from gpu_worker.pipeline.execution import alignment
 from tests.support.misplaced import misplaced
 layer = QLinear.from_module(torch.nn.Linear(8, 8), weights=qint8).requires_grad_(False)
 freeze(layer)

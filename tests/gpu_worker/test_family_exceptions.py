@@ -16,7 +16,22 @@ from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.loading import checkpoints
 from gpu_worker.pipeline.sampling import step_callbacks
-from tests.support.builders import tiny_adapters, tiny_dits, tiny_files, tiny_kandinsky, tiny_unets
+from tests.support.builders import (
+    tiny_adapters,
+    tiny_chat_dits,
+    tiny_dits,
+    tiny_files,
+    tiny_kandinsky,
+    tiny_models,
+    tiny_unets,
+)
+from tests.support.builders.original_layout import (
+    BIG_G_BIAS,
+    FIRST_VAE_BIAS,
+    FLUX_SCALE,
+    LAST_UNET_BIAS,
+    SD35_WEIGHT,
+)
 from tests.support.pipeline_bench import PROMPT, Bench, direct, in_own_memory, write_library
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -61,6 +76,16 @@ def test_steps_are_told_by_classes_that_know_none() -> None:
     with step_callbacks.report_steps(pipe, ended) as arguments:
         pipe(num_inference_steps=3, output_type="np", **arguments)
     assert steps == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_true_guidance_needs_a_negative_prompt(tmp_path: Path) -> None:
+    made = bench(tmp_path, tiny_chat_dits.qwen_image())
+    plain = made.pixels()
+    assert made.pixels(true_cfg_scale=8.0) == plain
+    strong = made.make(true_cfg_scale=8.0, negative_prompt="blurry")[0]
+    assert strong.image.tobytes() != made.pixels(true_cfg_scale=2.0, negative_prompt="blurry")
+    with pytest.raises(Unsupported, match=r"true_cfg_scale: .* does not take it"):
+        bench(tmp_path / "sd", tiny_models.build()).make(true_cfg_scale=8.0)
 
 
 def test_a_side_that_would_be_cut_is_refused_and_a_picture_is_fitted(tmp_path: Path) -> None:
@@ -142,30 +167,34 @@ def written(path: Path, *keys: str) -> Path:
     return path
 
 
-BIG_G = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
-FLUX = "model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale"
-
-
 @pytest.mark.parametrize(
     ("keys", "kind"),
     [
-        (["model.diffusion_model.out.2.bias"], "StableDiffusionPipeline"),
-        ([BIG_G], "StableDiffusionXLPipeline"),
-        ([FLUX], "FluxPipeline"),
+        ([SD35_WEIGHT], "StableDiffusion3Pipeline"),
+        ([BIG_G_BIAS, "edm_mean"], "StableDiffusionXLPipeline"),
+        ([FLUX_SCALE], "FluxPipeline"),
     ],
 )
 def test_a_whole_file_is_recognised_by_its_names(
     tmp_path: Path, keys: list[str], kind: str
 ) -> None:
-    whole = written(tmp_path / "a.safetensors", *keys, "first_stage_model.encoder.conv_in.bias")
+    whole = written(tmp_path / "a.safetensors", *keys, FIRST_VAE_BIAS)
     assert checkpoints.pipeline_class(whole).__name__ == kind
 
 
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ([FLUX], "is flux-schnell only; put the other parts in diffusers' layout in a/ beside it"),
+        (
+            [FLUX_SCALE],
+            "is flux-schnell only; put the other parts in diffusers' layout in a/ beside it",
+        ),
         (["lora_unet_down.alpha", "vae.x"], "holds no known model"),
+        (
+            [LAST_UNET_BIAS, "vae.x"],
+            "is of another size than stable-diffusion-1; put its configuration in diffusers'",
+        ),
+        ([BIG_G_BIAS, "vae.x"], "is of another size than stable-diffusion-xl;"),
         (["control_model.time_embed.0.weight", "vae.x"], "is controlnet only"),
     ],
 )

@@ -17,10 +17,13 @@ from gpu_worker.assets.model_library import ModelsError, read
 from gpu_worker.contract import output_size
 from gpu_worker.contract.request import Hires
 from gpu_worker.contract.validation_errors import Unsupported
+from gpu_worker.pipeline.execution import offload
+from gpu_worker.pipeline.loading import task_pipelines
 from gpu_worker.pipeline.sampling import hires
 from gpu_worker.pipeline.upscaling import upscale
-from tests.support.builders import tiny_upscalers
-from tests.support.pipeline_jobs import ignore, job, settings
+from tests.support.builders import tiny_models, tiny_upscalers
+from tests.support.part_places import Places
+from tests.support.pipeline_jobs import demo_side_px, ignore, job, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -69,9 +72,11 @@ def test_a_second_pass_is_image_to_image_of_the_first(
     ours: pipeline.DiffusersPipeline, upscaler: str, folder: Path
 ) -> None:
     seen: list[tuple[int, int]] = []
+    side = demo_side_px()
+    size = (side * 3 // 2,) * 2
     asked = {"scale": 1.5, "upscaler": upscaler, "strength": 0.5}
     made = ours.generate(job(hires=asked), lambda *at: seen.append(at[:2]))[0]
-    assert made.image.size == (96, 96)
+    assert made.image.size == size
     assert seen == [(step, 6) for step in range(1, 7)]
     assert ours._loaded is not None
     pipe = ours._loaded.pipe
@@ -84,7 +89,9 @@ def test_a_second_pass_is_image_to_image_of_the_first(
         output_type="latent",
     ).images
     if upscaler == "latent":
-        begun = torch.nn.functional.interpolate(first, (24, 24), mode="bilinear")
+        begun = torch.nn.functional.interpolate(
+            first, (first.shape[-1] * 3 // 2,) * 2, mode="bilinear"
+        )
     else:
         begun = pipe.image_processor.postprocess(
             pipe.vae.decode(first / pipe.vae.config.scaling_factor, return_dict=False)[0].detach()
@@ -92,11 +99,11 @@ def test_a_second_pass_is_image_to_image_of_the_first(
         if upscaler == "sharp":
             models = folder / "models"
             library = read(models / "models.toml")
-            begun = upscale.enlarge(begun, upscaler, (256, 256), library, models, pipe.device)
+            begun = upscale.enlarge(begun, upscaler, (4 * side,) * 2, library, models, pipe.device)
             file = (models / "sharp.safetensors").read_bytes()
             digest = hashlib.sha256(file).hexdigest()
             assert made.metadata["parts_sha256"] == {"upscalers/sharp": digest}
-        begun = begun.resize((96, 96), Image.Resampling.LANCZOS)
+        begun = begun.resize(size, Image.Resampling.LANCZOS)
     assert made.image.tobytes() == second(ours, begun, generator).tobytes()
 
 
@@ -104,6 +111,34 @@ def test_a_plain_job_is_as_before_afterwards(ours: pipeline.DiffusersPipeline) -
     before = ours.generate(job(), ignore)[0].image.tobytes()
     ours.generate(job(hires={}, num_images_per_prompt=2), ignore)
     assert ours.generate(job(), ignore)[0].image.tobytes() == before
+
+
+@pytest.mark.parametrize("upscaler", ["latent", "lanczos"])
+def test_offloaded_parts_rest_after_a_second_pass(
+    folder: Path, upscaler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = pipeline.load(settings(folder))
+    assert ours._loaded is not None
+    asked = job(hires={"scale": 1.5, "upscaler": upscaler, "strength": 0.5})
+    expected = ours.generate(asked, ignore)[0].image.tobytes()
+    ours._loaded.pipe.enable_model_cpu_offload(device="cpu")
+    places = Places(ours._loaded.pipe, monkeypatch)
+
+    def at_work(step: int, steps: int, preview: object = None) -> None:
+        assert places.last["unet"] == "cpu:0"
+
+    made = ours.generate(asked, at_work)[0].image.tobytes()
+    assert made == expected
+    assert places.last == {"unet": "cpu", "vae": "cpu", "text_encoder": "cpu"}
+    assert offload.current(ours._loaded.pipe) == "model"
+
+
+def test_a_pipeline_of_the_same_parts_has_the_same_offload() -> None:
+    pipe = tiny_models.build()
+    assert offload.current(task_pipelines.for_mode(pipe, "img2img")) == "none"
+    pipe.enable_model_cpu_offload(device="cpu")
+    for mode in task_pipelines.MODES:
+        assert offload.current(task_pipelines.for_mode(pipe, mode)) == "model"
 
 
 def test_the_sizes_and_steps_of_a_second_pass() -> None:
@@ -149,5 +184,6 @@ def test_a_picture_is_made_larger_without_a_model(
     (inputs / name).write_bytes(buffer.getvalue())
     ours.unload()
     made = ours.generate(asked, ignore)[0]
-    assert made.image.tobytes() == picture.resize((160, 160), Image.Resampling.LANCZOS).tobytes()
+    size = (picture.width * 5 // 2,) * 2
+    assert made.image.tobytes() == picture.resize(size, Image.Resampling.LANCZOS).tobytes()
     assert ours._loaded is None, "no model was needed"

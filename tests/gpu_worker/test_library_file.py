@@ -53,6 +53,21 @@ def test_at_the_start_a_wrong_file_is_an_error(tmp_path: Path) -> None:
         LibraryFile(tmp_path / "models.toml")
 
 
+def test_a_load_that_fails_leaves_no_model_and_the_description_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    for name in ("one", "two"):
+        tiny_models.build().save_pretrained(folder / name)
+    (folder / "two" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
+    write(folder / "models.toml", '[models.a]\nsource = "one"\n[models.b]\nsource = "two"\n')
+    ours = pipeline.load(settings(tmp_path, SDE_MODEL="a"))
+    assert ours.describe().models["a"].loaded
+    before = ours.described
+    with pytest.raises(ModelsError, match="b: cannot be loaded"):
+        ours.load("b")
+    assert ours.loaded is None and ours.described > before
+    assert not any(model.loaded for model in ours.describe().models.values())
+
+
 def test_a_name_that_is_another_models_now_lets_go_of_the_old(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     for seed, name in enumerate(("one", "two")):

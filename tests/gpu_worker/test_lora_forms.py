@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from gpu_worker.contract.validation_errors import Unsupported
-from tests.support.builders import tiny_models
+from tests.support.builders import tiny_dits, tiny_models
 from tests.support.pipeline_bench import Bench, direct, reference, write_library
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -230,3 +231,18 @@ def test_what_has_no_place_is_refused_by_count(sd: Bench, tensors: Tensors, sent
     with pytest.raises(Unsupported, match=rf"^loras: .*({sentence}).*\(got 'it'\)"):
         sd.make(loras=[{"name": "it"}])
     assert sd.pixels() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors"), [("LoHa", loha(QUERY, (64, 64), 2)[0]), ("LoKr", lokr(low_rank=True)[0])]
+)
+def test_a_family_without_a_unet_refuses_lycoris_by_its_name(
+    tmp_path: Path, name: str, tensors: Tensors
+) -> None:
+    tiny_dits.flux().save_pretrained(tmp_path / "models" / "flux")
+    save_file(tensors, tmp_path / "models" / "it.safetensors")
+    write_library(tmp_path, loras={"it": {"source": "it.safetensors"}})
+    with pytest.raises(Unsupported) as error:
+        Bench(tmp_path, "flux").make(loras=[{"name": "it"}])
+    assert f"tensors of a {name}, which this model family does not support" in str(error.value)
+    assert "another" not in str(error.value)

@@ -16,9 +16,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from gpu_worker.output.result_records import error_message
-from gpu_worker.pipeline.loading import machine_size
-from gpu_worker.pipeline.loading.memory import is_out_of_memory
+from gpu_worker.pipeline.execution import machine_size, vae_calls, wider_vae
+from gpu_worker.pipeline.execution.device_errors import is_out_of_memory
 from tests.support.builders import tiny_models
+from tests.support.builders.tiny_families import FAMILIES
 from tests.support.service import ROOT, Service, running
 
 MIB = 1 << 20
@@ -67,17 +68,15 @@ def with_model(folder: Path) -> contextlib.AbstractContextManager[Service]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_job_that_does_not_fit_falls_back_and_the_next_does_not(folder: Path) -> None:
+def test_an_image_that_does_not_fit_is_decoded_in_tiles(folder: Path) -> None:
     with with_model(folder) as service:
         assert result(service, **SMALL)["errors"] == []
         may_take(service, 150 * MIB)
         fitted = result(service, **LARGE)
         assert fitted["errors"] == [] and (fitted["width"], fitted["height"]) == (2048, 128)
-        assert fitted["machine_size"] == "medium"
-        assert fitted["out_of_memory"].startswith("out of memory with MACHINE_SIZE=big on cpu")
+        assert fitted["machine_size"] == "big" and fitted["vae_tile_px"] == 768
         after = result(service, **SMALL)
-        assert after["errors"] == [] and "out_of_memory" not in after
-        assert after["machine_size"] == "big"
+        assert after["errors"] == [] and "vae_tile_px" not in after
         assert service.children["gpu_worker"].poll() is None
 
 
@@ -85,10 +84,10 @@ def test_a_job_that_does_not_fit_falls_back_and_the_next_does_not(folder: Path) 
 def test_a_job_that_fits_at_no_size_says_so_and_the_worker_lives_on(folder: Path) -> None:
     with with_model(folder) as service:
         assert result(service, **SMALL)["errors"] == []
-        may_take(service, 80 * MIB)
+        may_take(service, 8 * MIB)
         failed = result(service, **LARGE)
-        way_out = "try MACHINE_SIZE=little or a smaller image"
-        assert failed["errors"] == [f"out of memory with MACHINE_SIZE=medium on cpu: {way_out}"]
+        way_out = "out of memory with MACHINE_SIZE=big on cpu: try a smaller image"
+        assert failed["errors"] == [way_out]
         assert failed["data"] is None and failed["state"] == "failed"
         assert result(service, **SMALL)["errors"] == []
         assert service.children["gpu_worker"].poll() is None
@@ -172,4 +171,32 @@ def test_a_size_below_decodes_in_smaller_tiles_at_every_models_own_size() -> Non
         machine_size.enable_vae_savings(vae, size)
         assert vae.tile_latent_min_size * 8 == vae.tile_sample_min_size
         sides.append(vae.tile_sample_min_size if vae.use_tiling else 2048)
-    assert sides == [2048, 768, 512, 256]
+    assert sides == [2048, 1024, 512, 256]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("family", ["sd1", "qwen-image", "sana"])
+def test_a_larger_size_undoes_what_a_smaller_one_has_enabled(family: str) -> None:
+    """Tiles have one side, or height and width with strides, by the autoencoder."""
+    direct = {}
+    for size in machine_size.SIZES:
+        vae = FAMILIES[family].build().vae
+        machine_size.enable_vae_savings(vae, size)
+        direct[size] = wider_vae.memory_settings(vae)
+    assert direct["big"] != direct["tiny"]
+    for size in ("tiny", "little", "big", "tiny", "medium"):
+        machine_size.enable_vae_savings(vae, size)
+        assert wider_vae.memory_settings(vae) == direct[size], size
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_tiles_that_sufficed_once_are_no_larger_than_those_of_the_size() -> None:
+    vae = tiny_models.build().vae
+    vae_calls.install(vae)
+    safe = vae_calls.of(vae)
+    assert safe is not None
+    safe._needs["decode", 64] = 512, safe._clock()
+    machine_size.enable_vae_savings(vae, "big")
+    assert (safe._needed_side("decode", 64), safe._needed_side("decode", 63)) == (512, None)
+    machine_size.enable_vae_savings(vae, "tiny")
+    assert safe._needed_side("decode", 64) is None

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from gpu_worker import pipeline
 from gpu_worker.assets.model_library import ModelsError
@@ -94,8 +96,11 @@ def test_a_variant_of_models_toml_and_of_sde_model_is_loaded(tmp_path: Path, who
 
 def test_a_job_never_waits_for_the_hub(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    tiny_models.save_single_file(tiny_models.build(), tmp_path / "models" / "one.safetensors")
+    file = tmp_path / "models" / "one.safetensors"
+    tiny_models.save_single_file(tiny_models.build(), file)
     shutil.rmtree(tmp_path / "models" / "one")
+    # The key of Playground 2.5, whose configuration only the hub has.
+    save_file(load_file(file) | {"edm_mean": torch.zeros(4)}, file)
     write_library(tmp_path, models={"one": {"source": "one.safetensors"}})
     ours = pipeline.load(settings(tmp_path))
     with pytest.raises(ModelsError, match=r"one: its configuration is not on this machine"):

@@ -14,9 +14,10 @@ from PIL import Image
 
 from gpu_worker.assets.model_library import Defaults
 from gpu_worker.contract.validation_errors import Unsupported
-from gpu_worker.pipeline.loading import machine_size, task_pipelines
-from gpu_worker.pipeline.loading import offload as placement
-from gpu_worker.pipeline.sampling.input_images import InputImages, MissingImage
+from gpu_worker.pipeline.execution import machine_size
+from gpu_worker.pipeline.execution import offload as placement
+from gpu_worker.pipeline.inputs.input_images import InputImages, MissingImage
+from gpu_worker.pipeline.loading import task_pipelines
 from tests.support import pipeline_bench
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.pipeline_bench import Bench, direct, reference
@@ -270,8 +271,6 @@ def test_pipelines_made_for_a_job_are_gone_after_it(sd: Bench) -> None:
 def test_smaller_sizes_take_pictures_too(folder: Path, size: machine_size.Size) -> None:
     """On a GPU with offload; on a CPU the VAE's slicing and tiling remain."""
     bench = Bench(folder, "sd", MACHINE_SIZE=size, SDE_DEVICE="auto")
-    if machine_size.SWITCHES[size].attention_slicing:
-        bench.pipe.enable_attention_slicing("max")  # a CPU leaves it out
     hooks = _hooks(bench)
     plain = bench.pixels()
     asked = {"image": bench.put(PICTURE), "mask_image": bench.put(MASK), "strength": 0.7}
@@ -296,22 +295,23 @@ def test_offload_outlives_pictures_from_pictures(folder: Path, sd: Bench) -> Non
 
 
 def test_layer_by_layer_offload_goes_to_the_jobs_pipeline_and_back() -> None:
-    """Without running it: accelerate cannot offload layers from a CPU to itself."""
+    """With the CPU as the device that the layers are moved to."""
     pipe = tiny_models.build()
     weights = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
-    pipe.enable_sequential_cpu_offload(device="cpu")
+    placement.enable(pipe, "layers", torch.device("cpu"))
     other = tiny_models.build().unet
     with pytest.raises(pipeline_bench.Halt), placement.suspended(pipe) as offload:
-        assert offload == "sequential"
+        assert offload == "layers" and placement.current(pipe) == "none"
         copy = task_pipelines.for_mode(pipe, "img2img")
         assert all(torch.equal(weights[name], w) for name, w in pipe.unet.state_dict().items())
         copy.unet = other
         with placement.applied(copy, offload, torch.device("cpu")):
-            assert hasattr(other, "_hf_hook") and placement.current_offload(copy) == "sequential"
+            assert placement.has_layer_hooks(other) and placement.current(copy) == "layers"
             raise pipeline_bench.Halt
-    assert not hasattr(other, "_hf_hook")
-    assert placement.current_offload(pipe) == "sequential"
-    pipe.remove_all_hooks()
+    assert not placement.has_layer_hooks(other)
+    assert placement.current(pipe) == "layers"
+    placement.disable(pipe)
+    assert placement.current(pipe) == "none"
     assert all(torch.equal(weights[name], w) for name, w in pipe.unet.state_dict().items())
 
 

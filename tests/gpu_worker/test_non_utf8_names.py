@@ -6,15 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from gpu_worker import pipeline
 from gpu_worker.assets.model_library import ModelsError, locate, read
 from gpu_worker.contract.validation_errors import Unsupported, error_text
-from gpu_worker.pipeline.loading.memory import is_fatal_device_error
+from gpu_worker.pipeline.execution.device_errors import Fault, classify
 from tests.support.builders import tiny_dits, tiny_models
 from tests.support.pipeline_bench import Bench, write_library
 from tests.support.pipeline_jobs import ignore, job, settings
 from tests.support.service import running
+
+CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -55,10 +58,11 @@ def test_a_source_that_is_no_name_is_told_and_what_was_goes_on(tmp_path: Path) -
 
 def test_a_clients_words_do_not_make_a_lost_device() -> None:
     words = "could not create a primitive"
-    assert not is_fatal_device_error(ValueError(f"negative_prompt: is not known (got {words!r})"))
+    ours = ValueError(f"negative_prompt: is not known (got {words!r})")
+    assert classify(ours, CPU) is Fault.JOB
     wrapped = ModelsError("demo: cannot be loaded")
     wrapped.__cause__ = RuntimeError(words)
-    assert is_fatal_device_error(wrapped)
+    assert classify(wrapped, CPU) is Fault.DEVICE
 
 
 def test_a_family_without_strength_has_no_second_pass(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpu_worker import pipeline
-from tests.support.pipeline_jobs import ignore, job, settings
+from tests.support.pipeline_jobs import demo_side_px, ignore, job, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -89,6 +89,6 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> pipeline.DiffusersPipeline
 def test_an_image_is_drawn(ours: pipeline.DiffusersPipeline, prompt: str, negative: bool) -> None:
     words = {"prompt": "a cat", "negative_prompt": prompt} if negative else {"prompt": prompt}
     made = ours.generate(job(num_inference_steps=1, **words), ignore)[0]
-    assert made.image.size == (64, 64)
+    assert made.image.size == (demo_side_px(),) * 2
     low, high = made.image.convert("L").getextrema()
     assert low < high

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from gpu_worker.contract import prompt_weights
 from gpu_worker.contract.prompt_weights import Fragment
 from gpu_worker.contract.validation_errors import Unsupported
 from gpu_worker.pipeline.sampling import prompt_embedding
+from tests.support import layer_offload
+from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.builders.tiny_families import FAMILIES
 from tests.support.pipeline_jobs import ignore, job, settings
 
@@ -69,7 +73,7 @@ def pixels(ours: pipeline.DiffusersPipeline, **given: Any) -> bytes:
 
 
 def test_a_weight_of_one_changes_nothing_and_another_does(ours: pipeline.DiffusersPipeline) -> None:
-    words = "a large {} circle on a blue background"
+    words = "a large {} apple on a blue background"
     plain = pixels(ours, prompt=words.format("red"))
     assert pixels(ours, prompt=words.format("(red:1.0)")) == plain
     heavier = pixels(ours, prompt=words.format("(red:1.4)"))
@@ -82,9 +86,9 @@ def test_weights_are_those_of_compel_itself(ours: pipeline.DiffusersPipeline) ->
 
     assert ours._loaded is not None
     pipe = ours._loaded.pipe
-    request = job(prompt="a large (red)1.4 circle").request
+    request = job(prompt="a large (red)1.4 apple").request
     theirs = Compel(tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder)(request.prompt)
-    given, said = prompt_embedding.build(pipe, job(prompt="a large (red:1.4) circle").request)
+    given, said = prompt_embedding.build(pipe, job(prompt="a large (red:1.4) apple").request)
     assert given["prompt_embeds"].equal(theirs)
     assert said == {"prompt_tokens": 4}
 
@@ -96,8 +100,11 @@ def test_a_long_prompt_is_read_to_its_end(ours: pipeline.DiffusersPipeline) -> N
     assert made.metadata["prompt_tokens"] == 82
     assert made.image.tobytes() != other.image.tobytes(), "the last word counts"
     assert ours._loaded is not None
-    given, _ = prompt_embedding.build(ours._loaded.pipe, job(prompt=long).request)
-    assert given["prompt_embeds"].shape[1] == given["negative_prompt_embeds"].shape[1] == 154
+    pipe = ours._loaded.pipe
+    window = pipe.tokenizer.model_max_length
+    given, _ = prompt_embedding.build(pipe, job(prompt=long).request)
+    length = window * math.ceil(81 / (window - 2))  # each window has a first and a last token
+    assert given["prompt_embeds"].shape[1] == given["negative_prompt_embeds"].shape[1] == length
 
 
 @pytest.mark.parametrize("skip", [1, 2])
@@ -131,3 +138,25 @@ def test_what_another_family_does_not_read_is_told(name: str) -> None:
         assert given == {"prompt": prompt, "negative_prompt": negative}
         assert set(said) == cut
         assert all(rest.endswith("red") and long.endswith(rest) for rest in said.values())
+
+
+SD_AND_XL = [tiny_models.build, tiny_adapters.build_xl]
+ENCODED = [
+    {"prompt": "a (red:1.3) circle"},
+    {"prompt": "a (red:0.4) circle", "negative_prompt": "(blurry:1.2)", "clip_skip": 1},
+    {"prompt": "a small green star on a white background, " * 9 + "red"},
+]
+
+
+@pytest.mark.parametrize("build", SD_AND_XL)
+@pytest.mark.parametrize("asked", ENCODED, ids=["weight", "clip_skip", "long"])
+def test_prompts_are_encoded_where_offloaded_layers_compute(
+    build: Any, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    request = job(**asked).request
+    expected, _ = prompt_embedding.build(build(), request)
+    pipe = layer_offload.offload(build(), tmp_path)
+    assert pipe.text_encoder.device.type == "meta"
+    given, _ = prompt_embedding.build(pipe, request)
+    assert {name for name in given if not given[name].equal(expected[name])} == set()
+    assert given.keys() == expected.keys() and len(given) in (2, 4)

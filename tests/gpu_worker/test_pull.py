@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 
-from gpu_worker.assets import model_library, pull
+from gpu_worker import pipeline
+from gpu_worker.assets import model_library
 from tests.support.builders import tiny_models
+from tests.support.pipeline_jobs import job, settings
 from tests.support.service import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
-LARGE = "large/model.safetensors"
+LARGE = "tokenizer/large.jinja"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OPERATORS_OWN = '# mine\n[loras.ink]   # keep\nsource = "ink.safetensors"\n'
 
@@ -128,7 +130,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pipeline.py", "v1-5.ckpt", "v1-5.safetensors", "README.md"):
         (folder / name).write_bytes(b"x")
     # The library writes 10 MB at a time: less than that is never half there.
-    (folder / "large").mkdir()
+    (folder / "vae_of_old").mkdir()
+    (folder / "vae_of_old" / "diffusion_pytorch_model.safetensors").write_bytes(b"x")
     (folder / LARGE).write_bytes(bytes(range(256)) * (36 << 12))
     return folder
 
@@ -171,6 +174,7 @@ def test_a_model_is_fetched_pinned_and_named(hub: Hub, tmp_path: Path) -> None:
     assert "unet/diffusion_pytorch_model.safetensors" in fetched
     assert not [name for name in fetched if name.endswith((".bin", ".py", ".ckpt", ".md"))]
     assert not [name for name in fetched if "fp16" in name or name == "v1-5.safetensors"]
+    assert not [name for name in fetched if name.startswith("vae_of_old")], "no part of the index"
     text = (tmp_path / "models" / "models.toml").read_text()
     assert text.startswith(OPERATORS_OWN)
     found = model_library.read(tmp_path / "models" / "models.toml").models["tiny"]
@@ -197,12 +201,31 @@ def test_what_cannot_be_pulled_is_a_sentence(hub: Hub, tmp_path: Path) -> None:
         (("owner/other",), 69, "owner/other"),
         (("no-id",), 65, "is not a hub id"),
         (("owner/tiny", "--name", "../x"), 65, "--name"),
-        (("owner/tiny", "--variant", "int4"), 65, ""),
+        (("owner/tiny", "--variant", "int4"), 65, "has no .safetensors weights of int4"),
     ):
         done = sde_pull(hub, tmp_path, *given)
-        if said:
-            assert done.returncode == code and said in done.stderr, done.stderr
+        assert done.returncode == code and said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+    assert not (tmp_path / "models").exists(), "a refusal leaves nothing"
+
+
+def test_a_part_in_fp16_alone_is_fetched_and_loads(hub: Hub, tmp_path: Path) -> None:
+    plain = "unet/diffusion_pytorch_model.safetensors"
+    hub.files[plain.replace(".safetensors", ".fp16.safetensors")] = hub.files.pop(plain)
+    done = sde_pull(hub, tmp_path, "owner/tiny")
+    assert done.returncode == 0, done.stderr
+    entry = model_library.read(tmp_path / "models" / "models.toml").models["tiny"]
+    assert entry.variant == "fp16"
+    ours = pipeline.load(settings(tmp_path))
+    assert ours.describe().models["tiny"].error is None
+    assert len(ours.generate(job(model="tiny"), lambda *_: None)) == 1
+
+
+def test_a_part_without_weights_is_refused_by_name(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["vae/diffusion_pytorch_model.safetensors"]
+    done = sde_pull(hub, tmp_path, "owner/tiny")
+    assert done.returncode == 65 and "its vae has no .safetensors weights" in done.stderr
+    assert not (tmp_path / "models").exists()
 
 
 def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
@@ -212,14 +235,14 @@ def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"sde: owner/tiny: the hub at {nowhere} cannot be used: ")
 
 
-def test_the_files_of_a_pipeline_are_chosen() -> None:
-    files = ["model_index.json", "unet/a.safetensors", "unet/a.fp16.safetensors", "unet/x.bin"]
-    files += ["vae/b.safetensors", "tokenizer/vocab.json", "big.safetensors", "run.py"]
-    plain = ["model_index.json", "tokenizer/vocab.json", "unet/a.safetensors", "vae/b.safetensors"]
-    assert pull.select_files(files, None) == plain
-    assert "unet/a.fp16.safetensors" in pull.select_files(files, "fp16")
-    assert "unet/a.safetensors" not in pull.select_files(files, "fp16")
-    with pytest.raises(pull.NoModelFound, match=r"no model_index\.json"):
-        pull.select_files(["a.safetensors"], None)
-    with pytest.raises(pull.NoModelFound, match=r"no \.safetensors weights"):
-        pull.select_files(["model_index.json", "unet/x.bin"], None)
+def test_a_worker_does_not_ask_the_hub_and_names_the_command(hub: Hub, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.load_model", str(tmp_path), "owner/tiny"],
+        cwd=ROOT,
+        env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "a worker downloads nothing: run `sde pull owner/tiny`" in done.stderr

@@ -104,6 +104,16 @@ def test_the_weights_are_a_quarter_and_the_pictures_near(
 
 
 @both
+def test_the_estimate_counts_the_bytes_that_are_stored(
+    setting: str, plain: dict[str, Any], said: Callable[[str], dict[str, Any]]
+) -> None:
+    """A quantized tensor reports the dtype it computes in."""
+    for each in (said(setting), plain):
+        assert each["estimated bytes"] == each["bytes"]["sd"][1]
+    assert said(setting)["estimated bytes"] < plain["estimated bytes"]
+
+
+@both
 def test_a_lora_works_on_quantised_weights(
     setting: str, data: Path, plain: dict[str, Any], said: Callable[[str], dict[str, Any]]
 ) -> None:
@@ -135,10 +145,10 @@ def test_offload_and_unloading_work_as_with_plain_weights(
     found = said(setting)
     for each in (found, plain):
         assert each["same under offload"] and each["same afterwards"] and each["gone"]
-    layers = "model" if setting == "quanto-int8" else "sequential"
+    layers = "model" if setting == "quanto-int8" else "layers"
     sizes = {"big": "none", "medium": "none", "little": "model"}
     assert found["offload"] == {**sizes, "tiny": layers}
-    assert plain["offload"] == {**sizes, "tiny": "sequential"}
+    assert plain["offload"] == {**sizes, "tiny": "layers"}
 
 
 @both

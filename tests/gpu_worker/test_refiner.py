@@ -21,7 +21,7 @@ from gpu_worker.assets.model_library import ModelsError
 from gpu_worker.contract import output_size, prompt_weights
 from gpu_worker.contract.request import GenerationRequest, Lora
 from gpu_worker.contract.validation_errors import Unsupported
-from gpu_worker.pipeline.sampling import latent_preview, prompt_embedding, refiner
+from gpu_worker.pipeline.sampling import prompt_embedding, refiner
 from tests.support.builders import tiny_adapters, tiny_models
 from tests.support.command import sde
 from tests.support.masked_images import with_sent_pixels
@@ -321,7 +321,7 @@ def test_steps_previews_and_the_log_go_on_over_both(xl: Bench) -> None:
 
     def on_step(step: int, steps: int, preview: Any = None) -> None:
         seen.append((step, steps))
-        shown.append(preview())
+        shown.append(preview().image)
 
     two = xl.make(on_step=on_step, **HALF, num_images_per_prompt=2, step_log=True)
     assert seen == [(step, 10) for step in range(1, 11)]
@@ -338,22 +338,6 @@ def test_steps_previews_and_the_log_go_on_over_both(xl: Bench) -> None:
     line = f"{file}\t{hashlib.sha256(content).hexdigest()}\n"
     digest = hashlib.sha256(line.encode()).hexdigest()
     assert two[0].metadata["parts_sha256"] == {"refiners/lean": digest}
-
-
-@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DDIMScheduler"])
-def test_a_preview_knows_its_step_in_a_call_that_begins_on_the_way(xl: Bench, name: str) -> None:
-    pipe = base_of(xl, "Image2Image")
-    pipe.set_progress_bar_config(disable=True)
-    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
-    places: list[int] = []
-
-    def step_ended(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> Any:
-        places.append(latent_preview.step_index(pipe.scheduler, index, timestep))
-        return tensors
-
-    how = {"strength": 0.6, "num_inference_steps": STEPS, "callback_on_step_end": step_ended}
-    pipe(PROMPT, image=PICTURE, **how)
-    assert places == [2, 3, 4]
 
 
 def stop_at(xl: Bench, at: int, **asked: Any) -> None:

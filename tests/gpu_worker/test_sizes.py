@@ -17,7 +17,7 @@ from gateway.errors import InvalidRequest
 from gpu_worker.contract import output_size
 from gpu_worker.contract.output_size import MAX_LINE_BYTES
 from gpu_worker.output import result_records
-from gpu_worker.pipeline.sampling.input_images import InputImages
+from gpu_worker.pipeline.inputs.input_images import InputImages
 from tests.support.service import Service
 
 READER = InputImageReader(16_000_000)

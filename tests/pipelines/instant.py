@@ -11,7 +11,7 @@ from PIL import Image
 from gpu_worker.contract.capabilities import Capabilities
 from gpu_worker.contract.job import Job
 from gpu_worker.contract.request import GenerationRequest
-from gpu_worker.pipeline_api import GeneratedImage, OnStep
+from gpu_worker.pipeline_api import GeneratedImage, OnStep, Preview
 
 SIDE_PX = 64
 
@@ -31,7 +31,7 @@ class Instant:
     def before_step(self, step: int, job: Job) -> None:
         """Called before each step, counted from 0."""
 
-    preview: Callable[[], Image.Image] | None = None
+    preview: Callable[[], Preview | None] | None = None
     """Makes a picture of what there is so far; None: it offers none."""
 
     def generate(self, job: Job, on_step: OnStep) -> list[GeneratedImage]:
@@ -56,6 +56,10 @@ class Instant:
     def describe(self) -> Capabilities:
         """Nothing said, so nothing is refused."""
         return Capabilities()
+
+    def gpu_memory(self) -> tuple[int, int] | None:
+        """It has no GPU."""
+        return None
 
     def refresh(self) -> None:
         """Nobody changes it."""

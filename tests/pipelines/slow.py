@@ -7,6 +7,7 @@ import time
 from PIL import Image
 
 from gpu_worker.contract.job import Job
+from gpu_worker.pipeline_api import Preview
 from tests.pipelines.instant import Instant
 
 STEP_S = 0.05
@@ -18,9 +19,9 @@ class Slow(Instant):
     def before_step(self, step: int, job: Job) -> None:
         time.sleep(STEP_S)
 
-    def preview(self) -> Image.Image:
+    def preview(self) -> Preview | None:
         """A small grey one."""
-        return Image.new("RGB", (32, 32), "grey")
+        return Preview(Image.new("RGB", (32, 32), "grey"))
 
 
 def load(settings: object) -> Slow:

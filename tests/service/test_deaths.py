@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.support.service import (
     DEADLINE_S,
-    ROOT,
     Service,
-    environment,
     eventually,
-    free_port,
+    run_module,
     running,
 )
 
@@ -63,7 +60,7 @@ def test_a_hang_with_the_gil_held_is_ended(folder: Path) -> None:
         SDE_MAX_ATTEMPTS="1",
     ) as service:
         record = service.result(service.submit("hang"))
-        assert record["data"] is None and "died 1 time" in record["errors"][0]
+        assert record["data"] is None and "died once" in record["errors"][0]
         assert "Timeout" in service.output()  # faulthandler's traceback
         service.wait_available()
         assert service.result(service.submit("harmless"))["errors"] == []
@@ -122,6 +119,22 @@ def test_a_clean_stop_in_mid_job_is_quick_and_the_job_is_finished_later(folder: 
         assert record["errors"] == [] and record["attempt"] == 1
 
 
+@pytest.mark.parametrize("op", ["load", "unload", "generate"])
+def test_a_lost_device_ends_the_process_whatever_was_run(folder: Path, op: str) -> None:
+    pipeline = "tests.pipelines.loses_device:load"
+    with running(folder, "gateway", "gpu_worker", SDE_PIPELINE=pipeline) as service:
+        if op == "generate":
+            service.submit()
+        else:
+            model = "demo" if op == "unload" else "plain"
+            # The process may end before it has replied.
+            requests.post(f"{service.url}/server/models/{model}/{op}", timeout=DEADLINE_S)
+        assert service.children["gpu_worker"].wait(DEADLINE_S) == 70
+        errors = [line["errors"] for line in service.lines()]
+        reason = "the device was lost: an illegal memory access, on purpose"
+        assert errors == ([[reason]] if op == "generate" else [])
+
+
 def test_a_fault_in_the_pipeline_is_told_and_the_process_goes_on(folder: Path) -> None:
     with running(
         folder, "gateway", "gpu_worker", SDE_PIPELINE="tests.pipelines.raises:load"
@@ -166,15 +179,7 @@ def test_loading_is_answered_before_torch_is_there(folder: Path) -> None:
 
 def test_a_second_worker_on_the_same_store_says_who_holds_it(folder: Path) -> None:
     with running(folder, "gateway", "gpu_worker") as service:
-        second = subprocess.run(
-            [sys.executable, "-m", "gpu_worker"],
-            cwd=ROOT,
-            env=environment(folder, free_port()),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        second = run_module(folder, "gpu_worker")
         assert second.returncode == 75
         assert f"held by process {service.children['gpu_worker'].pid}" in second.stderr
         assert service.result(service.submit())["errors"] == []

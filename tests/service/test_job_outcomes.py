@@ -19,8 +19,8 @@ from tests.support.service import Service, eventually, running
 HELD = "tests.pipelines.held:load"
 
 
-def delete(service: Service, uuid: str) -> int:
-    url = f"{service.url}/image/generate?generation_uuid={uuid}"
+def delete(service: Service, uuid: str, trash: str) -> int:
+    url = f"{service.url}/image/generate?generation_uuid={uuid}&trash={trash}"
     return requests.delete(url, timeout=30).status_code
 
 
@@ -67,17 +67,26 @@ def service_record(folder: Path, uuid: str) -> dict[str, Any]:
     return next(line for line in lines if line["uuid"] == uuid)
 
 
-def test_of_many_who_delete_a_result_one_is_told_so(service: Service) -> None:
+@pytest.mark.parametrize(
+    ("trash", "file", "line"),
+    [
+        ("false", "journal/jobs.jsonl", '"deleted","uuid":"{}"'),
+        ("true", "journal/labels.jsonl", '"trash","images":["{}-1"]'),
+    ],
+    ids=["for good", "into the trash"],
+)
+def test_of_many_who_delete_a_result_one_is_told_so(
+    service: Service, trash: str, file: str, line: str
+) -> None:
     for _ in range(12):
         service.wait_available()
         uuid = service.submit()
         service.result(uuid)
         eventually(lambda uuid=uuid: service.job(uuid)["ended_time"], "it has ended")  # type: ignore[misc]
         with ThreadPoolExecutor(6) as pool:
-            told = Counter(pool.map(lambda _, uuid=uuid: delete(service, uuid), range(6)))  # type: ignore[misc]
+            told = Counter(pool.map(lambda _, uuid=uuid: delete(service, uuid, trash), range(6)))  # type: ignore[misc]
         assert told == {204: 1, 410: 5}
-        journal = (service.data_dir / "journal" / "jobs.jsonl").read_text()
-        assert journal.count(f'"deleted","uuid":"{uuid}"') == 1
+        assert (service.data_dir / file).read_text().count(line.format(uuid)) == 1
 
 
 def test_a_deletion_in_the_midst_of_the_end_stands(tmp_path: Path) -> None:

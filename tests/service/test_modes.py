@@ -15,11 +15,13 @@ from PIL import Image, ImageDraw
 from gpu_worker.pipeline import DEMO_MODEL
 from tests.support.masked_images import with_sent_pixels
 from tests.support.pipeline_bench import in_own_memory
+from tests.support.pipeline_jobs import demo_side_px
 from tests.support.service import Service, running
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
-PROMPT = "a large red circle on a blue background"
+PROMPT = "a large red apple on a blue background"
+SIDE = demo_side_px()
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +40,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def picture() -> Image.Image:
     """A green square on white."""
-    made = Image.new("RGB", (64, 64), "white")
+    made = Image.new("RGB", (SIDE, SIDE), "white")
     ImageDraw.Draw(made).rectangle((16, 16, 47, 47), fill="green")
     return made
 
 
 def mask() -> Image.Image:
     """The right half is painted anew."""
-    made = Image.new("L", (64, 64), 0)
-    ImageDraw.Draw(made).rectangle((32, 0, 63, 63), fill=255)
+    made = Image.new("L", (SIDE, SIDE), 0)
+    ImageDraw.Draw(made).rectangle((SIDE // 2, 0, SIDE, SIDE), fill=255)
     return made
 
 
@@ -88,7 +90,11 @@ def test_image_to_image(service: Service) -> None:
 def test_inpainting(service: Service) -> None:
     pixels, record = made(service, image=base64_of(picture()), mask_image=base64_of(mask()))
     expected = direct(
-        diffusers.AutoPipelineForInpainting, image=picture(), mask_image=mask(), width=64, height=64
+        diffusers.AutoPipelineForInpainting,
+        image=picture(),
+        mask_image=mask(),
+        width=SIDE,
+        height=SIDE,
     )
     assert pixels == expected and record["mask_image"].startswith("sha256:")
 
@@ -100,3 +106,9 @@ def test_a_result_with_pictures_is_verified(service: Service) -> None:
     with Client(service.url) as sde:
         (result,) = sde.results(record["uuid"])
         assert sde.verify(result).identical
+
+
+def test_a_word_that_the_built_in_model_does_not_know_is_in_the_record(service: Service) -> None:
+    record = service.result(service.submit("a cat in a lighthouse", num_inference_steps=1))
+    (sentence,) = record["warnings"]
+    assert sentence.endswith(" It does not know: lighthouse.")

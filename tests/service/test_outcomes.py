@@ -26,6 +26,7 @@ from gpu_worker.contract.request import GenerationRequest
 from gpu_worker.control.runner import Runner
 from gpu_worker.control.server import ControlServer
 from gpu_worker.control.slots import Slots
+from gpu_worker.control.watchdog import StepWatchdog
 from gpu_worker.pipeline_api import GeneratedImage, OnStep, Pipeline
 from gpu_worker.store.in_flight import InFlight, note_paths
 from gpu_worker.store.result_log import ResultLog
@@ -45,7 +46,7 @@ def runner_of(
         log,
         InFlight(folder, "gpu-0"),
         made_by,
-        step_timeout_s=60,
+        watchdog=StepWatchdog(60),
         max_attempts=2,
         stopping=stopping,
     )

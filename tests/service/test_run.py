@@ -38,14 +38,15 @@ def demo(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_makes_a_picture_and_leaves_nothing_running(folder: Path) -> None:
+def test_the_demo_makes_three_images_and_leaves_nothing_running(folder: Path) -> None:
     port = free_port()
     done = demo(folder, port)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+    for number in (1, 2, 3):
+        assert (folder / f"demo-{number}.png").read_bytes().startswith(b"\x89PNG")
     assert f"http://127.0.0.1:{port}" in done.stdout
-    assert f"The image is in {folder}/demo.png" in done.stdout and "make run" in done.stdout
-    assert "step" in done.stderr
+    assert f"{folder}/demo-1.png to {folder}/demo-3.png" in done.stdout
+    assert "step" in done.stderr and "make run" in done.stdout and "sde open" in done.stdout
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -58,7 +59,18 @@ def test_a_port_that_is_taken_is_no_obstacle_to_the_demo(folder: Path) -> None:
         done = demo(folder, port)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Port {port} is in use" in done.stderr
-    assert (folder / "demo.png").stat().st_size
+    assert (folder / "demo-3.png").stat().st_size
+
+
+def test_the_terminal_says_when_the_service_is_ready(folder: Path) -> None:
+    with running(folder, "supervisor", SDE_PIPELINE=SLOW) as service:
+
+        def line() -> str:
+            text = (folder / "supervisor.out").read_text()
+            return next((each for each in text.splitlines() if each.startswith("ready: ")), "")
+
+        found = eventually(line, "the line")
+        assert found.startswith("ready: demo on ") and found.endswith(f", {service.url}")
 
 
 def test_two_gpus_are_two_workers_with_one_table(folder: Path) -> None:

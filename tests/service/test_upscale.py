@@ -36,15 +36,15 @@ def test_a_stored_picture_is_made_larger(folder: Path, tmp_path: Path) -> None:
         def ask(**body: object) -> requests.Response:
             return requests.post(f"{service.url}/image/upscale", json=body, timeout=30)
 
-        first = service.submit("a red circle", num_inference_steps=2, num_images_per_prompt=2)
+        first = service.submit("a red apple", num_inference_steps=2, num_images_per_prompt=2)
         small = picture(service.results(first)[1])
         service.wait_available()
         reply = ask(generation_uuid=first, image_index=1, scale=3.0)
         assert reply.status_code == 200, reply.text
         record = service.result(reply.json()["generation_uuid"])
-        expected = small.convert("RGB").resize((192, 192), Image.Resampling.LANCZOS)
+        expected = small.convert("RGB").resize((288, 288), Image.Resampling.LANCZOS)
         assert picture(record).tobytes() == expected.tobytes()
-        assert record["prompt"] == "a red circle" and record["width"] == 192
+        assert record["prompt"] == "a red apple" and record["width"] == 288
         service.wait_available()
         reply = ask(generation_uuid=first, image_index=1, scale=4.0, upscaler="sharp")
         assert reply.status_code == 200, reply.text
@@ -62,7 +62,7 @@ def test_a_stored_picture_is_made_larger(folder: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "None" not in done.stderr + done.stdout and done.stdout.split("\t")[2] == ""
         with Image.open(target) as large:
-            assert large.size == (128, 128)
+            assert large.size == (192, 192)
         refused = sde(service.url, "upscale", NEVER)
         assert refused.returncode == 1 or "no " in refused.stderr
         service.wait_available()

@@ -119,26 +119,25 @@ class Submitter(threading.Thread):
                     self._ledger.take(key, uuid)
                     self._also(uuid)
                     return
-                if reply.status_code not in (429, 503):
+                if reply.status_code not in (429, 503, 507):
                     self._ledger.contradictions.append(f"{key}: {reply.status_code} {reply.text}")
                     return
             time.sleep(0.02)
 
     def _also(self, uuid: str) -> None:
-        url = self._service.url
         chance = self._random.random()
         with contextlib.suppress(requests.RequestException):
             if chance < 0.1:
-                requests.delete(f"{url}/image/jobs/{uuid}", timeout=10)
+                self._service.request("DELETE", f"/image/jobs/{uuid}")
             elif chance < 0.3 and self._ledger.accepted:
                 old = self._random.choice(list(self._ledger.accepted.values()))
                 # Noted first: a reply that is lost may have been obeyed.
                 self._ledger.deleted.add(old)
-                path = f"{url}/image/generate?generation_uuid={old}"
-                reply = requests.delete(path, timeout=10)
+                path = f"/image/generate?generation_uuid={old}"
+                reply = self._service.request("DELETE", path)
                 if reply.status_code == 204:
                     self._ledger.gone.add(old)
-                elif reply.status_code not in (409, 410):
+                elif reply.status_code not in (409, 410, 507):
                     said = f"deleting {old}: {reply.status_code} {reply.text}"
                     self._ledger.contradictions.append(said)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.network import guarded
 from tests.support.service import DEADLINE_S, ROOT, environment
 
 NEVER = "00000000-0000-4000-8000-000000000000"
@@ -17,7 +18,7 @@ def options(url: str) -> dict[str, str]:
     return {
         **environment(Path("unused"), 1),
         "SDE_URL": url,
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}",
+        **guarded(ROOT, ROOT / "client"),
     }
 
 

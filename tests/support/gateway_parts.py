@@ -19,6 +19,7 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         settings = GatewaySettings.model_validate({"SDE_DATA_DIR": folder})
         gateway = assemble(settings, {"gpu-0": "ipc://" + str(folder / "run" / "x")})
+        self.app = gateway.app
         self.services = gateway.services
         self.dispatcher = gateway.dispatchers["gpu-0"]
         self.broker = gateway.services.broker

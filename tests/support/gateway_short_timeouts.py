@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from gateway.__main__ import main
-from gateway.http import waitress_channel
+from gateway.http.server import listener
 
 PATIENCE_S = 2.0
 
 if __name__ == "__main__":
-    waitress_channel.STALLED_S = PATIENCE_S
+    listener.STALLED_S = PATIENCE_S
     sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gpu_worker.pipeline.loading import alignment
+from gpu_worker.pipeline.execution import alignment
 
 
 def misplaced(values: torch.Tensor, by: int = 1) -> torch.Tensor:

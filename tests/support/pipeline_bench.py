@@ -31,21 +31,28 @@ class Halt(BaseException):
 class Bench:
     """`ours` is the service's pipeline on the model in `folder/models/<model>`."""
 
-    def __init__(self, folder: Path, model: str, **environ: str) -> None:
+    def __init__(self, folder: Path, model: str, **environ: str | None) -> None:
         self.folder = folder
         self.model = folder / "models" / model
         self.ours = pipeline.load(
             load(
                 WorkerSettings,
                 {
-                    "SDE_DATA_DIR": str(folder),
-                    "SDE_DEVICE": "cpu",
-                    "SDE_MODEL": str(self.model),
-                    "MACHINE_SIZE": "big",
-                    **environ,
+                    name: value
+                    for name, value in {
+                        "SDE_DATA_DIR": str(folder),
+                        "SDE_DEVICE": "cpu",
+                        "SDE_MODEL": str(self.model),
+                        "MACHINE_SIZE": "big",
+                        **environ,
+                    }.items()
+                    if value is not None
                 },
             )
         )
+        self._freeze()
+
+    def _freeze(self) -> None:
         # Each job ends with a collection, which looks at all of torch, diffusers and transformers.
         gc.collect()
         gc.freeze()

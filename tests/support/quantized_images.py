@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import weakref
 from pathlib import Path
 from typing import Any
 
 from gpu_worker import quantization_libraries
-from gpu_worker.store import process
+from gpu_worker.store import log_format
 
 LIBRARIES = ("bitsandbytes", "torchao", "optimum.quanto")
 MODELS = ("sd", "xl", "flux", "sd3")
@@ -57,6 +58,7 @@ def denoiser(pipe: Any) -> Any:
 
 def drawn(folder: Path, setting: str) -> dict[str, Any]:
     """All pictures of all models with one setting of SDE_QUANTIZATION."""
+    from gpu_worker.pipeline.execution import offload
     from tests.support.pipeline_bench import Bench
 
     pictures = folder / setting
@@ -67,6 +69,7 @@ def drawn(folder: Path, setting: str) -> dict[str, Any]:
         bench.make(width=64, height=64)[0].image.save(pictures / f"{model}.png")
         said["bytes"][model] = weight_bytes(denoiser(bench.pipe))
     bench = Bench(folder, MODELS[0], SDE_QUANTIZATION=setting)
+    said["estimated bytes"] = offload.weight_bytes(bench.pipe.unet)
     said["bytes"][MODELS[0]] = weight_bytes(bench.pipe.unet)
     for name, asked in asks(bench.put).items():
         (made,) = bench.make(**asked)
@@ -89,19 +92,20 @@ def refused(folder: Path, setting: str) -> str:
 
 def around(bench: Any) -> dict[str, Any]:
     """What must not change the picture, and what must let the weights go."""
-    from gpu_worker.pipeline.loading import machine_size
+    import torch
+
+    from gpu_worker.pipeline.execution import machine_size, offload
 
     pipe, first = bench.pipe, bench.pixels()
     pipe.enable_model_cpu_offload(device="cpu")
     said = {"same under offload": bench.pixels() == first, "offload": {}}
     pipe.remove_all_hooks()
     for size in machine_size.SIZES:
-        said["offload"][size] = machine_size.offload_for(pipe, size)
-    if said["offload"]["tiny"] == "sequential":
-        # Hooked and not run: accelerate cannot offload layers from a CPU to itself.
-        pipe.enable_sequential_cpu_offload(device="cpu")
-        pipe.remove_all_hooks()
-        pipe.to("cpu")
+        said["offload"][size] = machine_size.offload_for(pipe, size, torch.device("cuda"))
+    if said["offload"]["tiny"] == "layers":
+        offload.enable(pipe, "layers", torch.device("cpu"))
+        said["same under offload"] = said["same under offload"] and bench.pixels() == first
+        offload.disable(pipe)
     said["same afterwards"] = bench.pixels() == first
     unet = weakref.ref(pipe.unet)
     del pipe
@@ -111,7 +115,7 @@ def around(bench: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    process.log_to_stderr()
+    log_format.configure("text", os.environ)
     quantization_libraries.hide_unused(sys.argv[1])  # type: ignore[arg-type]
     found = drawn(Path(sys.argv[2]), sys.argv[1])
     found["refused"] = refused(Path(sys.argv[2]), sys.argv[1])

@@ -24,6 +24,8 @@ from typing import Any, TypeVar
 import psutil
 import requests
 
+from tests.support.network import guarded
+
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE_S = 120.0
 """A busy machine is slow; only a test that fails ever waits so long."""
@@ -81,15 +83,32 @@ def send_until_it_ends(child: subprocess.Popen[Any], number: int, pause_s: float
 def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
     """The test's own environment: no SDE_ name of the outside world."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SDE_") and k != "MACHINE_SIZE"}
-    kept.pop("HF_HOME", None)
+    for name in ("HF_HOME", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        kept.pop(name, None)
     return {
         **kept,
+        **guarded(),
         "SDE_DATA_DIR": str(data_dir),
         "SDE_PORT": str(port),
         "SDE_PIPELINE": "tests.pipelines.instant:load",
         "SDE_PYTHON": sys.executable,
         **settings,
     }
+
+
+def run_module(
+    data_dir: Path, *command: str, timeout_s: float = 60, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """A process that does not stay: `python -m` with these words, in the test's own environment."""
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=environment(data_dir, free_port(), **settings),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
 
 
 LEAK = re.compile(
@@ -125,6 +144,8 @@ class Service:
     def start(self, name: str, command: list[str] | None = None) -> None:
         """`gateway`, `gpu_worker` or `supervisor`, by its usual command unless another is given."""
         usual = [sys.executable, "-m", name] if name != "supervisor" else ["./run.sh"]
+        # Else the service would refuse a folder with an unknown file.
+        (self.data_dir / "disk_backups").mkdir(mode=0o700, exist_ok=True)
         log = open(self.data_dir / f"{name}.out", "ab")
         with log:
             self.children[name] = subprocess.Popen(
@@ -144,9 +165,8 @@ class Service:
 
     def stop(self) -> None:
         """End everything that is left, the supervised ones too."""
-        for name in ("supervisor", "gateway", "gpu_worker"):
-            if name in self.children:
-                self.kill(name, signal.SIGTERM)
+        for name in list(self.children):
+            self.kill(name, signal.SIGTERM)
         for orphan in self.processes():
             orphan.kill()
 
@@ -171,21 +191,22 @@ class Service:
 
     # ---- HTTP ---------------------------------------------------------------------------------
 
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Send a request, with the key of SDE_KEY if the test set one."""
+        key = self.settings.get("SDE_KEY")
+        if key is not None:
+            options["headers"] = {"Authorization": f"Bearer {key}", **options.get("headers", {})}
+        return checked(requests.request(method, self.url + path, timeout=DEADLINE_S, **options))
+
     def get(self, path: str, **options: Any) -> requests.Response:
-        return checked(requests.get(self.url + path, timeout=DEADLINE_S, **options))
+        return self.request("GET", path, **options)
 
     def post(self, body: object, **options: Any) -> requests.Response:
         """POST /image/generate; a dict goes as JSON, bytes go as they are."""
         if isinstance(body, bytes):
             options.setdefault("headers", {"Content-Type": "application/json"})
-            return checked(
-                requests.post(
-                    self.url + "/image/generate", data=body, timeout=DEADLINE_S, **options
-                )
-            )
-        return checked(
-            requests.post(self.url + "/image/generate", json=body, timeout=DEADLINE_S, **options)
-        )
+            return self.request("POST", "/image/generate", data=body, **options)
+        return self.request("POST", "/image/generate", json=body, **options)
 
     def submit(self, prompt: str = "a test", **parameters: Any) -> str:
         """Accepted, or the test fails."""

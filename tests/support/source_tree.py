@@ -7,7 +7,12 @@ from pathlib import Path
 
 from tests.support.service import ROOT
 
-PACKAGES = {"gateway": ROOT, "gpu_worker": ROOT, "sde_client": ROOT / "client"}
+PACKAGES = {
+    "gateway": ROOT,
+    "gpu_worker": ROOT,
+    "recipe": ROOT,
+    "sde_client": ROOT / "client",
+}
 """Each package, and the folder that its modules' dotted names begin in."""
 
 

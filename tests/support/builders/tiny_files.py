@@ -14,7 +14,7 @@ import gguf
 import torch
 from safetensors.torch import save_file
 
-from tests.support.builders import tiny_models
+from tests.support.builders import original_layout, tiny_models
 
 Weights = dict[str, torch.Tensor]
 
@@ -26,15 +26,15 @@ def sd1(pipe: Any, path: Path) -> None:
 
 def sd2(pipe: Any, path: Path) -> None:
     """As Stability's code has it: OpenCLIP reads."""
-    text = {"cond_stage_model.model.": open_clip(pipe.text_encoder)}
+    text = {original_layout.OPEN_CLIP_PREFIX: open_clip(pipe.text_encoder)}
     _whole(pipe, path, _ldm(pipe) | text)
 
 
 def xl(pipe: Any, path: Path) -> None:
     """As Stability's code has it: CLIP and OpenCLIP read."""
     text = {
-        "conditioner.embedders.0.transformer.": tiny_models._ldm_text(pipe.text_encoder),
-        "conditioner.embedders.1.model.": open_clip(pipe.text_encoder_2),
+        original_layout.XL_CLIP_PREFIX: tiny_models._ldm_text(pipe.text_encoder),
+        original_layout.XL_OPEN_CLIP_PREFIX: open_clip(pipe.text_encoder_2),
     }
     _whole(pipe, path, _ldm(pipe) | text)
 
@@ -42,8 +42,8 @@ def xl(pipe: Any, path: Path) -> None:
 def sd3(pipe: Any, path: Path) -> None:
     """As Stability's code has it, with all three text encoders."""
     parts = {
-        "model.diffusion_model.": mmdit(pipe.transformer),
-        "first_stage_model.": tiny_models._ldm_vae(pipe.vae),
+        original_layout.UNET_PREFIX: mmdit(pipe.transformer),
+        original_layout.VAE_PREFIX: tiny_models._ldm_vae(pipe.vae),
         "text_encoders.clip_l.transformer.": tiny_models._ldm_text(pipe.text_encoder),
         "text_encoders.clip_g.transformer.": pipe.text_encoder_2.state_dict(),
         "text_encoders.t5xxl.transformer.": pipe.text_encoder_3.state_dict(),
@@ -70,7 +70,7 @@ def z_image(pipe: Any, path: Path) -> None:
             key = key.replace("all_final_layer.2-1", "final_layer")
             key = key.replace("all_x_embedder.2-1", "x_embedder").replace("to_out.0", "out")
             renamed[re.sub(r"norm_([qk])\.", r"\1_norm.", key)] = value
-    save_file(_contiguous({f"model.diffusion_model.{k}": v for k, v in renamed.items()}), path)
+    save_file(_contiguous({original_layout.UNET_PREFIX + k: v for k, v in renamed.items()}), path)
     _rest(pipe, path)
 
 
@@ -122,22 +122,9 @@ def _ldm(pipe: Any) -> dict[str, Weights]:
         for key, value in tiny_models._ldm_unet(pipe.unet).items()
     }
     return {
-        "model.diffusion_model.": unet,
-        "first_stage_model.": tiny_models._ldm_vae(pipe.vae),
+        original_layout.UNET_PREFIX: unet,
+        original_layout.VAE_PREFIX: tiny_models._ldm_vae(pipe.vae),
     }
-
-
-OPEN_CLIP = (
-    ("embeddings.token_embedding.weight", "token_embedding.weight"),
-    ("embeddings.position_embedding.weight", "positional_embedding"),
-    ("final_layer_norm.", "ln_final."),
-    ("encoder.layers.", "transformer.resblocks."),
-    ("layer_norm1", "ln_1"),
-    ("layer_norm2", "ln_2"),
-    (".fc1.", ".c_fc."),
-    (".fc2.", ".c_proj."),
-    (".self_attn.", ".attn."),
-)
 
 
 def open_clip(encoder: Any) -> Weights:
@@ -146,7 +133,7 @@ def open_clip(encoder: Any) -> Weights:
     made: Weights = {}
     for key, value in weights.items():
         name = key
-        for ours, theirs in OPEN_CLIP:
+        for ours, theirs in original_layout.OPEN_CLIP:
             name = name.replace(ours, theirs)
         if found := re.search(r"\.q_proj\.(weight|bias)$", name):
             parts = [

@@ -14,8 +14,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from gpu_worker.demo_model import shapes
-from gpu_worker.demo_model.tokenizer import build_tokenizer
+from tests.support.builders import original_layout, tiny_words
 
 Weights = dict[str, torch.Tensor]
 
@@ -23,7 +22,7 @@ Weights = dict[str, torch.Tensor]
 def build(seed: int = 0) -> StableDiffusionPipeline:
     """Random weights, two levels, 32 px."""
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer(shapes.vocabulary())
+    tokenizer = tiny_words.clip_tokenizer()
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -64,9 +63,9 @@ def build(seed: int = 0) -> StableDiffusionPipeline:
 def save_single_file(pipe: StableDiffusionPipeline, path: Path) -> None:
     """Weights in one file, their configuration in the directory of the same name beside it."""
     parts = {
-        "model.diffusion_model.": _ldm_unet(pipe.unet),
-        "first_stage_model.": _ldm_vae(pipe.vae),
-        "cond_stage_model.transformer.": _ldm_text(pipe.text_encoder),
+        original_layout.UNET_PREFIX: _ldm_unet(pipe.unet),
+        original_layout.VAE_PREFIX: _ldm_vae(pipe.vae),
+        original_layout.CLIP_PREFIX: _ldm_text(pipe.text_encoder),
     }
     weights = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
     save_file({key: value.contiguous() for key, value in weights.items()}, path)
@@ -75,36 +74,19 @@ def save_single_file(pipe: StableDiffusionPipeline, path: Path) -> None:
         config_only.unlink()
 
 
-RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-UNET_ENDS = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
-
-
 def _ldm_unet(unet: UNet2DConditionModel) -> Weights:
     return {_ldm_unet_key(key): value for key, value in unet.state_dict().items()}
 
 
 def _ldm_unet_key(key: str) -> str:
     """Names as in CompVis' openaimodel.py, for two levels of one layer each."""
-    for ours, theirs in UNET_ENDS.items():
+    for ours, theirs in original_layout.ENDS.items():
         if key.startswith(ours + "."):
             return theirs + key.removeprefix(ours)
     where, _, rest = key.partition("resnets.")
     if rest:
         layer, part, name = re.fullmatch(r"(\d)\.(\w+)\.(\w+)", rest).groups()  # type: ignore[union-attr]
-        return f"{_ldm_place(where, int(layer), 0)}.{RESNET[part]}.{name}"
+        return f"{_ldm_place(where, int(layer), 0)}.{original_layout.RESNET[part]}.{name}"
     where, _, rest = key.partition("attentions.")
     if rest:
         return f"{_ldm_place(where, int(rest[0]), 1)}.{rest[2:]}"

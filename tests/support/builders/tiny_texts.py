@@ -8,8 +8,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5TokenizerFast
 
-from gpu_worker.demo_model import shapes
-from gpu_worker.demo_model.tokenizer import build_tokenizer
+from tests.support.builders import tiny_words
 
 WIDTH = 32
 CHAT = "{% for message in messages %}user: {{ message.content }}{% endfor %}"
@@ -17,7 +16,7 @@ CHAT = "{% for message in messages %}user: {{ message.content }}{% endfor %}"
 
 def _words() -> Tokenizer:
     """One token a word of the built-in model's vocabulary, and single letters."""
-    words = [(f"\u2581{word}", -3.0) for word in shapes.vocabulary()]
+    words = [(f"\u2581{word}", -3.0) for word in tiny_words.WORDS]
     letters = [(letter, -6.0) for letter in "\u2581abcdefghijklmnopqrstuvwxyz0123456789,.()"]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("<s>", 0.0)]
     inner = Tokenizer(models.Unigram([*special, *words, *letters], unk_id=2))
@@ -61,7 +60,7 @@ def t5(width: int = WIDTH, kind: str = "T5") -> dict[str, Any]:
 
 def clip(*, projected: bool = False, width: int = WIDTH, positions: int = 77) -> dict[str, Any]:
     """Tokenizer and encoder."""
-    tokenizer = build_tokenizer(shapes.vocabulary())
+    tokenizer = tiny_words.clip_tokenizer()
     config = transformers.CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -101,7 +100,7 @@ def language_model(kind: str, layers: int = 2, model: str = "Model", **more: Any
 
 def bert() -> dict[str, Any]:
     """Tokenizer and encoder."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *shapes.vocabulary()]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *tiny_words.WORDS]
     tokenizer = transformers.BertTokenizer(
         vocab={word: number for number, word in enumerate(words)}, model_max_length=77
     )

@@ -13,8 +13,7 @@ import diffusers
 import torch
 from diffusers import LCMScheduler, UNet2DConditionModel
 
-from gpu_worker.demo_model import shapes
-from tests.support.builders import tiny_models
+from tests.support.builders import tiny_models, tiny_words
 from tests.support.builders.tiny_dits import one, two, vae
 from tests.support.builders.tiny_texts import WIDTH, clip, t5
 
@@ -137,7 +136,7 @@ def _vocabulary() -> Path:
 
     folder = Path(tempfile.mkdtemp(prefix="sde-words-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    words = [" ".join(shapes.vocabulary()), "a large red circle on a blue background"] * 10
+    words = [" ".join(tiny_words.WORDS), "a large red circle on a blue background"] * 10
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(words),
         model_prefix=str(folder / "tokenizer"),

@@ -1,0 +1,1 @@
+"""Tests of the page: a real Chromium against real processes."""
