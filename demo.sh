@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts the service on a free port, generates demo.png and stops the service.
+# Starts the service on a free port, generates demo-1.png to demo-3.png and stops the service.
 # ./demo.sh [FILE]
 # It has a data folder of its own (data/demo), so it can run beside another service.
 set -eu
@@ -10,6 +10,7 @@ SDE_DATA_DIR=${SDE_DATA_DIR:-data}/demo
 export SDE_DATA_DIR
 # An invalid setting is reported here, before anything is started.
 python -m gpu_worker --check
+run_port=${SDE_PORT:-9090}
 SDE_PORT=$(python - "${SDE_PORT:-9090}" <<'PY'
 import socket, sys
 value = sys.argv[1]
@@ -47,8 +48,15 @@ if ! sde status --wait 120; then
     tail -n 5 "$SDE_DATA_DIR/run.log" "$SDE_DATA_DIR"/run/*.log >&2
     exit 1
 fi
-sde generate "a large red circle on a blue background" --steps 20 --seed 7 -o "$image"
+stem=${image%.png}
+number=0
+for prompt in "a rocket on a blue background" "a pizza on a yellow background" \
+    "a strawberry on a green background"; do
+    number=$((number + 1))
+    sde generate "$prompt" --steps 20 --seed 7 --force -o "$stem-$number.png"
+done
 echo
-echo "The image is in $image."
+echo "The images are $stem-1.png to $stem-$number.png."
 echo "To keep the service running, use: make run"
-echo "Then, in another terminal, use: .venv/bin/sde generate \"...\""
+echo "Then open its page in a browser, http://127.0.0.1:$run_port/ (or use: .venv/bin/sde open)."
+echo "In another terminal, use: .venv/bin/sde generate \"...\""

@@ -19,11 +19,16 @@ case "$PWD$SDE_DATA_DIR$SDE_PYTHON" in
 esac
 # What would keep a process from starting is reported here instead of in a log file.
 "$SDE_PYTHON" -m gpu_worker --check
-url=$("$SDE_PYTHON" -m gateway --check)
+answer=$("$SDE_PYTHON" -m gateway --check --make-key)
 umask 077
 # A reason why a model cannot be loaded is shown here too. This process ends with supervisord, which
 # keeps the process id of this script.
 "$SDE_PYTHON" -m gpu_worker.control.load_error "$SDE_DATA_DIR/run" &
+# The first line is the address, and the others explain its keys.
+url=$(printf '%s\n' "$answer" | head -n 1)
+# The moment from which on it works is shown too.
+"$SDE_PYTHON" -m gpu_worker.control.ready_note "$SDE_DATA_DIR/run" "$url" &
 echo "The service will be at $url (logs: $SDE_DATA_DIR/run/)."
+printf '%s\n' "$answer" | tail -n +2
 export SDE_PYTHON
 exec "$SDE_PYTHON" -m supervisor.supervisord -n -c supervisord.conf
