@@ -1,25 +1,53 @@
-"""Middleware that writes the problems of a dialect's paths in that dialect's own form."""
+"""Writes the problems of a dialect's paths in that dialect's own form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import falcon
+import orjson
 
-Shape = Callable[[falcon.Request, falcon.Response, Mapping[str, Any]], None]
-"""Rewrites a response whose problem document (RFC 9457) is the third argument."""
+from gateway.http.access_control import BEARER
+from gateway.http.problems import PROBLEM_JSON
+
+
+@dataclass(frozen=True)
+class ErrorForm:
+    """How an error is answered: its status, the type and bytes of its body, and more headers."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Shape = Callable[[Mapping[str, Any]], ErrorForm]
+"""Returns the form of a problem document (RFC 9457)."""
+
+
+def native(problem: Mapping[str, Any]) -> ErrorForm:
+    """Return the problem document itself, which every path has that belongs to no dialect."""
+    status = int(problem["status"])
+    headers = {"WWW-Authenticate": BEARER} if status == 401 else {}
+    return ErrorForm(status, PROBLEM_JSON, orjson.dumps(problem), headers)
 
 
 class ErrorShapes:
-    """Chooses the form of an error by the beginning of the path.
+    """Chooses the form of an error by the beginning of the path. As middleware it writes it.
 
     Args:
-        shapes: maps a prefix such as /v1/ to the function that writes its errors.
+        shapes: maps a prefix such as /v1/ to the function that gives the form of its errors.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape]) -> None:
-        self._shapes = shapes
+    def __init__(self, shapes: Mapping[str, Shape] | None = None) -> None:
+        self._shapes = shapes or {}
+
+    def form(self, path: str, problem: Mapping[str, Any]) -> ErrorForm:
+        """Return the form of a problem at this path."""
+        prefixes = (prefix for prefix in self._shapes if path.startswith(prefix))
+        return self._shapes.get(next(prefixes, ""), native)(problem)
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
@@ -28,7 +56,7 @@ class ErrorShapes:
         problem = getattr(resp.context, "problem", None)
         if problem is None:
             return
-        for prefix, shape in self._shapes.items():
-            if req.path.startswith(prefix):
-                shape(req, resp, problem)
-                return
+        form = self.form(req.path, problem)
+        resp.status, resp.content_type, resp.data = form.status, form.content_type, form.body
+        for name, value in form.headers.items():
+            resp.set_header(name, value)

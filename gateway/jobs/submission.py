@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from gateway.admission.capabilities import WorkerCapabilities
@@ -15,7 +16,7 @@ from gateway.store.disk_space import DiskSpace
 from gateway.store.input_store import InputFiles, InputStore
 from gateway.store.result_index import ResultIndex
 from gpu_worker.contract import request_digest
-from gpu_worker.contract.job import Source
+from gpu_worker.contract.job import MAX_WARNING_CHARS, MAX_WARNINGS, Source
 from gpu_worker.contract.request import GenerationRequest
 
 
@@ -55,6 +56,7 @@ class JobSubmission:
         caller: Caller = UNKNOWN_CALLER,
         options: SubmissionOptions = DEFAULT,
         partial_images: int = 0,
+        warnings: Iterable[str] = (),
     ) -> str:
         """Accept a request and return the uuid of its job, which is on disk.
 
@@ -66,13 +68,19 @@ class JobSubmission:
             options: whether the job may wait, and its labels. A repeated key gets the first job,
                 with the labels that it was accepted with.
             partial_images: how often each image is shown while it is denoised, 0 to 3.
+            warnings: sentences of the record about what the request asks for and does not get.
 
         Raises:
             Unsupported: no worker supports a field of the request.
             IdempotencyKeyReused: the key was sent with another request.
             StorageUnavailable, NoWorker, QueueFull: the job is not accepted and will not run.
         """
-        about: dict[str, Any] = {"source": source, "partial_images": partial_images}
+        shortened = [text[:MAX_WARNING_CHARS] for text in warnings][:MAX_WARNINGS]
+        about: dict[str, Any] = {
+            "source": source,
+            "partial_images": partial_images,
+            "warnings": shortened,
+        }
         if key is None:
             return self._accept(request, None, images or {}, about, caller, options)
         own_key = key if caller.owner is None else f"{caller.owner}\n{key}"

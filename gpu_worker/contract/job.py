@@ -37,6 +37,10 @@ class Labels(Strict):
     ] = None
 
 
+MAX_WARNINGS, MAX_WARNING_CHARS = 64, 300
+
+JobWarning = Annotated[str, StringConstraints(max_length=MAX_WARNING_CHARS)]
+
 MAX_PARTIAL_IMAGES = 3
 """The most images of its denoising that a job shows for each of its images."""
 
@@ -58,6 +62,7 @@ class Job(Strict):
     `batch_id` and `client_name` are the labels that its client chose, if any.
     `partial_images` is how often each image is decoded while it is denoised, for a client that
     watches it.
+    `warnings` are sentences about what its client asked for and does not get.
     """
 
     uuid: Uuid
@@ -70,6 +75,9 @@ class Job(Strict):
     batch_id: Label | None = None
     client_name: Label | None = None
     partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] = 0
+    warnings: Annotated[list[JobWarning], Field(max_length=MAX_WARNINGS)] = Field(
+        default_factory=list
+    )
 
     @property
     def labels(self) -> dict[str, str]:
@@ -99,7 +107,9 @@ def result_record(
     Args:
         data: base64 of the PNG, or None without an image.
         metadata: what the run adds: model, device, width, height, times, seconds, attempt ...
+            Its warnings follow those of the job.
     """
+    warnings = [*job.warnings, *metadata.get("warnings", [])]
     return {
         "uuid": job.uuid,
         "prompt": job.request.prompt,
@@ -114,5 +124,6 @@ def result_record(
         **job.labels,
         **job.request.record_fields(),
         **metadata,
+        **({"warnings": warnings} if warnings else {}),
         "request": job.request.non_default_fields(),
     }

@@ -103,6 +103,12 @@ def test_null_is_not_sent_and_unknown_names_are_reported(service: Service) -> No
     reply = service.request("POST", "/v1/images/generations/?api-version=1", json=body)
     assert reply.status_code == 200
     assert reply.headers["x-sde-ignored"] == "background, steps, aspect_ratio__"
+    uuid = reply.headers["x-sde-generation-uuid"]
+    record = service.request("GET", f"/image/generate?uuid={uuid}").json()[0]
+    assert record["warnings"] == [
+        f"{name}: this field has no effect"
+        for name in ("'background'", "'steps'", r"'aspect ratio\r\n'")
+    ]
     assert service.job(reply.headers["x-sde-generation-uuid"])["state"] == "succeeded"
 
 

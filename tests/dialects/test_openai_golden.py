@@ -17,6 +17,7 @@ from gateway.dialects.openai.models import ModelIds
 from gateway.dialects.openai.signed_urls import SECRET_BYTES, UrlSigner
 from gateway.errors import InvalidRequest, KeyRequired, QueueFull
 from gateway.http import problems
+from gateway.http.error_shapes import ErrorShapes
 from gateway.jobs.broker import Broker
 from gateway.jobs.lookup import JobLookup
 from gateway.store.result_index import ResultIndex
@@ -90,14 +91,10 @@ def test_an_error(request: pytest.FixtureRequest, name: str) -> None:
     def fails(req: falcon.Request, resp: falcon.Response) -> None:
         raise ERRORS[name]
 
-    class Shaped:
-        def process_response(self, req: Any, resp: Any, resource: Any, succeeded: bool) -> None:
-            shape(req, resp, resp.context.problem)
-
     class Resource:
         on_get = staticmethod(fails)
 
-    app = falcon.App(middleware=[Shaped()])
+    app = falcon.App(middleware=[ErrorShapes({"/": shape})])
     problems.register(app)
     app.add_route("/", Resource())
     reply = falcon.testing.simulate_get(app, "/")

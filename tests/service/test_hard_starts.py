@@ -20,6 +20,7 @@ import requests
 from gateway import __main__ as gateway_main
 from gateway.access.hosts import HostAllowlist
 from gateway.assembly import Gateway
+from gateway.http.error_shapes import ErrorShapes
 from gateway.http.server.starting_app import StartingApp
 from gateway.store.indexer import IndexProgress
 from gpu_worker.store import durable, process
@@ -225,7 +226,7 @@ def test_what_fails_in_a_start_that_is_to_stop_is_no_failure(
     start.set_exception(error)
     is_stopping = threading.Event()
     is_stopping.set()
-    app = StartingApp(IndexProgress(), HostAllowlist("127.0.0.1", ""))
+    app = StartingApp(IndexProgress(), HostAllowlist("127.0.0.1", ""), ErrorShapes())
     with pytest.raises(SystemExit) if error is SystemExit else contextlib.nullcontext():
         gateway_main._begin(start, app, is_stopping)
     assert exits == [] and not caplog.text

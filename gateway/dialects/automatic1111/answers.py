@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -45,7 +45,6 @@ class Waiting:
     parameters: dict[str, Any]
     prompt: str
     negative_prompt: str
-    notes: list[str] = field(default_factory=list)
     send_images: bool = True
     paste: Paste | None = None
 
@@ -194,7 +193,7 @@ def _info(
         **_CONSTANT,
         "sde_uuid": view.uuid,
         "sde_state": view.state.value,
-        "sde_notes": waiting.notes,
+        "sde_notes": first.get("warnings", []),
     }
 
 

@@ -10,6 +10,7 @@ import orjson
 
 from gateway.dialects.automatic1111.translation.target import their_name
 from gateway.errors import InvalidRequest, RequestRefused
+from gateway.http.error_shapes import ErrorForm
 from gpu_worker.contract.validation_errors import MAX_ERRORS, Unsupported
 
 CHALLENGE = 'Basic realm="sde"'
@@ -87,10 +88,10 @@ class FieldRefused(RequestRefused):
         return {"errors": self.errors}
 
 
-def write_error(req: falcon.Request, resp: falcon.Response, problem: Mapping[str, Any]) -> None:
-    """Write a problem as `{"error", "detail", "body", "errors"}` of `api_middleware`."""
-    resp.content_type = falcon.MEDIA_JSON
-    resp.data = orjson.dumps(
+def shape(problem: Mapping[str, Any]) -> ErrorForm:
+    """Return a problem as `{"error", "detail", "body", "errors"}` of `api_middleware`."""
+    status = int(problem["status"])
+    body = orjson.dumps(
         {
             "error": _KIND,
             "detail": problem.get("detail", ""),
@@ -98,5 +99,5 @@ def write_error(req: falcon.Request, resp: falcon.Response, problem: Mapping[str
             "errors": problem.get("errors") or problem.get("title", ""),
         }
     )
-    if resp.status_code == 401:
-        resp.set_header("WWW-Authenticate", CHALLENGE)
+    headers = {"WWW-Authenticate": CHALLENGE} if status == 401 else {}
+    return ErrorForm(status, falcon.MEDIA_JSON, body, headers)

@@ -67,23 +67,27 @@ class _Resource(DoorResource):
     def _submit(self, req: falcon.Request, content: object) -> tuple[str, Waiting]:
         raise NotImplementedError
 
-    def _accept(self, req: falcon.Request, body: dict[str, Any], further: InputFiles) -> str:
-        """Submit a job. Raises RequestRefused, Unsupported."""
+    def _accept(
+        self, req: falcon.Request, body: dict[str, Any], further: InputFiles, notes: list[str]
+    ) -> str:
+        """Submit a job, whose record has the notes. Raises RequestRefused, Unsupported."""
         services = self._door.services
         request, images = services.image_reader.request(body)
         req.context.generation = request
         return services.submission.submit(
-            request, idempotency_key(req), images | further, None, caller(req), QUEUED
+            request,
+            idempotency_key(req),
+            images | further,
+            caller=caller(req),
+            options=QUEUED,
+            warnings=dict.fromkeys(notes),
         )
 
-    def _waiting(
-        self, request: Generation, notes: list[str], paste: Paste | None = None
-    ) -> Waiting:
+    def _waiting(self, request: Generation, paste: Paste | None = None) -> Waiting:
         return Waiting(
             parameters=echo(request),
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
-            notes=list(dict.fromkeys(notes)),
             send_images=request.send_images,
             paste=paste,
         )
@@ -98,9 +102,9 @@ class Txt2ImgResource(_Resource):
         notes: list[str] = []
         target = generation.target_of(request, self._door.target(), notes)
         body = generation.txt2img(request, target, notes)
-        uuid = self._accept(req, body, {})
+        uuid = self._accept(req, body, {}, notes)
         self._door.note_task(request.force_task_id, uuid)
-        return uuid, self._waiting(sent, notes)
+        return uuid, self._waiting(sent)
 
 
 class Img2ImgResource(_Resource):
@@ -119,9 +123,9 @@ class Img2ImgResource(_Resource):
             mask = None if prepared.mask is None else answers.to_base64(prepared.mask)
             paste, further = _paste(prepared)
         body = generation.img2img(request, target, image, mask, notes)
-        uuid = self._accept(req, body, further)
+        uuid = self._accept(req, body, further, notes)
         self._door.note_task(request.force_task_id, uuid)
-        return uuid, self._waiting(sent, notes, paste)
+        return uuid, self._waiting(sent, paste)
 
     def _prepare(self, request: Img2Img, notes: list[str]) -> Prepared:
         """Return the images as the job needs them. Raises InvalidRequest."""

@@ -7,7 +7,7 @@ from typing import Any
 import falcon
 
 from gateway.dialects.automatic1111.door import Door
-from gateway.dialects.automatic1111.errors import write_error
+from gateway.dialects.automatic1111.errors import shape
 from gateway.dialects.automatic1111.generation import Img2ImgResource, Txt2ImgResource
 from gateway.dialects.automatic1111.lists import LISTS, AbsentResource, ListResource
 from gateway.dialects.automatic1111.options import (
@@ -27,7 +27,7 @@ from gateway.http.error_shapes import Shape
 from gateway.services import Services
 
 SHAPES: dict[str, Shape] = dict.fromkeys(
-    ("/sdapi/", "/controlnet/", "/internal/", "/queue/"), write_error
+    ("/sdapi/", "/controlnet/", "/internal/", "/queue/"), shape
 )
 """The beginnings of the paths, and how their errors are written."""
 

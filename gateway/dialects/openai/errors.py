@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import falcon
 import orjson
 
 from gateway.errors import RequestRefused
+from gateway.http.error_shapes import ErrorForm
 from gateway.http.params import JSON
 from gateway.http.problems import TYPE_PREFIX
 
@@ -64,15 +64,14 @@ def error_object(problem: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def shape(req: falcon.Request, resp: falcon.Response, problem: Mapping[str, Any]) -> None:
-    """Write a problem as `{"error": {"message", "type", "param", "code"}}`."""
+def shape(problem: Mapping[str, Any]) -> ErrorForm:
+    """Return a problem as `{"error": {"message", "type", "param", "code"}}`."""
     status = int(problem["status"])
-    if status == 422:
-        resp.status = falcon.HTTP_BAD_REQUEST
+    headers = {}
     if status in (408, 409, 429) or status >= 500:  # the SDKs repeat these without a word
-        resp.set_header("x-should-retry", "true" if status in _REPEATABLE else "false")
-    resp.content_type = JSON
-    resp.data = orjson.dumps({"error": error_object(problem)})
+        headers["x-should-retry"] = "true" if status in _REPEATABLE else "false"
+    body = orjson.dumps({"error": error_object(problem)})
+    return ErrorForm(400 if status == 422 else status, JSON, body, headers)
 
 
 def _param(problem: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from gateway.admission.submission_options import SubmissionOptions
 from gateway.dialects.blocking import JobWaiter, Policy, waited
 from gateway.dialects.openai.answers import AnswerPlan, Answers, plan_of, write_headers
 from gateway.dialects.openai.input import forms, joining
-from gateway.dialects.openai.input.fields import ImageRequest, VariationRequest, parse
+from gateway.dialects.openai.input.fields import ImageRequest, VariationRequest, parse, warnings_of
 from gateway.dialects.openai.input.joining import RecentRequests
 from gateway.dialects.openai.input.translation import Translator, their_names
 from gateway.dialects.openai.models import DOOR, ModelIds
@@ -93,7 +93,8 @@ class ImagesResource:
         true_cfg = parts.ids.true_cfg_field(name)
         generation, images = parts.translator.generation(request, name, true_cfg, form)
         req.context.generation = generation
-        return self._job(req, key, request, generation, images), plan, request.stream
+        uuid = self._job(req, key, request, generation, images, warnings_of(ignored))
+        return uuid, plan, request.stream
 
     def _job(
         self,
@@ -102,6 +103,7 @@ class ImagesResource:
         request: ImageRequest,
         generation: GenerationRequest,
         images: InputFiles,
+        warnings: list[str],
     ) -> str:
         """Return the job of a request: a new one, or that of the same request before."""
         sender = caller(req)
@@ -121,6 +123,7 @@ class ImagesResource:
                 caller=sender,
                 options=options,
                 partial_images=request.partial_images,
+                warnings=warnings,
             )
         self._parts.recent.add(digest, uuid)
         return uuid

@@ -19,6 +19,7 @@ import waitress.wasyncore
 
 from gateway.access.addresses import network_of
 from gateway.access.rules import AccessRules
+from gateway.http.error_shapes import ErrorShapes
 from gateway.http.server.channel import DRAIN_S, Channel
 from gateway.http.server.connection_table import ConnectionTable
 from gateway.http.server.limits import HttpLimits, UploadBudget
@@ -75,6 +76,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     limits: ClassVar[HttpLimits] = HttpLimits()
     uploads: ClassVar[UploadBudget] = UploadBudget(HttpLimits().max_uploads_bytes)
     access: ClassVar[AccessRules | None] = None
+    error_shapes: ClassVar[ErrorShapes] = ErrorShapes()
     _accept_after = 0.0
     _log_after = 0.0
     _unlogged = 0
@@ -126,7 +128,8 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         network = network_of(address[0])
         for chosen in table.superfluous(network):
             self._log("closed a connection, because too many are open", chosen.addr[0])
-            chosen.close_with(refusal(_CROWDED) if chosen.request_since is not None else b"")
+            reply = refusal(_CROWDED, chosen.request, self) if chosen.request_since else b""
+            chosen.close_with(reply)
         try:
             self.set_socket_options(connection)
             channel = Channel(self, connection, address, self.adj, map=self._map)
@@ -176,7 +179,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
                 if now - connection.draining_since > DRAIN_S:
                     connection.handle_close()
             elif connection.is_overdue(now, self.limits):
-                connection.close_with(refusal(_OVERDUE))
+                connection.close_with(refusal(_OVERDUE, connection.request, self))
 
 
 def _is_urgent(task: Any) -> bool:
@@ -192,12 +195,14 @@ def listen(
     limits: HttpLimits,
     path_prefix: str = "",
     access: AccessRules | None = None,
+    error_shapes: ErrorShapes | None = None,
 ) -> Any:
     """Return a server that has bound its address.
 
     Args:
         path_prefix: the path that comes before each route's, such as /sd; it may be absent.
         access: decides who may send a large body; None admits everybody.
+        error_shapes: decides the form of what the server itself refuses.
 
     Raises:
         OSError: the address cannot be bound.
@@ -208,6 +213,7 @@ def listen(
     Server.limits = limits
     Server.uploads = UploadBudget(limits.max_uploads_bytes)
     Server.access = access
+    Server.error_shapes = error_shapes or ErrorShapes()
     # create_server() takes the class from its module.
     waitress.server.TcpWSGIServer = Server
     server = waitress.server.create_server(

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import falcon
 import orjson
 
 from gateway.access.rules import AccessRules
 from gateway.errors import RequestRefused
 from gateway.http.access_control import SECURITY_HEADERS
+from gateway.http.error_shapes import ErrorForm, ErrorShapes
 from gateway.http.problems import document
 from gateway.http.request_log import request_id
 from gateway.store.indexer import IndexProgress
@@ -20,6 +22,8 @@ from gateway.store.indexer import IndexProgress
 RETRY_AFTER_S = 5
 
 _HEADERS = [("Cache-Control", "no-store"), *SECURITY_HEADERS.items()]
+
+_ANSWERS = {"/healthz": {"status": "ok"}, "/server/status": {"is_available": False}}
 
 StartResponse = Callable[..., Any]
 Wsgi = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -30,11 +34,15 @@ class StartingApp:
 
     Args:
         access: decides who learns the progress. Others learn that the service starts.
+        error_shapes: decides the form of an error.
     """
 
-    def __init__(self, progress: IndexProgress, access: AccessRules) -> None:
+    def __init__(
+        self, progress: IndexProgress, access: AccessRules, error_shapes: ErrorShapes
+    ) -> None:
         self._progress = progress
         self._access = access
+        self._error_shapes = error_shapes
         self._successor: Wsgi | None = None
 
     def become(self, successor: Wsgi) -> None:
@@ -45,39 +53,39 @@ class StartingApp:
         """Answer a request (PEP 3333)."""
         if self._successor is not None:
             return self._successor(environ, start_response)
-        status, content = self._answer(environ)
-        kind = "json" if status.startswith("200") else "problem+json"
+        form = self._answer(environ)
         headers = [
-            ("Content-Type", f"application/{kind}"),
-            ("Content-Length", str(len(content))),
+            ("Content-Type", form.content_type),
+            ("Content-Length", str(len(form.body))),
             *_HEADERS,
+            *form.headers.items(),
         ]
-        if status.startswith("503"):
+        if form.status == 503:
             headers.append(("Retry-After", str(RETRY_AFTER_S)))
-        start_response(status, headers)
-        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [content]
+        start_response(falcon.code_to_http_status(form.status), headers)
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [form.body]
 
-    def _answer(self, environ: dict[str, Any]) -> tuple[str, bytes]:
-        """Return the status and the body. No answer has more than the progress."""
+    def _answer(self, environ: dict[str, Any]) -> ErrorForm:
+        """Return the answer. None has more than the progress."""
+        path = environ.get("PATH_INFO", "")
         try:
             is_forwarded = self._access.check_host(environ)
         except RequestRefused as refusal:
-            return f"{refusal.status} {refusal.title}", _problem(
-                refusal.status, refusal.title, refusal.detail
-            )
-        path = environ.get("PATH_INFO", "").rstrip("/")
+            return self._problem(path, refusal.status, refusal.title, refusal.detail)
         is_read = environ.get("REQUEST_METHOD") in ("GET", "HEAD")
-        if path == "/healthz" and is_read:
-            return "200 OK", orjson.dumps({"status": "ok"})
-        if path == "/server/status" and is_read:
-            return "200 OK", orjson.dumps({"is_available": False})
+        if path.rstrip("/") in _ANSWERS and is_read:
+            return ErrorForm(200, falcon.MEDIA_JSON, orjson.dumps(_ANSWERS[path.rstrip("/")]))
         detail = f"the service is starting; try again in {RETRY_AFTER_S} s"
         if self._is_known(environ, is_forwarded):
             detail = (
                 f"the index of the results is being built, {self._progress.percent} % of "
                 f"{self._progress.total_bytes >> 20} MiB; try again in {RETRY_AFTER_S} s"
             )
-        return "503 Service Unavailable", _problem(503, "Starting", detail)
+        return self._problem(path, 503, "Starting", detail)
+
+    def _problem(self, path: str, status: int, title: str, detail: str) -> ErrorForm:
+        problem = document(status, title, detail, title, request_id(None))
+        return self._error_shapes.form(path, problem)
 
     def _is_known(self, environ: dict[str, Any], is_forwarded: bool) -> bool:
         try:
@@ -85,7 +93,3 @@ class StartingApp:
         except RequestRefused:
             return False
         return True
-
-
-def _problem(status: int, title: str, detail: str) -> bytes:
-    return orjson.dumps(document(status, title, detail, title, request_id(None)))

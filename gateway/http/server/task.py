@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import orjson
+import falcon
 import waitress.task
 
-from gateway.http.access_control import BEARER
 from gateway.http.deferred_request import RESUMED, DeferredRequest
 from gateway.http.detached_stream import TASK, DetachedStream
-from gateway.http.problems import PROBLEM_JSON, document
+from gateway.http.error_shapes import ErrorForm, ErrorShapes
+from gateway.http.problems import document
 from gateway.http.request_log import HEADER, request_id
 from gateway.http.server.parser import Refused
 from gpu_worker.store.log_format import FIELDS
@@ -22,26 +22,20 @@ MAX_DETAIL_CHARS = 200
 
 
 class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
-    """Writes what waitress itself refuses as a problem document."""
+    """Writes what waitress itself refuses, in the form that the errors of its path have."""
 
     def execute(self) -> None:
-        """Write the document and close the connection: the rest of the request is unread."""
+        """Write the error and close the connection: the rest of the request is unread."""
         error = self.request.error
-        self.status = f"{error.code} {error.reason}"
         # waitress refuses what is no request, so falcon gives it no id.
         identifier = request_id(None)
         log.info("request refused: %s", error.body, extra={FIELDS: {"request_id": identifier}})
-        body = _document(error, identifier)
-        self.response_headers.append((HEADER, identifier))
-        self.response_headers.append(("Content-Type", PROBLEM_JSON))
-        retry_after_s = getattr(error, "retry_after_s", None)
-        if retry_after_s is not None:
-            self.response_headers.append(("Retry-After", str(retry_after_s)))
-        if error.code == 401:
-            self.response_headers.append(("WWW-Authenticate", BEARER))
+        form = _form(error, self.request.path, self.channel.server, identifier)
+        self.status = falcon.code_to_http_status(form.status)
+        self.response_headers.extend(_headers(error, form, identifier))
         self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
+        self.content_length = len(form.body)
+        self.write(form.body)
 
 
 class Task(waitress.task.WSGITask):  # type: ignore[misc]
@@ -80,17 +74,39 @@ class Task(waitress.task.WSGITask):  # type: ignore[misc]
         self.channel.is_answered = True
 
 
-def refusal(error: Refused) -> bytes:
-    """Return a whole response, for a connection that is closed outside the pool of threads."""
+def refusal(error: Refused, request: Any, server: Any) -> bytes:
+    """Return a whole response, for a connection that is closed outside the pool of threads.
+
+    Args:
+        request: the parser of the incomplete request, or None.
+    """
     identifier = request_id(None)
-    body = _document(error, identifier)
-    retry = b"" if error.retry_after_s is None else b"Retry-After: %d\r\n" % error.retry_after_s
-    return (
-        b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%sConnection: close\r\n\r\n%s"
-        % (error.code, error.reason.encode(), PROBLEM_JSON.encode(), len(body), retry, body)
-    )
+    form = _form(error, getattr(request, "path", ""), server, identifier)
+    fields = [
+        *_headers(error, form, identifier),
+        ("Content-Length", str(len(form.body))),
+        ("Connection", "close"),
+    ]
+    lines = [f"HTTP/1.1 {falcon.code_to_http_status(form.status)}"]
+    lines.extend(f"{name}: {value}" for name, value in fields)
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + form.body
 
 
-def _document(error: Any, identifier: str) -> bytes:
+def _form(error: Any, path: str, server: Any, identifier: str) -> ErrorForm:
+    """Return the error as its path has them. The path is empty where none was read."""
     detail = str(error.body)[:MAX_DETAIL_CHARS]
-    return orjson.dumps(document(error.code, error.reason, detail, error.reason, identifier))
+    problem = document(error.code, error.reason, detail, error.reason, identifier)
+    shapes: ErrorShapes = server.error_shapes
+    return shapes.form(path.removeprefix(server.adj.url_prefix), problem)
+
+
+def _headers(error: Any, form: ErrorForm, identifier: str) -> list[tuple[str, str]]:
+    """Return the header fields of an error, except those of the connection."""
+    retry_after_s = getattr(error, "retry_after_s", None)
+    retry = [] if retry_after_s is None else [("Retry-After", str(retry_after_s))]
+    return [
+        (HEADER, identifier),
+        ("Content-Type", form.content_type),
+        *retry,
+        *form.headers.items(),
+    ]

@@ -6,7 +6,7 @@ Numbers may be text, because a form has nothing else. A field that is null is no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from gateway.errors import InvalidRequest
 from gpu_worker.contract.field_types import MAX_IMAGES
 from gpu_worker.contract.output_size import Size
-from gpu_worker.contract.validation_errors import field_errors
+from gpu_worker.contract.validation_errors import display_value, field_errors
 
 HARMLESS = frozenset(
     {
@@ -118,6 +118,11 @@ def parse(model: type[ImageRequest], body: object) -> tuple[ImageRequest, list[s
     except ValidationError as error:
         raise InvalidRequest(field_errors(error, model.model_fields)) from None
     return request, [name for name in sent if _is_unused(model, name, sent[name])]
+
+
+def warnings_of(unused: Iterable[str]) -> list[str]:
+    """Return a sentence for each name that parse() gives."""
+    return [f"{display_value(name)}: this field has no effect" for name in unused]
 
 
 def _is_unused(model: type[ImageRequest], name: str, value: Any) -> bool:
