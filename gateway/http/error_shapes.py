@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import falcon
@@ -29,9 +29,7 @@ Shape = Callable[[Mapping[str, Any]], ErrorForm]
 
 def native(problem: Mapping[str, Any]) -> ErrorForm:
     """Return the problem document itself, which every path has that belongs to no dialect."""
-    status = int(problem["status"])
-    headers = {"WWW-Authenticate": BEARER} if status == 401 else {}
-    return ErrorForm(status, PROBLEM_JSON, orjson.dumps(problem), headers)
+    return ErrorForm(int(problem["status"]), PROBLEM_JSON, orjson.dumps(problem))
 
 
 class ErrorShapes:
@@ -47,7 +45,10 @@ class ErrorShapes:
     def form(self, path: str, problem: Mapping[str, Any]) -> ErrorForm:
         """Return the form of a problem at this path."""
         prefixes = (prefix for prefix in self._shapes if path.startswith(prefix))
-        return self._shapes.get(next(prefixes, ""), native)(problem)
+        form = self._shapes.get(next(prefixes, ""), native)(problem)
+        if form.status != 401:
+            return form
+        return replace(form, headers={"WWW-Authenticate": BEARER, **form.headers})
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool

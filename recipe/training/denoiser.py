@@ -18,6 +18,7 @@ from recipe.images.compose import Composer
 from recipe.model import export, networks, tokens
 from recipe.training import codes, pace, replicas
 from recipe.training.latents import LatentStore
+from recipe.training.precision import mixed
 from recipe.training.replicas import Replica
 
 _BATCH = 16
@@ -118,7 +119,7 @@ class DenoiserRun:
         inputs[0] = inputs[0].contiguous(memory_format=torch.channels_last)
 
         def loss() -> torch.Tensor:
-            with torch.autocast(self.replica.device.type, torch.bfloat16):
+            with mixed(self.replica.device):
                 velocity = self.network(*inputs)
             return functional.mse_loss(velocity.float(), target)
 

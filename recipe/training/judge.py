@@ -24,6 +24,7 @@ from recipe.images.compose import Composer
 from recipe.images.nouns import nouns
 from recipe.images.sprites import STYLES
 from recipe.training import pace, replicas
+from recipe.training.precision import mixed
 from recipe.training.replicas import Replica
 from recipe.training.vae import to_unit
 
@@ -175,7 +176,7 @@ class JudgeRun:
         shares, styles, tints = (part.to(device) for part in _labels(examples))
 
         def loss() -> torch.Tensor:
-            with torch.autocast(device.type, torch.bfloat16):
+            with mixed(device):
                 scores = self.replica.shared.network(images.to(device))
             noun, style, tint = (part.float() for part in scores)
             return (

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 
 from recipe.images import scenes
 from recipe.images.compose import Composer
+from recipe.training.precision import mixed
 from recipe.training.vae import to_unit
 
 
@@ -34,7 +35,7 @@ class LatentStore:
         new = [scenes.random_scene(self.rng) for _ in range(count)]
         images = to_unit([self.composer.draw(scene, self.rng) for scene in new])
         device = next(self.vae.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             latents = self.vae.encode(images.to(device)).latent_dist.mode()
         if self.latents is None:
             self.latents = torch.zeros(self.capacity, *latents.shape[1:], dtype=torch.float16)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from recipe.training.precision import compute_dtype
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 4
 _MOMENTUM = 0.95
@@ -20,7 +22,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """The nearest matrix with orthonormal rows or columns, roughly, by Newton-Schulz steps."""
     a, b, c = _COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).bfloat16()
+    x = (matrix.T if tall else matrix).to(compute_dtype(matrix.device))
     x = x / (x.norm() + 1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.T

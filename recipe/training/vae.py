@@ -17,6 +17,7 @@ from recipe.images import scenes, sprites
 from recipe.images.compose import PIXELS, Composer
 from recipe.model import networks
 from recipe.training import pace, replicas
+from recipe.training.precision import mixed
 from recipe.training.replicas import Replica
 
 _CROPS, _CROP_PIXELS, _CROP_SHARE = 8, 48, 0.6
@@ -151,7 +152,7 @@ class VaeRun:
         images = self.images(fraction)
 
         def loss() -> torch.Tensor:
-            with torch.autocast(images.device.type, torch.bfloat16):
+            with mixed(images.device):
                 return loss_of(self.vae, images)
 
         steps = self.shared.steps

@@ -19,7 +19,7 @@ MEMBERS = {
     NATIVE: ["type", "title", "status", "detail", "request_id"],
 }
 CHALLENGES = {OPENAI: "Bearer", AUTOMATIC1111: "Basic", NATIVE: "Bearer"}
-LARGE = str(3 << 20)
+LARGE, TOO_LARGE = str((1 << 20) + 1), str(3 << 20)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ def refused(service: Service, path: str, **fields: str) -> tuple[http.client.HTT
     [
         ({"Content_Length": "x"}, 400),
         ({"Content_Length": LARGE}, 401),
+        ({"Content_Length": TOO_LARGE}, 413),
         ({"Transfer_Encoding": "gzip"}, 501),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_long_first_start_answers_meanwhile(folder: Path) -> None:
     uuids = store(folder, 20)
     with running(folder) as service:
         service.start("gateway", [sys.executable, "-c", SLOW_INDEX, str(folder / "go on")])
-        service.wait_answering()
+        service.wait_listening()
         for method, path in [
             ("GET", "/image/generate"),
             ("POST", "/image/generate"),
@@ -174,7 +174,7 @@ def test_a_long_first_start_that_is_stopped_begins_again(
     before = log.read_bytes()
     with running(folder) as service:
         service.start("gateway", [sys.executable, "-c", SLOW_INDEX, str(folder / "go on")])
-        service.wait_answering()
+        service.wait_listening()
         service.kill("gateway", number)
         service.start("gateway")
         service.wait_answering()
@@ -190,7 +190,7 @@ def test_a_store_that_is_refused_late_ends_the_process(folder: Path) -> None:
     newer = durable.with_checksum(body.replace(b'"format":1', b'"format":2'))
     with running(folder) as service:
         service.start("gateway", [sys.executable, "-c", SLOW_INDEX, str(folder / "go on")])
-        service.wait_answering()
+        service.wait_listening()
         with open(log, "ab") as file:
             file.write(newer)
         (folder / "go on").touch()

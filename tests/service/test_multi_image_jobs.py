@@ -20,7 +20,7 @@ def test_several_pictures_through_the_service(folder: Path) -> None:
             (uuid, 1, 8),
             (uuid, 2, 9),
         ]
-        single = service.submit("one", seed=9)
+        single = service.submit("one", seed=9, queue=True)
         assert service.result(single)["pixels_sha256"] == results[2]["pixels_sha256"]
         assert_files(service, uuid, results)
         listed = service.get("/image/generate?data=false").json()

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from tests.support.installs import alone, missing, npm_packages
 from tests.support.service import ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 TOOLS = ROOT / "tools" / "web"
-AXE = TOOLS / "node_modules" / "axe-core" / "axe.min.js"
 TIMEOUT_MS = 60_000
 """A busy machine is slow; only a test that fails ever waits so long."""
 
@@ -28,43 +24,22 @@ MISSING_CHROMIUM = "The tests of the page need Chromium: apt-get install chromiu
 MISSING_AXE = "The accessibility tests need Node.js and npm, which fetch axe-core"
 
 
-@contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """One process of the test run at a time installs something."""
-    with open(Path(tempfile.gettempdir()) / f"sde-{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _missing(sentence: str) -> None:
-    """Fail where CI runs, because a skipped test would go unnoticed there; else skip."""
-    if os.environ.get("CI"):
-        pytest.fail(sentence)
-    pytest.skip(sentence)
-
-
 def chromium() -> str:
     """The path of Chromium; root gets it from apt when there is none."""
-    with _alone("chromium"):
+    with alone("chromium"):
         path = next(filter(None, map(shutil.which, NAMES)), None)
         if path is None and os.geteuid() == 0 and shutil.which("apt-get"):
             for command in (("update",), ("install", "--yes", "chromium")):
                 subprocess.run(["apt-get", "-qq", *command], check=False, capture_output=True)
             path = shutil.which("chromium")
     if path is None:
-        _missing(MISSING_CHROMIUM)
+        missing(MISSING_CHROMIUM)
     return str(path)
 
 
 def axe_source() -> str:
     """The script of axe-core, as tools/web/package-lock.json pins it."""
-    with _alone("axe"):
-        if not AXE.exists() and shutil.which("npm"):
-            command = ["npm", "ci", "--silent"]
-            subprocess.run(command, cwd=TOOLS, check=False, capture_output=True)
-    if not AXE.exists():
-        _missing(MISSING_AXE)
-    return AXE.read_text()
+    return (npm_packages(TOOLS, "axe-core", MISSING_AXE) / "axe.min.js").read_text()
 
 
 @contextmanager

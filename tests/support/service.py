@@ -126,6 +126,10 @@ def checked(reply: requests.Response) -> requests.Response:
     return reply
 
 
+STARTING = 503
+"""The status of every route while the index of a large store is built."""
+
+
 @dataclass
 class Service:
     """One running service and what a test does with it."""
@@ -237,14 +241,19 @@ class Service:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output()}") from None
 
-    def wait_answering(self) -> None:
-        def answers() -> bool:
-            try:
-                return self.get("/healthz").ok
-            except requests.ConnectionError:
-                return False
+    def wait_listening(self) -> None:
+        """Wait until the gateway answers, although it may still read its store."""
+        eventually(lambda: self._status("/healthz") == 200, "the gateway listens")
 
-        eventually(answers, "the gateway answers")
+    def wait_answering(self) -> None:
+        """Wait until the gateway has read its store and serves every route."""
+        eventually(lambda: self._status("/server/fields") not in (None, STARTING), "it answers")
+
+    def _status(self, path: str) -> int | None:
+        try:
+            return self.get(path).status_code
+        except requests.ConnectionError:
+            return None
 
     def wait_step(self, uuid: str, step: int = 1) -> None:
         eventually(lambda: self.job(uuid)["step"] >= step, f"step {step} of {uuid}")

@@ -69,6 +69,8 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
     """
 
     body_rcv: Any
+    path = ""
+    """The path as far as it is known, for the form of a refusal."""
 
     def __init__(self, adj: Any, budget: UploadBudget, refuse: Refuse) -> None:
         super().__init__(adj)
@@ -98,6 +100,7 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
 
     def parse_header(self, header_plus: bytes) -> None:
         """Parse the request line and the header fields. Raises ParsingError."""
+        self.path = _path_of(header_plus)
         _check_fields(header_plus)
         super().parse_header(header_plus)
         self._check_version()
@@ -173,6 +176,12 @@ def _fault_of_lines(start: bytes, data: bytes) -> str | None:
     if _BARE.search(part if end < 0 else part[:end]) is not None:
         return "a line of the header does not end with CR LF"
     return None
+
+
+def _path_of(header: bytes) -> str:
+    """Return the path in a header that may be invalid, or nothing."""
+    words = header.partition(b"\r\n")[0].split(b" ")
+    return words[1].partition(b"?")[0].decode("latin-1") if len(words) > 1 else ""
 
 
 def _check_fields(header: bytes) -> None:

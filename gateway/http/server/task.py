@@ -81,7 +81,7 @@ def refusal(error: Refused, request: Any, server: Any) -> bytes:
         request: the parser of the incomplete request, or None.
     """
     identifier = request_id(None)
-    form = _form(error, getattr(request, "path", ""), server, identifier)
+    form = _form(error, "" if request is None else request.path, server, identifier)
     fields = [
         *_headers(error, form, identifier),
         ("Content-Length", str(len(form.body))),
@@ -97,7 +97,10 @@ def _form(error: Any, path: str, server: Any, identifier: str) -> ErrorForm:
     detail = str(error.body)[:MAX_DETAIL_CHARS]
     problem = document(error.code, error.reason, detail, error.reason, identifier)
     shapes: ErrorShapes = server.error_shapes
-    return shapes.form(path.removeprefix(server.adj.url_prefix), problem)
+    prefix = server.adj.url_prefix
+    return shapes.form(
+        path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path, problem
+    )
 
 
 def _headers(error: Any, form: ErrorForm, identifier: str) -> list[tuple[str, str]]:
