@@ -61,7 +61,7 @@ def test_the_model_is_switched_for_everybody(folder: Path) -> None:
         answer = client(service).txt2img(prompt="x", negative_prompt="y", width=64, height=64)
         assert answer.info["sd_model_name"] == "plain"
         notes = " ".join(answer.info["sde_notes"])
-        record = service.request("GET", f"/image/generate?uuid={answer.info['sde_uuid']}").json()[0]
+        record = service.results(answer.info["sde_uuid"])[0]
         assert record["warnings"] == answer.info["sde_notes"]
         assert "negative_prompt: the model does not take it" in notes
         assert "does not run with Euler a" in notes

@@ -104,7 +104,7 @@ def test_null_is_not_sent_and_unknown_names_are_reported(service: Service) -> No
     assert reply.status_code == 200
     assert reply.headers["x-sde-ignored"] == "background, steps, aspect_ratio__"
     uuid = reply.headers["x-sde-generation-uuid"]
-    record = service.request("GET", f"/image/generate?uuid={uuid}").json()[0]
+    record = service.results(uuid)[0]
     assert record["warnings"] == [
         f"{name}: this field has no effect"
         for name in ("'background'", "'steps'", r"'aspect ratio\r\n'")

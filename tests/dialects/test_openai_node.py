@@ -25,7 +25,7 @@ IMAGE = noise()
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     npm_packages(TOOLS, "ai", MISSING)
-    settings = {**DEMO, "SDE_KEYS": f"own:{KEY}"}
+    settings = {**DEMO, "SDE_KEYS": f"own:{KEY}", "SDE_KEY": KEY}
     with running(tmp_path_factory.mktemp("node"), "gateway", "gpu_worker", **settings) as service:
         yield service
 

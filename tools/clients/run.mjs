@@ -6,6 +6,8 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateImage } from "ai";
 import OpenAI, { toFile } from "openai";
 
+globalThis.AI_SDK_LOG_WARNINGS = false;
+
 const [name, baseURL, apiKey] = process.argv.slice(2);
 const input = JSON.parse(readFileSync(0, "utf8"));
 const files = Object.fromEntries(
