@@ -221,6 +221,7 @@ def _services(
         openai=OpenAiOptions(
             settings.openai_aliases, read_secret(settings.url_secret_path), settings.on_disconnect
         ),
+        automatic1111_options=settings.automatic1111_options_path,
         stopping=process.SignalEvent(),
     )
 

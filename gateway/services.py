@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.access.rules import AccessRules
 from gateway.admission.capabilities import WorkerCapabilities
@@ -30,7 +31,10 @@ from gateway.workers.model_commands import CommandQueue
 
 @dataclass(frozen=True)
 class Services:
-    """The parts that the routes use. `commands` maps a worker's name to its command queue."""
+    """The parts that the routes use. `commands` maps a worker's name to its command queue.
+
+    `automatic1111_options` is the file of the options that clients of that API set.
+    """
 
     broker: Broker
     journal: Journal
@@ -53,4 +57,5 @@ class Services:
     counts: Counts
     waiter: JobWaiter
     openai: OpenAiOptions
+    automatic1111_options: Path
     stopping: threading.Event

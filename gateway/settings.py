@@ -246,6 +246,11 @@ class GatewaySettings(Settings):
         return self.data_dir / "url_secret"
 
     @property
+    def automatic1111_options_path(self) -> Path:
+        """Return the file of the options that clients of AUTOMATIC1111's API set."""
+        return self.data_dir / "automatic1111.json"
+
+    @property
     def is_local(self) -> bool:
         """Return whether the service listens on loopback alone."""
         return hosts.is_loopback(self.host)

@@ -58,6 +58,7 @@ ARROWS: dict[str, set[str]] = {
         "gateway.jobs",
         "gateway.store",
         "gpu_worker.contract",
+        "gpu_worker.store",
     },
     "gateway.dialects.automatic1111.translation": {"gateway", "gpu_worker.contract"},
     "gateway.dialects.openai": {

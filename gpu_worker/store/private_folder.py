@@ -20,7 +20,7 @@ MARKS = frozenset({"disk_backups", "model_cache"})
 NAMES = MARKS | {
     *("demo", "inputs", "journal", "models", "recipe", "run", "thumbnails"),
     *("keys.json", "keys.json.tmp", "keys.lock", "sessions.json", "sessions.json.tmp"),
-    *("url_secret", "url_secret.tmp"),
+    *("url_secret", "url_secret.tmp", "automatic1111.json", "automatic1111.json.tmp"),
 }
 """All that the service puts into SDE_DATA_DIR. Others use these names too, so a folder counts as
 the service's own if it has nothing else. `demo` is the data folder of demo.sh."""

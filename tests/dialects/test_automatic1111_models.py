@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,12 @@ def test_the_model_is_switched_for_everybody(folder: Path) -> None:
         assert reply.status_code == 404 and "demo" in reply.json()["detail"]
         api.set_options({"CLIP_stop_at_last_layers": 3, "sd_vae": "sharp", "unknown": [1]})
         assert api.get_options()["CLIP_stop_at_last_layers"] == 3
+        before = api.get_options()
+        service.kill("gateway", signal.SIGKILL)
+        service.start("gateway")
+        service.wait_answering()
+        service.wait_available()
+        assert api.get_options() == before
         answer = api.txt2img(prompt="x", width=64, height=64, override_settings=override)
         request = service.result(answer.info["sde_uuid"])["request"]
         assert (request["clip_skip"], request["vae"]) == (2, "sharp")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import falcon
 
 from gateway.access.principal import Scope
 from gateway.admission.turns import Turns
+from gateway.dialects.automatic1111.saved_options import (
+    MAX_CLIP_LAYERS,
+    Options,
+    OptionsFile,
+)
 from gateway.dialects.automatic1111.translation.request_models import Generation
 from gateway.dialects.automatic1111.translation.target import (
     Checkpoint,
@@ -29,8 +33,6 @@ from gpu_worker.contract.protocol import ModelCommand, WorkerState
 NAME = "automatic1111"
 """The word for this door in the log and in metrics."""
 
-AUTOMATIC = "Automatic"
-
 Request = TypeVar("Request", bound=Generation)
 
 _MAX_TASKS = 1000
@@ -47,15 +49,6 @@ class DoorResource:
         self._door = door
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options that have an effect here. `checkpoint` is the title of a model, if one is set."""
-
-    checkpoint: str | None = None
-    vae: str = AUTOMATIC
-    clip_layers: int = 1
-
-
 class Door:
     """The parts that this API uses. Thread-safe.
 
@@ -67,7 +60,8 @@ class Door:
         self.services = services
         self.max_body_bytes = max_body_bytes
         self._lock = threading.Lock()
-        self._options = Options()
+        self._file = OptionsFile(services.automatic1111_options)
+        self._options = self._file.read()
         # It bounds the memory of images that are resized, masked and pasted at a time.
         self.preparation = Turns(2, 16, 60.0)
         self._tasks: OrderedDict[str, str] = OrderedDict()
@@ -123,22 +117,23 @@ class Door:
         principal(req).check_scope(Scope.ADMIN)
         with self._lock:
             before, self._options = self._options, options
+            self._file.write(options)
         if options.checkpoint != before.checkpoint:
             self.load()
 
     def _changed(self, changed: dict[str, Any]) -> Options:
-        options = self._options
+        own: dict[str, object] = {}
         text = changed.get("sd_model_checkpoint")
         if isinstance(text, str) and text.strip():
             title = self._find(text).title
             if title != self.current_title():
-                options = replace(options, checkpoint=title)
+                own["checkpoint"] = title
         if isinstance(vae := changed.get("sd_vae"), str):
-            options = replace(options, vae=vae[:80])
+            own["vae"] = vae[:80]
         layers = changed.get("CLIP_stop_at_last_layers")
-        if isinstance(layers, int) and 1 <= layers <= 12:
-            options = replace(options, clip_layers=int(layers))
-        return options
+        if isinstance(layers, int) and 1 <= layers <= MAX_CLIP_LAYERS:
+            own["clip_layers"] = int(layers)
+        return self._options.model_copy(update=own)
 
     def _find(self, text: str) -> Checkpoint:
         models = self.target().models
