@@ -64,7 +64,7 @@ def test_what_a_mask_keeps_is_kept(built_in: Service, full_res: bool, fill: int)
     answer = client(built_in).img2img(
         images=[image],
         mask_image=mask,
-        prompt="a red circle",
+        prompt="a red apple",
         width=64,
         height=64,
         denoising_strength=0.9,
@@ -85,7 +85,7 @@ def test_an_inverted_mask_paints_the_rest(built_in: Service) -> None:
     answer = client(built_in).img2img(
         images=[image],
         mask_image=mask,
-        prompt="a red circle",
+        prompt="a red apple",
         width=64,
         height=64,
         denoising_strength=0.9,
@@ -102,7 +102,7 @@ def test_an_inverted_mask_paints_the_rest(built_in: Service) -> None:
 def test_an_image_is_resized_in_each_mode(built_in: Service, mode: int) -> None:
     answer = client(built_in).img2img(
         images=[source((128, 64))],
-        prompt="a red circle",
+        prompt="a red apple",
         width=64,
         height=64,
         resize_mode=mode,
@@ -115,7 +115,7 @@ def test_an_image_is_resized_in_each_mode(built_in: Service, mode: int) -> None:
 @pytest.mark.parametrize("name", CHECKED)
 def test_a_sampler_of_the_table_runs(built_in: Service, name: str) -> None:
     answer = client(built_in).txt2img(
-        prompt="a red circle", width=64, height=64, sampler_name=name, seed=1
+        prompt="a red apple", width=64, height=64, sampler_name=name, seed=1
     )
     row = next(each for each in SAMPLERS if each.label == name)
     assert bool(answer.info["sde_notes"]) == (row.note is not None)
@@ -130,7 +130,7 @@ def test_a_sampler_of_the_table_runs(built_in: Service, name: str) -> None:
 )
 def test_a_schedule_type_of_the_table_runs(built_in: Service, schedule: str) -> None:
     answer = client(built_in).txt2img(
-        prompt="a red circle",
+        prompt="a red apple",
         width=64,
         height=64,
         sampler_name="Euler",
@@ -155,7 +155,7 @@ def test_a_long_strip_needs_no_large_image(built_in: Service) -> None:
 
 def test_a_second_pass_enlarges(built_in: Service) -> None:
     answer = client(built_in).txt2img(
-        prompt="a red circle",
+        prompt="a red apple",
         width=64,
         height=64,
         enable_hr=True,
