@@ -80,18 +80,20 @@ def generate(
     return image
 
 
-def print_rates(title: str, rates: dict[str, float]) -> None:
-    """One line a rate, with its goal."""
+def print_rates(title: str, rates: dict[str, float], goals: dict[str, float]) -> None:
+    """One line a rate, with its goal if it has one."""
     print(title)
     for name, rate in rates.items():
-        goal = f"  (goal {GOALS[name]:.2f})" if name in GOALS else ""
+        goal = f"  (goal {goals[name]:.2f})" if name in goals else ""
         print(f"  {name:20s} {rate:6.3f}{goal}", flush=True)
 
 
 def check_judge(network: judge.Judge, state: Path, count: int) -> None:
     """Print the judge's own rates on renderings of scenes that it never saw."""
     composer = Composer(sprites.load(state))
-    print_rates(f"judge on {count} held-out renderings", judge.accuracy(network, composer, count))
+    print_rates(
+        f"judge on {count} held-out renderings", judge.accuracy(network, composer, count), {}
+    )
 
 
 def measure(options: argparse.Namespace, network: judge.Judge) -> None:
@@ -105,7 +107,7 @@ def measure(options: argparse.Namespace, network: judge.Judge) -> None:
     examples = [each.scene for each in questions]
     rates = judge.rates(examples, judge.judge(network, images, examples))
     title = f"model, {len(questions)} held-out prompts, {options.steps} steps"
-    print_rates(f"{title}, guidance {options.guidance}", rates)
+    print_rates(f"{title}, guidance {options.guidance}", rates, GOALS)
     print(f"  {'seconds an image':20s} {seconds:6.3f}")
     if options.sheet is not None:
         write_sheet(options.sheet, questions, images, options.sheet_images)
