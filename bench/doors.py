@@ -88,7 +88,8 @@ def at_once(service: Service, door: str) -> tuple[list[float], bool]:
             body = {"prompt": str(number), "seed": number, "steps": 1, **SIZE}
             path = "/sdapi/v1/txt2img"
             if door == "OpenAI":
-                body = {"prompt": str(number), "seed": number, "size": "64x64"}
+                own = {"size": "64x64", "num_inference_steps": 1}
+                body = {"prompt": str(number), "seed": number, **own}
                 path = "/v1/images/generations"
             reply = session.post(service.url + path, json=body, timeout=300)
             reply.raise_for_status()
