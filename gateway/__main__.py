@@ -23,8 +23,7 @@ from gateway.access.key_file import KeyFileInvalid
 from gateway.access.principal import Scope
 from gateway.access.rules import AccessRules
 from gateway.assembly import Gateway, access_rules, assemble, open_keyring
-from gateway.dialects.doors import SHAPES
-from gateway.http.error_shapes import ErrorShapes
+from gateway.dialects.doors import ERROR_SHAPES
 from gateway.http.server.listener import listen
 from gateway.http.server.starting_app import StartingApp
 from gateway.jobs.journal import Journal
@@ -170,8 +169,7 @@ def _listen(app: Any, settings: GatewaySettings, access: AccessRules | None = No
     message = f"cannot listen on SDE_HOST={settings.host} SDE_PORT={settings.port}"
     try:
         limits, prefix = settings.http_limits, settings.path_prefix
-        shapes = ErrorShapes(SHAPES)
-        return listen(app, settings.host, settings.port, limits, prefix, access, shapes)
+        return listen(app, settings.host, settings.port, limits, prefix, access, ERROR_SHAPES)
     except OSError as error:
         raise CannotListen(f"{message}: {error.strerror or error}") from None
     except ValueError:  # waitress raises it for a host name without an address
@@ -195,7 +193,7 @@ def _serve(settings: GatewaySettings, endpoints: dict[str, str]) -> int:
     futures.wait([start], START_PATIENCE_S)
     if start.done() and isinstance(start.exception(), OSError):
         return _report_store(start.exception())
-    app = StartingApp(progress, access, ErrorShapes(SHAPES))
+    app = StartingApp(progress, access, ERROR_SHAPES)
     try:
         server = _listen(app, settings, access)
     except CannotListen as error:

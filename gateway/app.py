@@ -6,10 +6,9 @@ from typing import Any
 
 import falcon
 
-from gateway.dialects.doors import SHAPES, add_routes
+from gateway.dialects.doors import ERROR_SHAPES, add_routes
 from gateway.dialects.openai.signed_access import SignedAccess
 from gateway.http import problems
-from gateway.http.error_shapes import ErrorShapes
 from gateway.http.params import QueryValidator
 from gateway.http.request_log import RequestLog
 from gateway.monitoring.collector import ServiceCollector, registry
@@ -78,7 +77,7 @@ def create_app(services: Services, max_body_bytes: int) -> Application:
     app = Application(
         middleware=[
             RequestLog(services.job_log),
-            ErrorShapes(SHAPES),
+            ERROR_SHAPES,
             SignedAccess(services.access),
             QueryValidator(),
         ]

@@ -9,10 +9,10 @@ import falcon
 from gateway.dialects.automatic1111 import routes as automatic1111
 from gateway.dialects.openai import errors as openai_errors
 from gateway.dialects.openai import routes as openai
-from gateway.http.error_shapes import Shape
+from gateway.http.error_shapes import ErrorShapes
 from gateway.services import Services
 
-SHAPES: dict[str, Shape] = {**automatic1111.SHAPES, openai.PREFIX: openai_errors.shape}
+ERROR_SHAPES = ErrorShapes({**automatic1111.SHAPES, openai.PREFIX: openai_errors.shape})
 """The beginnings of the dialects' paths, and how their errors are written."""
 
 

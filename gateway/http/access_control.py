@@ -26,9 +26,6 @@ PUBLIC_PREFIX = "/web/"
 DIALECT_PREFIXES = ("/v1/", "/sdapi/")
 """Begin the paths that clients probe with OPTIONS and without their key."""
 
-BEARER = 'Bearer realm="sde"'
-"""The challenge of a 401 (RFC 6750, section 3). `Basic` would make browsers ask for a password."""
-
 NOBODY = Principal(scopes=frozenset())
 """The sender of a public request without a key."""
 
@@ -104,10 +101,8 @@ class AccessControl:
         for name, value in SECURITY_HEADERS.items():
             if resp.get_header(name) is None:
                 resp.set_header(name, value)
-        if resp.status_code == 401:
-            resp.set_header("WWW-Authenticate", BEARER)
-            if self._rules.cookie in req.cookies:  # it is stale
-                resp.unset_cookie(self._rules.cookie, path=req.root_path or "/")
+        if resp.status_code == 401 and self._rules.cookie in req.cookies:  # it is stale
+            resp.unset_cookie(self._rules.cookie, path=req.root_path or "/")
         origin = req.get_header("Origin")
         if origin is not None and self._rules.origins.is_allowed(origin):
             resp.set_header("Access-Control-Allow-Origin", origin)

@@ -9,8 +9,10 @@ from typing import Any
 import falcon
 import orjson
 
-from gateway.http.access_control import BEARER
 from gateway.http.problems import PROBLEM_JSON
+
+BEARER = 'Bearer realm="sde"'
+"""The challenge of a 401 (RFC 6750, section 3). `Basic` would make browsers ask for a password."""
 
 
 @dataclass(frozen=True)

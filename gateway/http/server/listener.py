@@ -128,8 +128,8 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         network = network_of(address[0])
         for chosen in table.superfluous(network):
             self._log("closed a connection, because too many are open", chosen.addr[0])
-            reply = refusal(_CROWDED, chosen.request, self) if chosen.request_since else b""
-            chosen.close_with(reply)
+            is_sending = chosen.request_since is not None
+            chosen.close_with(refusal(_CROWDED, chosen.request, self) if is_sending else b"")
         try:
             self.set_socket_options(connection)
             channel = Channel(self, connection, address, self.adj, map=self._map)
